@@ -223,7 +223,21 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
         problem.contains("newer database").then_some(())
     });
     assert!(is_refused(&mesh, 2, &image).is_some());
+    // nor is one that is broken
+    let mut broken = database(&[], 9);
+    broken.blobs[1] = Blob::random(3000);
+    let mut manifest: Value = serde_json::from_slice(&broken.manifest.bytes).expect("JSON");
+    manifest["layers"][0]["digest"] = broken.blobs[1].digest.as_str().into();
+    manifest["layers"][0]["size"] = 3000.into();
+    broken.manifest = Blob::of(manifest.to_string());
+    mesh.repository(0, "library/trivy-db").push(&broken, "2").unwrap_or_else(|no| panic!("{no}"));
+    wait::until("it is said", || {
+        let scanners = mesh.client(0).get("/api/v2.0/scanners").ok()?.json();
+        let problem = scanners[0]["database_here"]["problem"].as_str()?.to_owned();
+        problem.contains("is damaged").then_some(())
+    });
     let scanners = mesh.client(0).get("/api/v2.0/scanners").expect("scanners").json();
+    assert_eq!(scanners[0]["health"], "unhealthy", "{scanners}");
     let (open, used) = (&scanners[0]["database_here"]["open"], &scanners[0]["database"]["digest"]);
     assert_eq!(open, used, "what the mesh uses stays open");
     let listed = atoll(&mesh, "vulnerabilities", &["shop/web:1"]);

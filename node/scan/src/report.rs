@@ -136,13 +136,6 @@ pub struct Finding {
     pub layer: u32,
 }
 
-impl Finding {
-    /// Whether a fixed version is there.
-    pub fn is_fixable(&self) -> bool {
-        self.fixed.is_some()
-    }
-}
-
 /// How much of an image a report is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -170,9 +163,4 @@ pub struct Report {
 impl Report {
     /// The number of the form that this build writes.
     pub const FORMAT: u32 = 1;
-
-    /// The worst of the findings.
-    pub fn worst(&self) -> Option<Severity> {
-        self.findings.iter().map(|one| one.severity).max()
-    }
 }

@@ -6,7 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::level::Level;
 use super::records::{Look, RecordError};
 use crate::policies::vulnerabilities::{Allowlist, Gate, Known, ScanStatus, Weakness};
 use crate::words::digest::Digest;
@@ -246,9 +245,6 @@ impl ScannerChange {
     }
 }
 
-/// The minimum feature level of all of this.
-pub const LEVEL: Level = Level::SCANS;
-
 /// Keys of scans in the map. All letters and digits have a table.
 pub mod key {
     use super::*;
@@ -256,10 +252,6 @@ pub mod key {
     /// What is known of an image.
     pub fn scan(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
         [b"#", repository.as_str().as_bytes(), b"\0", &digest.to_key()].concat()
-    }
-    /// What is known of the images of a repository.
-    pub fn scans(repository: &RepositoryName) -> Vec<u8> {
-        [b"#", repository.as_str().as_bytes(), b"\0"].concat()
     }
     /// What is known of the images of a project.
     pub fn scans_of(project: &ProjectName) -> Vec<u8> {

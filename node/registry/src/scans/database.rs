@@ -17,7 +17,7 @@ use rules::ledger::scanning::{LookForScans, ScannerChange};
 use rules::words::digest::Digest;
 use rules::words::image::Image;
 use rules::words::names::{OperationId, RepositoryName, Tag};
-use scan::Database;
+use scan::{Database, DatabaseError};
 use tracing::{info, warn};
 
 use crate::blobs::flights::{Flights, Sources};
@@ -26,8 +26,8 @@ use store::Store;
 
 /// The time between two looks at the tag.
 const LOOK: Duration = Duration::from_secs(2);
-/// The time until a database that could not be used is tried again.
-const AGAIN: Duration = Duration::from_secs(60);
+/// The time between two looks after one that failed.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How far the date of a database may be ahead of this node's clock, in milliseconds.
 const AHEAD: u64 = 10 * 60 * 1000;
 /// The media type of the one layer (trivy-db's `pkg/db`).
@@ -39,7 +39,7 @@ const NOT_SET: &str = "scan.database is not set on this node";
 /// Why a database is not used. A sentence for people.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NotUsed(String);
+struct NotUsed(String);
 
 /// A database that is open.
 #[derive(Clone)]
@@ -69,6 +69,8 @@ pub struct Databases {
     fetch: Duration,
     commit: Duration,
     open: Mutex<Option<Open>>,
+    /// The last archive that is no database, or that the mesh does not want: it is not unpacked again.
+    refused: Mutex<Option<(Digest, NotUsed)>>,
     status: Mutex<DatabaseStatus>,
 }
 
@@ -90,6 +92,7 @@ impl Databases {
             fetch: terms.fetch,
             commit: terms.commit,
             open: Mutex::default(),
+            refused: Mutex::default(),
             status: Mutex::new(DatabaseStatus {
                 problem: terms.database.is_none().then(|| NOT_SET.to_owned()),
                 ..DatabaseStatus::default()
@@ -108,11 +111,6 @@ impl Databases {
         self.status.lock().clone()
     }
 
-    /// The tag that is followed.
-    pub fn source(&self) -> Option<&(RepositoryName, Tag)> {
-        self.source.as_ref()
-    }
-
     pub(super) fn start(self: &Arc<Self>, tasks: &Tasks) {
         if self.source.is_some() {
             let databases = self.clone();
@@ -129,7 +127,7 @@ impl Databases {
                     warn!(%why, "the database of vulnerabilities (scan.database) cannot be used");
                 }
                 status.problem = Some(why.0);
-                wait = AGAIN.min(LOOK * 5);
+                wait = AGAIN;
             }
             tokio::time::sleep(wait).await;
         }
@@ -166,6 +164,10 @@ impl Databases {
         };
         self.status.lock().named = Some(layer);
         if used.is_none_or(|used| used.digest != layer) {
+            let refused = self.refused.lock().clone();
+            if let Some((_, why)) = refused.filter(|(digest, _)| *digest == layer) {
+                return Err(why);
+            }
             let database = self.prepared(layer).await?;
             // the mesh decides: what it uses now stays open here until it has said yes
             self.tell(layer, &database).await?;
@@ -196,11 +198,18 @@ impl Databases {
         }
         let file = place.join("trivy.db");
         let opened = blocking(move || Database::open(&file)).await;
-        opened.map_err(|e| NotUsed(e.to_string()))?.map(Arc::new).map_err(|error| {
-            // it is unpacked anew at the next look
-            let _ = fs::remove_dir_all(&place);
-            NotUsed(error.to_string())
-        })
+        let opened = opened.map_err(|e| NotUsed(e.to_string()))?;
+        opened.map(Arc::new).map_err(|error| self.refuse(digest, error.to_string()))
+    }
+
+    /// Nothing of this archive stays on the disk, and it is not looked at again.
+    fn refuse(&self, digest: Digest, why: String) -> NotUsed {
+        let (place, why) = (self.place(&digest), NotUsed(why));
+        for folder in [place.with_extension("partial"), place] {
+            let _ = fs::remove_dir_all(folder);
+        }
+        *self.refused.lock() = Some((digest, why.clone()));
+        why
     }
 
     fn place(&self, digest: &Digest) -> PathBuf {
@@ -231,13 +240,19 @@ impl Databases {
         let (partial, place) = (place.with_extension("partial"), place.to_owned());
         let unpacked = blocking(move || {
             let _ = fs::remove_dir_all(&partial);
-            fs::create_dir_all(&partial).map_err(|e| e.to_string())?;
+            fs::create_dir_all(&partial)?;
             let bytes = std::io::BufReader::with_capacity(1 << 18, &*blob.file);
-            scan::unpack_database(bytes, &partial).map_err(|e| e.to_string())?;
+            scan::unpack_database(bytes, &partial)?;
             let _ = fs::remove_dir_all(&place);
-            fs::rename(&partial, &place).map_err(|e| e.to_string())
+            fs::rename(&partial, &place)?;
+            Ok(())
         });
-        unpacked.await.map_err(|e| NotUsed(e.to_string()))?.map_err(NotUsed)
+        match unpacked.await.map_err(|e| NotUsed(e.to_string()))? {
+            Ok(()) => Ok(()),
+            // the disk's fault, and not the archive's
+            Err(error @ DatabaseError::File(_)) => Err(NotUsed(error.to_string())),
+            Err(error) => Err(self.refuse(digest, error.to_string())),
+        }
     }
 
     /// Removes earlier databases from the disk.
@@ -255,7 +270,8 @@ impl Databases {
         let about = database.about();
         // it would keep those that come until then from being used
         if about.updated_at.0 > clock::timestamp().0 + AHEAD {
-            return Err(NotUsed(format!("it says that it was made at {}", about.updated_at)));
+            let why = format!("it says that it was made at {}", about.updated_at);
+            return Err(NotUsed(why));
         }
         let change = ScannerChange::Database {
             digest,
@@ -267,7 +283,7 @@ impl Databases {
         let proposed = self.neighbours.records.propose(operation, command, self.commit).await;
         match proposed.map_err(|e| NotUsed(e.to_string()))?.outcome {
             Outcome::Done | Outcome::Exists => Ok(()),
-            Outcome::Refused(why) => Err(NotUsed(why)),
+            Outcome::Refused(why) => Err(self.refuse(digest, why)),
             other => Err(NotUsed(format!("{other:?}"))),
         }
     }

@@ -56,22 +56,20 @@ impl Reading<'_> {
         for layer in &image.layers {
             let digest = &layer.digest;
             // of an attestation nothing is kept: the same bytes may be a layer elsewhere
-            let attests = image.attests();
-            let kept = match attests {
+            let kept = match image.attests() {
                 true => None,
                 false => self.scans.kept_layer(digest)?,
             };
-            let how = if kept.is_some() { "known" } else { "read" };
-            let read = match kept {
-                Some(kept) => kept,
-                None => self.read(image, layer, end).await?,
+            let (contents, how) = match kept {
+                Some(kept) => (kept, "known"),
+                None => (self.read(image, layer, end).await?, "read"),
             };
-            bound.take(&read)?;
-            if how == "read" && !attests {
-                self.scans.keep(digest, &read).await?;
+            bound.take(&contents)?;
+            if how == "read" && !image.attests() {
+                self.scans.keep(digest, &contents).await?;
             }
-            log += &format!("layer {digest}: {how}, {} packages\n", read.packages());
-            found.push(read);
+            log += &format!("layer {digest}: {how}, {} packages\n", contents.packages());
+            found.push(contents);
         }
         Ok((found, log))
     }

@@ -28,7 +28,7 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key as records_key};
 use rules::ledger::scanning::{
-    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted, key,
+    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted,
 };
 use rules::ledger::stored::manifests_of;
 use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness};
@@ -462,12 +462,6 @@ impl Scans {
             all.push((repository, digests));
         }
         Ok(all)
-    }
-
-    /// What waits and runs in a project, at most `limit`.
-    pub fn queued(&self, project: &Project, limit: usize) -> Result<usize, RecordError> {
-        let view = self.neighbours.records.view()?;
-        Ok(view.scan(&key::queue(project.id), None, limit)?.len())
     }
 }
 

@@ -266,6 +266,12 @@ impl Secrets {
         if stray { self.save() } else { Ok(()) }
     }
 
+    /// Whether this node has all that opens what is sealed while these keys are in use.
+    pub fn has(&self, used: &[SealingKey]) -> bool {
+        let ring = self.ring.read();
+        !self.awaits_first() && used.iter().all(|key| ring.held.contains_key(&key.check))
+    }
+
     /// The first key in use that this node does not have.
     pub fn lacking(&self) -> Option<SealingKey> {
         let ring = self.ring.read();
@@ -413,7 +419,10 @@ impl Secrets {
         let (version, encoded) = versioned(sealed).ok_or(SecretError::Damaged)?;
         let ring = self.ring.read();
         let mut held = ring.of_version(version).peekable();
-        if held.peek().is_none() && ring.used.iter().any(|key| key.version == version) {
+        // what is sealed is read in the ledger, which may name a key before this ring hears of it
+        let newest = ring.used.last().map_or(0, |key| key.version);
+        let is_used = ring.used.iter().any(|key| key.version == version);
+        if held.peek().is_none() && (is_used || version > newest) {
             return Err(SecretError::NotHere(version));
         }
         held.find_map(|held| held.derived.open(place, encoded)).ok_or(SecretError::Damaged)
@@ -558,8 +567,10 @@ mod tests {
         secrets.use_keys(&used(&[(1, check)])).unwrap();
         let sealed = secrets.seal("hub", "hidden word").unwrap();
         let other = Secrets::of(&authority);
-        assert!(matches!(other.open("hub", &sealed), Err(SecretError::Damaged)));
-        // one that waits for the key says so, and does not call the secret damaged
+        // one that waits for the key says so, and does not call the secret damaged: neither before
+        // it has heard that the key is in use, nor then
+        assert!(matches!(other.open("hub", &sealed), Err(SecretError::NotHere(1))));
+        assert!(!other.has(&used(&[(1, check)])) && other.has(&[]));
         other.use_keys(&used(&[(1, check)])).unwrap();
         assert_eq!(other.lacking().unwrap().check, check);
         assert!(matches!(other.open("hub", &sealed), Err(SecretError::NotHere(1))));
@@ -567,7 +578,11 @@ mod tests {
         assert!(matches!(other.hash(&"x".into()), Err(SecretError::NotHere(1))));
         other.keep(1, secrets.give(&check).unwrap()).unwrap();
         assert_eq!(other.open("hub", &sealed).unwrap(), "hidden word".into());
-        assert!(other.lacking().is_none());
+        assert!(other.lacking().is_none() && other.has(&used(&[(1, check)])));
+        // a key of before those that are in use comes no more
+        other.use_keys(&used(&[(2, check)])).unwrap();
+        let old = sealed.replacen("1.", "0.", 1);
+        assert!(old != sealed && matches!(other.open("hub", &old), Err(SecretError::Damaged)));
     }
 
     #[test]

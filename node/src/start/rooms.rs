@@ -383,6 +383,7 @@ impl Rooms {
             witness: self.witness.clone(),
             mirrors: self.mirrors.clone(),
             records: records.clone(),
+            secrets: self.secrets.clone(),
             metrics,
             stall: settings.deadlines.stall,
             trusted_proxies: settings.http.trusted_proxies.clone(),

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rules::ledger::records::{Look, key};
+use rules::ledger::sealing::LookForKeys;
 use rules::proxies::mirror::Asked;
 use tracing::{Instrument, debug, info, info_span};
 
@@ -20,6 +21,7 @@ use crate::http::route::Route;
 use crate::http::{Failure, Payload};
 use crate::oci::Registry;
 use crate::oci::token::answer_token;
+use mesh::secrets::Secrets;
 use registry::events::Witness;
 use registry::people::{Access, csrf_token};
 use registry::proxies::mirrors::Mirrors;
@@ -45,6 +47,8 @@ pub struct Serving {
     pub mirrors: Arc<Mirrors>,
     /// For `/readyz`.
     pub records: Records,
+    /// For `/readyz`.
+    pub secrets: Arc<Secrets>,
     /// For `/metrics`.
     pub metrics: PrometheusHandle,
     /// How long a request's body may make no progress.
@@ -189,9 +193,10 @@ impl Serving {
         response
     }
 
-    /// A replica is ready when it knows its mesh, answers reads from its own records as fresh, and
-    /// can store blobs. A node that is not ready may still serve, marked as stale. An edge is ready
-    /// when it knows its mesh: it continues to serve when it is cut off.
+    /// A replica is ready when it knows its mesh, answers reads from its own records as fresh, can
+    /// open the secrets in them (without which it signs no token), and can store blobs. A node that
+    /// is not ready may still serve, marked as stale. An edge is ready when it knows its mesh: it
+    /// continues to serve when it is cut off.
     fn show_ready(&self) -> Response<Payload> {
         if self.registry.store.has_failed() {
             return not_ready(
@@ -201,11 +206,16 @@ impl Serving {
         if let Records::Edge(edge) = &self.records {
             return show_edge_ready(edge);
         }
-        let formed = self.records.view().and_then(|view| view.get(&key::mesh()));
-        if self.records.connected() && matches!(formed, Ok(Some(_))) {
-            return Response::new(Payload::full("ready\n"));
+        let looked = self.records.view().and_then(|view| {
+            Ok((view.get(&key::mesh())?.is_some(), self.secrets.has(&view.sealing_keys()?)))
+        });
+        match looked {
+            Ok((true, true)) if self.records.connected() => Response::new(Payload::full("ready\n")),
+            Ok((true, false)) if self.records.connected() => not_ready(
+                "this replica does not have the mesh's sealing key yet, and asks the others for it\n",
+            ),
+            _ => not_ready("no read lease: this node does not hear the ledger's leader\n"),
         }
-        not_ready("no read lease: this node does not hear the ledger's leader\n")
     }
 }
 

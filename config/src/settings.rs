@@ -451,7 +451,7 @@ impl Default for Scan {
     fn default() -> Self {
         Self {
             database: None,
-            at_a_time: 1,
+            at_a_time: 2,
             rate: Some(64 << 20),
             timeout: Duration::from_secs(900),
             unpacked: 16 << 30,

@@ -85,15 +85,11 @@ pub struct Remembered {
     /// Whether the answer was a record. If there was none, a replica is asked each time, so that
     /// what was just pushed is found.
     pub something: bool,
+    /// Whether a replica has said since that records of this kind have changed: those of people, or
+    /// what decides about vulnerable images.
+    pub superseded: bool,
     /// How sure the answer is, if it is about people.
     pub of_people: Option<Known>,
-}
-
-impl Remembered {
-    /// Whether people's records have changed since.
-    fn is_superseded(&self) -> bool {
-        self.of_people.is_some_and(|known| known.superseded)
-    }
 }
 
 /// How to answer `query`. `kept` is the kept answer, if there is one; `alone` means that no replica
@@ -102,7 +98,7 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
     match (kept, alone) {
         (Some(kept), _)
             if kept.something
-                && !kept.is_superseded()
+                && !kept.superseded
                 && kept.age <= terms.access_age
                 && !always_asked(query) =>
         {
@@ -130,7 +126,7 @@ pub fn may_look(query: &Query) -> bool {
         Query::Scan { prefix, .. } if matches!(prefix.first(), Some(b'B' | b'H')) => {
             prefix.len() == 9
         }
-        Query::Scan { prefix, .. } if *prefix == scanning::key::database() => true,
+        Query::Scan { prefix, .. } if scanning::key::followed().contains(prefix) => true,
         Query::Scan { prefix, .. } => is_open(prefix) && prefix.first() != Some(&b'b'),
     }
 }
@@ -182,21 +178,20 @@ pub fn withhold<R: Look + ?Sized>(
 /// keys then, and nothing of people has changed. The edge asks for them by itself all the time. The
 /// mesh's feature level no edge is told: it takes it for the first.
 pub fn until_told(query: &Query) -> Option<Found> {
-    let of_people = |place: &[u8]| {
+    let is_newer = |place: &[u8]| {
         let tables = [
             key::token_keys(),
             key::people_version(),
             key::pins(),
             key::authorities(),
             key::groups_used(),
-            scanning::key::database(),
         ];
-        tables.iter().any(|t| place.starts_with(t))
+        tables.iter().chain(&scanning::key::followed()).any(|table| place.starts_with(table))
     };
     match query {
         Query::Key(place) if *place == key::level() => Some(Found::Value(None)),
-        Query::Key(place) => of_people(place).then_some(Found::Value(None)),
-        Query::Scan { prefix, .. } => of_people(prefix).then(|| Found::Pairs(Vec::new())),
+        Query::Key(place) => is_newer(place).then_some(Found::Value(None)),
+        Query::Scan { prefix, .. } => is_newer(prefix).then(|| Found::Pairs(Vec::new())),
     }
 }
 
@@ -226,7 +221,8 @@ mod tests {
     }
 
     fn aged(seconds: u64) -> Option<Remembered> {
-        Some(Remembered { age: Duration::from_secs(seconds), something: true, of_people: None })
+        let age = Duration::from_secs(seconds);
+        Some(Remembered { age, something: true, superseded: false, of_people: None })
     }
 
     /// Asked for and heard of so many seconds ago.
@@ -242,7 +238,7 @@ mod tests {
         assert_eq!(usable(&project(), second, false, &TERMS), Use::Remembered);
         assert_eq!(usable(&project(), aged(31), false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), None, false, &TERMS), Use::Ask);
-        let nothing = Some(Remembered { age: Duration::ZERO, something: false, of_people: None });
+        let nothing = aged(0).map(|kept| Remembered { something: false, ..kept });
         assert_eq!(usable(&project(), nothing, false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), nothing, true, &TERMS), Use::Aged(Duration::ZERO));
     }
@@ -312,7 +308,7 @@ mod tests {
         let account = Query::Key(key::account(UserId(7)));
         let kept = |superseded| {
             let of_people = Some(known(1, Some(0), superseded));
-            Some(Remembered { age: Duration::from_secs(1), something: true, of_people })
+            aged(1).map(|kept| Remembered { superseded, of_people, ..kept })
         };
         assert_eq!(usable(&account, kept(false), false, &TERMS), Use::Remembered);
         assert_eq!(usable(&account, kept(true), false, &TERMS), Use::Ask);
@@ -324,7 +320,8 @@ mod tests {
     fn alone_it_believes_what_it_knows_of_people_for_no_longer_than_access_may_be_old() {
         let account = Query::Key(key::account(UserId(7)));
         let kept = |known: Known| {
-            Some(Remembered { age: known.asked, something: true, of_people: Some(known) })
+            let (age, superseded) = (known.asked, known.superseded);
+            Some(Remembered { age, something: true, superseded, of_people: Some(known) })
         };
         // asked for long ago; but a replica said a moment ago that nothing had changed
         let sure = known(3000, Some(30), false);
@@ -342,6 +339,18 @@ mod tests {
         );
         let never = EdgeTerms { alone_for: Duration::ZERO, ..TERMS };
         assert!(!never.believes(&known(1, None, false)), "it may not be alone at all");
+    }
+
+    #[test]
+    fn a_verdict_of_before_a_change_is_asked_for_again_and_counts_alone_as_long_as_all_else() {
+        let image = "demo/a".parse().unwrap();
+        let digest = crate::words::digest::Digest::sha256(b"x");
+        let scan = Query::Key(scanning::key::scan(&image, &digest));
+        let kept = |superseded| aged(5).map(|kept| Remembered { superseded, ..kept });
+        assert_eq!(usable(&scan, kept(false), false, &TERMS), Use::Remembered);
+        assert_eq!(usable(&scan, kept(true), false, &TERMS), Use::Ask);
+        let alone = usable(&scan, kept(true), true, &TERMS);
+        assert_eq!(alone, Use::Aged(Duration::from_secs(5)), "a refusal stays one");
     }
 
     #[test]
@@ -365,8 +374,10 @@ mod tests {
 
     #[test]
     fn a_replica_of_a_build_without_accounts_is_not_asked_for_them() {
-        for table in [key::token_keys(), key::groups_used(), scanning::key::database()] {
+        let [database, verdicts] = scanning::key::followed();
+        for table in [key::token_keys(), key::groups_used(), database, verdicts] {
             let scan = Query::scan(&table, None, 9);
+            assert!(may_look(&scan));
             assert_eq!(until_told(&scan), Some(Found::Pairs(vec![])));
         }
         for place in [key::people_version(), key::token_key(7)] {

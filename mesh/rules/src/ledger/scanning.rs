@@ -4,6 +4,9 @@
 //! found in an image is kept with the image, as far as it decides who may pull it: a report with
 //! all its texts is made anew from the layers and a database whenever somebody wants to see one.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::records::{Look, RecordError};
@@ -116,6 +119,29 @@ impl ScanRecord {
             None => Known::Nothing(self.status()),
         }
     }
+}
+
+/// How long a scan rests that was begun this often and may be tried again: what it lacked may be
+/// there after a while, and others have their turn meanwhile.
+pub fn rest(tries: u32) -> Duration {
+    Duration::from_secs(5) * 6_u32.saturating_pow(tries.saturating_sub(1)).min(60)
+}
+
+/// Which of the waiting scans are begun if `at_a_time` may run. `projects` are how many run of each
+/// already, and those that wait, in their order. The project with the fewest comes next; among
+/// equals, the first. The last place is not for one project alone, unless it is the only place: slow
+/// images of one project do not stop those of others.
+pub fn take_turns<T>(mut projects: Vec<(usize, VecDeque<T>)>, at_a_time: usize) -> Vec<T> {
+    let most = at_a_time.saturating_sub(1).max(1);
+    let running: usize = projects.iter().map(|(running, _)| running).sum();
+    let mut begun = Vec::new();
+    while running + begun.len() < at_a_time {
+        let waits = projects.iter_mut().filter(|(run, waits)| *run < most && !waits.is_empty());
+        let Some((running, waiting)) = waits.min_by_key(|(running, _)| *running) else { break };
+        begun.extend(waiting.pop_front());
+        *running += 1;
+    }
+    begun
 }
 
 /// A change of what is known of a project's images, by its primary. A variant's position is its
@@ -289,6 +315,18 @@ pub mod key {
     pub fn database() -> Vec<u8> {
         b"$d".to_vec()
     }
+    /// How often what decides about vulnerable images was changed.
+    pub fn verdicts() -> Vec<u8> {
+        b"$v".to_vec()
+    }
+    /// The tables that an edge follows, to hear soon that what it has kept is not true any more.
+    pub fn followed() -> [Vec<u8>; 2] {
+        [database(), verdicts()]
+    }
+    /// Whether a record decides about vulnerable images: a change of one is counted.
+    pub fn is_of_verdicts(key: &[u8]) -> bool {
+        key.starts_with(b"#") || key.starts_with(b"$a") || key.starts_with(b"$p")
+    }
     /// The database of which all reports of a project are.
     pub fn matched(project: ProjectId) -> Vec<u8> {
         [b"$m", &project.0.to_be_bytes()[..]].concat()
@@ -315,6 +353,12 @@ pub trait LookForScans: Look {
     fn scan_database(&self) -> Result<Option<DatabaseRecord>, RecordError> {
         let table = self.records::<DatabaseRecord>(&key::database())?;
         Ok(table.into_iter().next().map(|(_, record)| record))
+    }
+    /// How often what decides about vulnerable images was changed; edges ask again when it has. It
+    /// is read as a table, as [`LookForScans::scan_database`] is.
+    fn verdicts_version(&self) -> Result<u64, RecordError> {
+        let table = self.records::<u64>(&key::verdicts())?;
+        Ok(table.into_iter().next().map_or(0, |(_, version)| version))
     }
     /// The mesh's allowlist.
     fn system_allowlist(&self) -> Result<Allowlist, RecordError> {
@@ -348,3 +392,29 @@ pub trait LookForScans: Look {
 }
 
 impl<R: Look + ?Sized> LookForScans for R {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_with_many_images_leaves_room_for_the_others() {
+        let queue = |name: &str, count: usize| (0..count).map(|n| format!("{name}{n}")).collect();
+        let turns = |projects: Vec<(usize, VecDeque<String>)>, most| take_turns(projects, most);
+        let waiting = || vec![(0, queue("a", 9)), (0, queue("b", 1)), (0, queue("c", 2))];
+        assert_eq!(turns(waiting(), 4), ["a0", "b0", "c0", "a1"]);
+        assert_eq!(turns(waiting(), 2), ["a0", "b0"]);
+        assert_eq!(turns(waiting(), 1), ["a0"]);
+        assert_eq!(turns(vec![(2, queue("a", 9)), (0, queue("b", 3))], 5), ["b0", "b1", "a0"]);
+        assert_eq!(turns(vec![(0, queue("a", 9)), (0, queue("b", 0))], 3), ["a0", "a1"]);
+        assert!(turns(vec![(1, queue("a", 9))], 2).is_empty(), "one place is for others");
+        assert!(turns(vec![(1, queue("a", 9)), (0, queue("b", 9))], 1).is_empty());
+        assert!(turns(vec![], 3).is_empty());
+    }
+
+    #[test]
+    fn a_scan_that_fails_rests_longer_each_time() {
+        assert_eq!([1, 2, 3].map(|tries| rest(tries).as_secs()), [5, 30, 180]);
+        assert_eq!(rest(u32::MAX), Duration::from_secs(300));
+    }
+}

@@ -15,7 +15,7 @@ pub mod layers;
 mod matching;
 pub mod rescans;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key as records_key};
 use rules::ledger::scanning::{
-    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted,
+    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted, rest, take_turns,
 };
 use rules::ledger::stored::manifests_of;
 use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Runnable};
-use rules::words::moment::Timestamp;
+use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{ProjectName, RepositoryName, Tag};
 use scan::{Finding, Inventory};
 use tokio::sync::{Notify, Semaphore};
@@ -119,6 +119,8 @@ pub struct Scans {
     databases: Arc<Databases>,
     terms: ScanTerms,
     running: Mutex<BTreeSet<Running>>,
+    /// Scans that failed here and are tried again, and not before when.
+    resting: Mutex<BTreeMap<Running, Moment>>,
     /// The project that was served last.
     last: Mutex<Option<ProjectName>>,
     /// Reports that are shown at a time: each is made anew, which takes long for a large image.
@@ -153,7 +155,8 @@ impl Scans {
         terms: ScanTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        let (running, last, over) = (Mutex::default(), Mutex::default(), Notify::new());
+        let (running, resting) = (Mutex::default(), Mutex::default());
+        let (last, over) = (Mutex::default(), Notify::new());
         let shown = Semaphore::new(SHOWN);
         Arc::new(Scans {
             neighbours,
@@ -163,6 +166,7 @@ impl Scans {
             databases,
             terms,
             running,
+            resting,
             last,
             shown,
             over,
@@ -237,29 +241,41 @@ impl Scans {
     /// What to begin now.
     fn next(&self) -> Result<Vec<(Running, u32)>, RecordError> {
         let running = self.running.lock().clone();
-        let mut room = self.terms.at_a_time.saturating_sub(running.len());
+        let resting = {
+            let (mut resting, now) = (self.resting.lock(), clock::now());
+            resting.retain(|_, until| now < *until);
+            resting.clone()
+        };
         let view = self.neighbours.records.view()?;
-        let mut next = Vec::new();
-        if room == 0 || view.level()? < Level::SCANS || !self.is_equipped(&*view)? {
-            return Ok(next);
+        if running.len() >= self.terms.at_a_time
+            || view.level()? < Level::SCANS
+            || !self.is_equipped(&*view)?
+        {
+            return Ok(Vec::new());
         }
         let mut projects = self.own_projects(&*view)?;
-        // the one that was served last comes last, so that no project waits for another's end
+        // the one that was served last comes last
         let last = self.last.lock().clone();
         let after = projects.partition_point(|project| Some(&project.name) <= last.as_ref());
         projects.rotate_left(after);
+        let most = self.terms.at_a_time + running.len() + resting.len();
+        let mut all = Vec::new();
         for project in projects {
-            let queued = view.queued_scans(project.id, self.terms.at_a_time + running.len())?;
-            for (repository, digest) in queued {
+            let run = running.iter().filter(|one| one.0.project() == project.name).count();
+            let mut waiting = VecDeque::new();
+            for (repository, digest) in view.queued_scans(project.id, most)? {
                 let record = view.scan_of(&repository, &digest)?;
                 let Some(wanted) = record.and_then(|record| record.wanted) else { continue };
                 let one = (repository, digest, wanted.number);
-                if room > 0 && !running.contains(&one) {
-                    *self.last.lock() = Some(project.name.clone());
-                    next.push((one, wanted.tries));
-                    room -= 1;
+                if !running.contains(&one) && !resting.contains_key(&one) {
+                    waiting.push_back((one, wanted.tries));
                 }
             }
+            all.push((run, waiting));
+        }
+        let next = take_turns(all, self.terms.at_a_time);
+        if let Some(((repository, ..), _)) = next.last() {
+            *self.last.lock() = Some(repository.project());
         }
         Ok(next)
     }
@@ -331,7 +347,13 @@ impl Scans {
             Err(error) => {
                 warn!(%repository, %digest, %error, "an image could not be scanned");
                 metrics::counter!("atoll_scans_total", "result" => "error").increment(1);
-                fail(error.to_string(), matches!(error, ScanError::Again(_)))
+                let again = matches!(error, ScanError::Again(_));
+                if again {
+                    let until = clock::now() + rest(tries + 1);
+                    let one = (place.0.clone(), place.1, number);
+                    self.resting.lock().insert(one, until);
+                }
+                fail(error.to_string(), again)
             }
         };
         match self.commit(change, &by).await {

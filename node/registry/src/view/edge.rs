@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use rules::edges::{EdgeTerms, Known, Remembered, Use, until_told, usable};
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
-use rules::ledger::scanning;
+use rules::ledger::scanning::{self, LookForScans};
 use rules::people::access::Scope;
 use rules::wire::questions::{self, Question};
 use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
@@ -65,6 +65,7 @@ pub struct EdgeRecords {
     unreachable_until: Mutex<Moment>,
     verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
     people: Mutex<People>,
+    verdicts_version: Mutex<Version>,
     /// Replicas that did not answer lately, and when.
     silent: Mutex<HashMap<NodeId, Moment>>,
 }
@@ -77,6 +78,13 @@ struct People {
     since: (Timestamp, Moment),
     /// When this edge last asked for a version that a replica then told.
     heard: Option<(Timestamp, Moment)>,
+}
+
+/// How often what decides about vulnerable images was changed, as far as this edge has heard.
+struct Version {
+    number: u64,
+    /// When this edge heard of it first. What was kept before may be wrong.
+    since: Timestamp,
 }
 
 /// What `status` shows about an edge.
@@ -118,6 +126,7 @@ impl EdgeRecords {
                 since: (Timestamp(0), Moment::from_micros(0)),
                 heard: None,
             }),
+            verdicts_version: Mutex::new(Version { number: 0, since: Timestamp(0) }),
         });
         for node in edge.view().nodes().unwrap_or_default() {
             edge.links.know(node.id, node.address);
@@ -439,6 +448,22 @@ impl EdgeRecords {
         people.heard = (version != 0).then_some(asked);
     }
 
+    /// A replica has said how often what decides about vulnerable images was changed.
+    fn handle_verdicts(self: &Arc<Self>) {
+        let number = self.view().verdicts_version().unwrap_or_default();
+        let mut version = self.verdicts_version.lock();
+        if version.number != number {
+            *version = Version { number, since: clock::timestamp() };
+        }
+    }
+
+    /// Whether an answer to `query` of this time is about vulnerable images, and was given before
+    /// something of that changed.
+    fn is_old_verdict(&self, query: &Query, at: Timestamp) -> bool {
+        let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
+        scanning::key::is_of_verdicts(place) && at <= self.verdicts_version.lock().since
+    }
+
     /// How sure an answer to `query` of this time is, if it is about people.
     fn known_of_people(&self, query: &Query, at: Timestamp, now: Timestamp) -> Option<Known> {
         let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
@@ -482,7 +507,7 @@ fn whole(prefix: Vec<u8>) -> Query {
 
 /// The tables that an edge always has: nodes, projects, upstreams; of people the keys that tokens are
 /// signed with, how often their records were changed, and whether there are groups; whom nodes
-/// believe; and whether images are scanned.
+/// believe; whether images are scanned, and how often what decides about them was changed.
 fn small_tables() -> Vec<Query> {
     let people = [tables_of_people(), tables_of_groups()].concat();
     [tables_of_mesh(), people, tables_of_trust(), tables_of_scans()].concat()
@@ -501,7 +526,7 @@ fn tables_of_groups() -> Vec<Query> {
 }
 
 fn tables_of_scans() -> Vec<Query> {
-    vec![whole(scanning::key::database())]
+    scanning::key::followed().map(whole).into()
 }
 
 fn tables_of_people() -> Vec<Query> {
@@ -532,10 +557,15 @@ impl Reading<'_> {
         {
             return Some(Arc::new(found));
         }
-        let known = kept.as_ref().map(|(at, found)| Remembered {
-            age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
-            something: **found != Found::Value(None),
-            of_people: self.edge.known_of_people(&query, *at, self.now),
+        let known = kept.as_ref().map(|(at, found)| {
+            let of_people = self.edge.known_of_people(&query, *at, self.now);
+            Remembered {
+                age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
+                something: **found != Found::Value(None),
+                superseded: of_people.is_some_and(|known| known.superseded)
+                    || self.edge.is_old_verdict(&query, *at),
+                of_people,
+            }
         });
         match usable(&query, known, self.alone, &self.edge.terms) {
             Use::Remembered => kept.map(|(_, found)| found),
@@ -604,8 +634,8 @@ async fn follow(edge: Arc<EdgeRecords>) {
         if !alone {
             edge.ask_quietly(tables_of_groups()).await;
         }
-        if !alone {
-            edge.ask_quietly(tables_of_scans()).await;
+        if !alone && matches!(edge.ask_quietly(tables_of_scans()).await, Some((_, true))) {
+            edge.handle_verdicts();
         }
         let asked = (clock::timestamp(), clock::now());
         if !alone && matches!(edge.ask_quietly(tables_of_people()).await, Some((_, true))) {

@@ -76,6 +76,33 @@ pub(super) fn change<R: WriteRecords>(
     if records.level()? < Level::SCANS {
         return Ok(Outcome::Refused("there are no scans at this feature level".into()));
     }
+    let outcome = change_scan(records, at, project, change)?;
+    // of a project without a gate edges need not hear: its metadata they follow anyhow
+    let decides = match change {
+        ScanChange::Ask { .. } | ScanChange::Begin { .. } | ScanChange::Matched { .. } => false,
+        ScanChange::Report { .. } | ScanChange::Fail { .. } | ScanChange::Stop { .. } => {
+            Gate::of(&project.metadata).is_some()
+        }
+        ScanChange::Allow { .. } => true,
+    };
+    if decides && outcome == Outcome::Done {
+        count_change(records)?;
+    }
+    Ok(outcome)
+}
+
+/// Counts a change of what decides about vulnerable images.
+fn count_change<R: WriteRecords>(records: &mut R) -> Result<(), RecordError> {
+    let version = records.verdicts_version()? + 1;
+    records.put(&key::verdicts(), &encode(&version)?)
+}
+
+fn change_scan<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    change: &ScanChange,
+) -> Result<Outcome, RecordError> {
     match change {
         ScanChange::Ask { repository, digests, first } => {
             if digests.len() > AT_ONCE {
@@ -240,6 +267,7 @@ pub(super) fn change_scanner<R: WriteRecords>(
                 return Ok(Outcome::Refused(why));
             }
             records.put(&key::system_allowlist(), &encode(list)?)?;
+            count_change(records)?;
             Ok(Outcome::Done)
         }
     }

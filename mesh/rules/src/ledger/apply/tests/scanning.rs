@@ -88,7 +88,11 @@ fn queue(ledger: &Ledger) -> Vec<Digest> {
 }
 
 fn auto_scan(ledger: &mut Ledger) {
-    let metadata = BTreeMap::from([("auto_scan".to_owned(), "true".to_owned())]);
+    set(ledger, "auto_scan");
+}
+
+fn set(ledger: &mut Ledger, key: &str) {
+    let metadata = BTreeMap::from([(key.to_owned(), "true".to_owned())]);
     let name = "demo".parse().unwrap();
     let (public, durability, proxy) = (None, None, ProxyChange::default());
     let configure = Change::Configure { name, public, durability, proxy, metadata };
@@ -144,6 +148,30 @@ fn a_scan_has_one_end_and_an_earlier_report_stays_until_there_is_another() {
     assert_eq!(change(&mut ledger, late), Outcome::NotFound, "it had failed");
     let old = Change::Scan(Box::new(ask(1, true))).under(ledger.epoch().next());
     assert!(matches!(ledger.run(old), Outcome::StaleEpoch { .. }));
+}
+
+#[test]
+fn what_decides_about_pulls_is_counted_so_that_edges_ask_again() {
+    let mut ledger = at_newest();
+    assert_eq!(ledger.run(image(&ledger, 1)), Outcome::Done);
+    let version = |ledger: &Ledger| ledger.records.verdicts_version().unwrap();
+    let list = Allowlist::default();
+    let allow = ScanChange::Allow { project: place().project(), list: list.clone() };
+    assert_eq!(change(&mut ledger, allow), Outcome::Done);
+    assert_eq!(version(&ledger), 1);
+    let command = Command::Scanner(Box::new(ScannerChange::Allow(list)));
+    assert_eq!(ledger.run(command), Outcome::Done);
+    assert_eq!(version(&ledger), 2);
+    change(&mut ledger, ask(1, false));
+    change(&mut ledger, begin(1, 1));
+    change(&mut ledger, report(1, 1, b"one", &[]));
+    assert_eq!(version(&ledger), 2, "the project has no gate");
+    set(&mut ledger, "prevent_vul");
+    change(&mut ledger, ask(1, false));
+    change(&mut ledger, begin(1, 2));
+    assert_eq!(version(&ledger), 2);
+    change(&mut ledger, report(1, 2, b"one", &[]));
+    assert_eq!(version(&ledger), 3);
 }
 
 #[test]

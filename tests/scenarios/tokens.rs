@@ -22,6 +22,8 @@ const THREE: [(&str, &str); 3] =
 const MORE: &str = "people: {token_lifetime: 1h, refresh_lifetime: 1h}\n";
 /// The level before there were keys.
 const BEFORE: u32 = 4;
+/// After so many days the nodes' certificates are renewed, ten days before they end.
+const CERTIFICATES: u64 = 20;
 const SCOPE: &str = "repository:shut/app:pull";
 
 /// Reads the manifest with what the client shows.
@@ -169,12 +171,24 @@ fn keys_are_replaced_after_thirty_days_and_no_pull_fails() {
         std::fs::rename(&new, &clock).expect("a clock");
     };
     let first = key(&town.token(0, 0));
-    town.while_pulled(4, |pulls| {
+    let mut renewed = 0;
+    town.while_pulled(10, |pulls| {
         some_more(pulls);
-        for round in 1..=2 {
-            let days = 31 * round;
-            leap(&format!("+{days}d"));
-            let number = first + round;
+        for (round, steps) in [(1, [8, 16, 24, 31]), (2, [39, 47, 55, 62])] {
+            let (days, number) = (steps[3], first + round);
+            for day in steps {
+                leap(&format!("+{day}d"));
+                // no clock leaps over the time in which certificates are renewed
+                if day > renewed + CERTIFICATES {
+                    let so_often = usize::try_from(round).expect("a small number");
+                    wait::until("certificates are renewed", || {
+                        let all = town.mesh.members().iter();
+                        all.map(renewals).all(|times| times >= so_often).then_some(())
+                    });
+                    renewed = day;
+                }
+                some_more(pulls);
+            }
             wait::until("a new key is made", || made(&town, number).then_some(()));
             some_more(pulls);
             // it is known for a while before it signs
@@ -213,6 +227,11 @@ fn numbers(member: &Member) -> Vec<u64> {
     };
     let all = table.range(prefix.as_slice()..).expect("records").map(|pair| pair.expect("one"));
     all.map_while(|(key, _)| is_one(key.value())).collect()
+}
+
+/// How often a node has renewed its certificate.
+fn renewals(member: &Member) -> usize {
+    member.words().matches("this node's certificate was renewed").count()
 }
 
 /// Whether some node has said that it has made the key with this number.

@@ -56,7 +56,11 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("rolling::", Weight::Slots(1), 40),
     // schemathesis makes its requests on a core of its own
     ("openapi::schemathesis", Weight::Slots(2), 40),
-    ("people::everybody", Weight::Slots(2), 80),
+    ("people::everybody", Weight::Slots(2), 90),
+    // a minute has to pass
+    ("ldap::a_directory", Weight::Slots(1), 66),
+    // new keys are looked for every ten seconds
+    ("tokens::keys", Weight::Slots(1), 30),
     // dockerd and containerd unpack
     ("providers::", Weight::Slots(2), 40),
     // its primary dies, and the next one scans what is left

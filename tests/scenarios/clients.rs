@@ -405,6 +405,35 @@ fn a_user_and_a_robot_sign_in_with_every_client() {
     );
 }
 
+/// `people.robot_prefix` is what robots' names begin with, and nothing else means a robot then.
+#[test]
+fn docker_signs_in_as_a_robot_with_a_prefix_of_ones_own() {
+    let images = tools::images();
+    let mesh = Mesh::up_with(1, &[("people.robot_prefix", "'ci~'")]);
+    let docker = Docker::start();
+    let admin = mesh.client(0);
+    mesh.create_project("team", false, 1);
+    let what = people::robot_of("team", "build", &["pull", "push"]);
+    let robot = people::create_robot(&admin, &what);
+    assert_eq!(robot.name, "ci~team+build");
+    docker.run(&["load", "-q", "-i", &images.join("docker/tiny.tar").display().to_string()]);
+    let loaded = docker.run(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let loaded = loaded.lines().next().expect("docker loaded an image").to_owned();
+    let registry = mesh.client(0).authority().to_owned();
+    docker.login(&registry, &robot.name, &robot.secret);
+    let image = format!("{registry}/team/app:1");
+    docker.run(&["tag", &loaded, &image]);
+    docker.run(&["push", "-q", &image]);
+    docker.run(&["rmi", "-f", &image]);
+    docker.pull(&image);
+
+    let old = mesh.anyone(0).basic("robot$team+build", &robot.secret);
+    assert!(old.get("/v2/").is_ok_and(|answer| answer.status == 401), "the prefix of others");
+    let user = json!({"username": "ci~team+build", "password": people::PASSWORD,
+        "email": "a@example.com", "realname": "a"});
+    people::must(&admin, http::Method::POST, "/api/v2.0/users", &user, 400);
+}
+
 /// `LAYOUT:TAG`, with the tag of a reference.
 trait AddTag {
     fn add(&self, reference: &str) -> String;

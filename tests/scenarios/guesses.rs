@@ -2,11 +2,12 @@
 //! not, and an edge does not take itself for cut off because of them.
 
 use http::Method;
+use tests::balancer::Balancer;
 use tests::formed::Formed;
 use tests::http::{Answer, Client};
 use tests::image::Image;
 use tests::mesh::Mesh;
-use tests::{metrics, wait};
+use tests::{metrics, people, wait};
 
 /// More than one address may try, also with those that come back meanwhile.
 const GUESSES: usize = 150;
@@ -101,4 +102,43 @@ fn wrong_passwords_do_not_cut_an_edge_off() {
     stopped(&answers, true);
     let alone = metrics::value(&anyone, "atoll_edge_reads_alone_total");
     assert_eq!(alone, 0, "the edge took itself for cut off");
+}
+
+#[test]
+fn behind_a_trusted_proxy_each_client_is_counted_by_its_own_address() {
+    let mesh = Mesh::up_with(1, &[("http.trusted_proxies", Balancer::ADDRESS)]);
+    let nginx = Balancer::telling_who_asks(&mesh);
+    let admin = mesh.client(0);
+    for name in ["ann", "bob", "eve"] {
+        people::create_user(&admin, name);
+    }
+    let behind = |address: &str| Client::of(&format!("http://{}", nginx.authority())).from(address);
+    let signs_in = |client: &Client, name: &str| {
+        let answer = client.clone().basic(name, people::PASSWORD).get("/v2/");
+        answer.unwrap_or_else(|none| panic!("{name}: {none}")).status
+    };
+    let forging = |client: &Client, said: &str| {
+        let tries = (0..GUESSES).map(|n| {
+            let client = client.clone().basic("admin", &format!("wrong-{n}"));
+            let said = said.replace('N', &(n % 250).to_string());
+            let ask = client.ask(Method::GET, "/v2/").header("x-forwarded-for", &said);
+            ask.send().unwrap_or_else(|none| panic!("{none}"))
+        });
+        tries.collect::<Vec<_>>()
+    };
+    let (guesser, ann) = (behind("127.0.0.5"), behind("127.0.0.6"));
+
+    // each time it says that it is somebody else, and the proxy says who it is
+    let answers = forging(&guesser, "10.1.2.N");
+    stopped(&answers, false);
+    assert_eq!(signs_in(&guesser, "eve"), 429, "whatever it tries next");
+    assert_eq!(signs_in(&ann, "ann"), 200, "another client of the same proxy");
+    assert_eq!(signs_in(&ann, "bob"), 200, "that shows a password for the first time");
+
+    // who is no proxy is counted by itself, and uses up nothing of whom it names
+    let forger = mesh.anyone(0).from("127.0.0.8");
+    stopped(&forging(&forger, "10.1.2.N"), false);
+    let forger = mesh.anyone(0).from("127.0.0.9");
+    stopped(&forging(&forger, "127.0.0.7"), false);
+    assert_eq!(signs_in(&behind("127.0.0.7"), "eve"), 200);
 }

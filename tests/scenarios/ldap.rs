@@ -2,6 +2,7 @@
 //! outage locks out nobody who does not need it.
 
 use http::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::http::Client;
@@ -257,4 +258,63 @@ fn administrators_look_up_whom_a_directory_has() {
     slapd.stop();
     get(&admin, "users/search", 503);
     assert!(!ping(&json!({})).0);
+}
+
+#[test]
+fn a_directory_that_is_away_is_believed_for_as_long_as_the_setting_says() {
+    let mut slapd = Slapd::new();
+    slapd.start(&PEOPLE, &[]);
+    let mesh = Formed::of(&[("one", "us-east-1")], "");
+    let [plain, _] = slapd.urls();
+    let clock = mesh.folder().join("clock");
+    std::fs::write(&clock, "+0").expect("a clock");
+    let member = &mesh.members()[0];
+    member.stop(Signal::TERM);
+    member.serve_by_the_clock_of(&clock);
+    member.wait_ready();
+    let (admin, node) = (mesh.client(0), member.anyone());
+    must(&admin, Method::PUT, SETTINGS, &settings(&plain), 200);
+    let last = |minutes: u32| {
+        must(&admin, Method::PUT, SETTINGS, &json!({"ldap_remember_minutes": minutes}), 200);
+    };
+    create_user(&admin, "local");
+    tests::repository::create_project(&admin, "team", false, 1);
+    let robot = create_robot(&admin, &robot_of("team", "ci", &["pull"]));
+    let docker = node.clone().basic("ann", "word-of-ann");
+    let answer = docker.get("/service/token?service=atoll&offline_token=true").expect("an answer");
+    let refresh = answer.json()["refresh_token"].as_str().expect("a refresh token").to_owned();
+    let browser = with_session(&node, "ann", "word-of-ann");
+    let others = || {
+        assert_eq!(signs_in(&node, "local", PASSWORD), 200);
+        assert_eq!(signs_in(&node, &robot.name, &robot.secret), 200);
+        assert_eq!(admin.get(CURRENT).expect("an answer").status, 200);
+    };
+
+    slapd.stop();
+    let ann = || signs_in(&node, "ann", "word-of-ann");
+    assert_eq!((ann(), refreshed(&node, &refresh).status), (200, 200), "a day, if nobody said so");
+    assert_eq!(signs_in(&node, "bob", "word-of-bob"), 503, "who was not right here lately");
+    last(0);
+    assert_eq!(ann(), 503);
+    others();
+    last(1440);
+    assert_eq!(ann(), 200, "the setting is what ended it");
+
+    // a minute is over by itself, and nothing brings it back but the directory
+    last(1);
+    wait::until("a minute is over", || (ann() == 503).then_some(()));
+    assert_eq!((ann(), signs_in(&node, "ann", "wrong")), (503, 503));
+    others();
+    // a refresh token counts for an hour more: what it asks is recorded once an hour
+    assert_eq!(refreshed(&node, &refresh).status, 200);
+    std::fs::write(&clock, "+2h").expect("a clock");
+    assert_eq!(refreshed(&node, &refresh).status, 503);
+    others();
+    assert_eq!(browser.get(CURRENT).expect("an answer").status, 200, "a session asks nobody");
+
+    slapd.start(&PEOPLE, &[]);
+    wait::until("the directory is asked again", || (ann() == 200).then_some(()));
+    wait::until("a refresh token counts again", || {
+        (refreshed(&node, &refresh).status == 200).then_some(())
+    });
 }

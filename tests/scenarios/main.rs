@@ -64,5 +64,6 @@ mod starting;
 mod terraform;
 mod thief;
 mod tls;
+mod tokens;
 mod verbs;
 mod workloads;

@@ -24,6 +24,8 @@ use tests::{process, wait, wire};
 const SITES: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-1")];
 
 const CURRENT: &str = "/api/v2.0/users/current";
+/// The project of the walk in which nothing is tried.
+const ELSEWHERE: &str = "elsewhere";
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ enum Who {
     Administrator,
     /// A user who is no member.
     Stranger,
+    /// A user who is the admin of another project.
+    Neighbour,
     Member(ProjectRole),
     /// A robot of the project with these actions on repositories.
     Robot(&'static [Operation]),
@@ -39,7 +43,7 @@ enum Who {
 
 impl Who {
     fn all() -> Vec<Who> {
-        let mut all = vec![Who::Anonymous, Who::Administrator, Who::Stranger];
+        let mut all = vec![Who::Anonymous, Who::Administrator, Who::Stranger, Who::Neighbour];
         all.extend(ProjectRole::ALL.map(Who::Member));
         all.push(Who::Robot(&[Operation::Pull]));
         all.push(Who::Robot(&[Operation::Pull, Operation::Push]));
@@ -51,13 +55,14 @@ impl Who {
             Who::Anonymous => String::new(),
             Who::Administrator => "admin".into(),
             Who::Stranger => "stranger".into(),
+            Who::Neighbour => "neighbour".into(),
             Who::Member(role) => role.name().to_lowercase(),
             Who::Robot(operations) => format!("bot{}", operations.len()),
         }
     }
 
     fn is_user(&self) -> bool {
-        matches!(self, Who::Administrator | Who::Stranger | Who::Member(_))
+        matches!(self, Who::Administrator | Who::Stranger | Who::Neighbour | Who::Member(_))
     }
 
     /// What the table says.
@@ -67,7 +72,7 @@ impl Who {
             everybody
                 || match self {
                     Who::Administrator => true,
-                    Who::Anonymous | Who::Stranger => false,
+                    Who::Anonymous | Who::Stranger | Who::Neighbour => false,
                     Who::Member(role) => role_may(*role, permission),
                     Who::Robot(operations) => {
                         permission.resource == Resource::Repository
@@ -120,6 +125,8 @@ impl Town {
         for user in users.iter().filter(|user| *user != "admin") {
             own.push((user.clone(), create_user(&admin, user)));
         }
+        tests::repository::create_project(&admin, ELSEWHERE, false, 1);
+        add_member(&admin, ELSEWHERE, "neighbour", 1);
         let mut secrets = Vec::new();
         for (project, public) in [("open", true), ("closed", false)] {
             tests::repository::create_project(&admin, project, public, 1);
@@ -156,7 +163,7 @@ impl Town {
         match who {
             Who::Anonymous => node,
             Who::Administrator => self.mesh.client(at),
-            Who::Stranger | Who::Member(_) => node.basic(&who.name(), PASSWORD),
+            Who::Stranger | Who::Neighbour | Who::Member(_) => node.basic(&who.name(), PASSWORD),
             Who::Robot(_) => {
                 let key = format!("{project}+{}", who.name());
                 let (_, name, secret) =
@@ -285,6 +292,9 @@ impl Double {
                 for project in ["open", "closed"] {
                     add_member(&admin, project, &name, role.number());
                 }
+            }
+            None if of == "neighbour" => {
+                add_member(&admin, ELSEWHERE, &name, 1);
             }
             None if of == "admin" => {
                 let path = format!("/api/v2.0/users/{}/sysadmin", shown["user_id"]);
@@ -871,6 +881,15 @@ fn a_lost_password_is_set_from_the_disk_of_a_replica() {
     let new = new.trim();
     assert_eq!([0, 1, 2].map(|at| status(at, new)), [200; 3]);
     assert_eq!([0, 1, 2].map(|at| status(at, mesh.password())), [401; 3]);
+    // the node that commits it says so, and none says which
+    let words: Vec<String> = mesh.members()[..3].iter().map(|member| member.words()).collect();
+    let loud = |log: &String| {
+        let is =
+            |line: &str| line.contains("WARN") && line.contains("a password is set from the disk");
+        log.lines().filter(|line| is(line)).count()
+    };
+    assert!(words.iter().map(loud).sum::<usize>() > 0, "{words:?}");
+    assert!(!words.iter().any(|log| log.contains(new)), "the password is in a log");
     let file = mesh.folder().join("new-password");
     std::fs::write(&file, "weak\n").expect("a file");
     let path = file.display().to_string();

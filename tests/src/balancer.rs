@@ -51,7 +51,22 @@ impl Balancer {
         Self::start(mesh, &files, &proxy)
     }
 
-    /// The address from which one that ends TLS comes.
+    /// Starts it in front of all nodes of `mesh`. It comes from [`Self::ADDRESS`] and says which
+    /// client asks, behind what that client says itself.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds its last words.
+    #[must_use]
+    pub fn telling_who_asks(mesh: &Mesh) -> Self {
+        let proxy = format!(
+            "proxy_bind {}; proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+            Self::ADDRESS
+        );
+        Self::start(mesh, "", &proxy)
+    }
+
+    /// The address from which one comes that ends TLS or says who asks.
     pub const ADDRESS: &str = "127.0.0.77";
 
     fn start(mesh: &Mesh, files: &str, proxy: &str) -> Self {

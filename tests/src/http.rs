@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Someone who talks to one node.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub struct Client {
     authorization: Option<String>,
     session: Option<(String, String)>,
     network: Option<PathBuf>,
+    source: Option<IpAddr>,
     deadline: Duration,
 }
 
@@ -46,6 +48,7 @@ impl Client {
             authorization: None,
             session: None,
             network: None,
+            source: None,
             deadline: Duration::from_secs(60),
         }
     }
@@ -104,6 +107,16 @@ impl Client {
     #[must_use]
     pub fn inside(mut self, network: PathBuf) -> Self {
         self.network = Some(network);
+        self
+    }
+
+    /// The same from another address of this machine.
+    ///
+    /// # Panics
+    /// When this is no address.
+    #[must_use]
+    pub fn from(mut self, address: &str) -> Self {
+        self.source = Some(address.parse().expect("an address"));
         self
     }
 
@@ -313,9 +326,7 @@ fn follow(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let whole = async {
-        let socket = TcpStream::connect(&client.authority)
-            .await
-            .map_err(|error| Unanswered::from(&error))?;
+        let socket = connect(client).await.map_err(|error| Unanswered::from(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
             .await
             .map_err(|error| Unanswered::from(&error))?;
@@ -344,6 +355,14 @@ fn follow(
     runtime.block_on(async { tokio::time::timeout(client.deadline, whole).await.map_err(late)? })
 }
 
+async fn connect(client: &Client) -> std::io::Result<TcpStream> {
+    let Some(source) = client.source else { return TcpStream::connect(&client.authority).await };
+    let to = client.authority.parse().map_err(std::io::Error::other)?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    socket.connect(to).await
+}
+
 /// Sockets belong to the network namespace that their thread is in.
 fn step_into(network: &Path) -> Result<(), Unanswered> {
     let file = File::open(network)
@@ -356,9 +375,7 @@ fn exchange(client: &Client, request: Request<Content>) -> Result<Answer, Unansw
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let whole = async {
-        let socket = TcpStream::connect(&client.authority)
-            .await
-            .map_err(|error| Unanswered::from(&error))?;
+        let socket = connect(client).await.map_err(|error| Unanswered::from(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
             .await
             .map_err(|error| Unanswered::from(&error))?;

@@ -169,14 +169,30 @@ impl Member {
     /// # Panics
     /// When there is no `faketime`.
     pub fn serve_days_later(&self, days: u32) {
+        let mut serve = self.atoll("serve");
+        serve.env("FAKETIME", format!("+{days}d"));
+        self.start_with_another_clock(serve);
+    }
+
+    /// The same with a clock that is as far ahead as the file says at each moment (`+0`, `+31d`), so
+    /// that all nodes that read it leap at once, while they serve.
+    ///
+    /// # Panics
+    /// When there is no `faketime`.
+    pub fn serve_by_the_clock_of(&self, file: &Path) {
+        let mut serve = self.atoll("serve");
+        serve.env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
+        self.start_with_another_clock(serve);
+    }
+
+    fn start_with_another_clock(&self, mut serve: Command) {
         let known = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
         let library = known
             .map(|triple| format!("/usr/lib/{triple}/faketime/libfaketimeMT.so.1"))
             .into_iter()
             .find(|file| std::path::Path::new(file).is_file())
             .unwrap_or_else(|| panic!("there is no faketime: apt-get install faketime"));
-        let mut serve = self.atoll("serve");
-        serve.env("LD_PRELOAD", library).env("FAKETIME", format!("+{days}d"));
+        serve.env("LD_PRELOAD", library);
         serve.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
         self.start(serve);
     }
@@ -329,6 +345,16 @@ impl Member {
         };
         command.arg(verb);
         command
+    }
+
+    /// All that it has said.
+    ///
+    /// # Panics
+    /// When its log cannot be read.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let file = self.log();
+        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
     }
 
     /// The last lines of its log.

@@ -273,10 +273,10 @@ impl Access {
                 Ok(false)
             }
             Err(error) => {
-                let _ = unanswered(&error);
+                let error = unanswered(&error);
                 let said = clock::timestamp().0.saturating_sub(belonging.since.0);
                 // it is recorded once an hour
-                Ok(said < terms.lasts + 3_600_000)
+                if said < terms.lasts + 3_600_000 { Ok(true) } else { Err(error) }
             }
         }
     }

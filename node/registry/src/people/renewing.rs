@@ -6,9 +6,11 @@ use std::time::Duration;
 use ground::clock;
 use mesh::ledger::Ledger;
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::directory::LookForGroups;
 use rules::ledger::level::Level;
 use rules::ledger::people::{LookForPeople, PeopleChange};
 use rules::ledger::records::{Look, RecordError};
+use rules::people::configurations::Configured;
 use rules::people::keys::{self, Due};
 use rules::words::names::OperationId;
 use tracing::{info, warn};
@@ -18,7 +20,7 @@ use crate::view::Records;
 
 /// The time between two looks, until there is a key and after that.
 const SOON: Duration = Duration::from_secs(1);
-const LATER: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_secs(10);
 /// How long a new key may take to be committed.
 const COMMIT: Duration = Duration::from_secs(5);
 
@@ -53,7 +55,9 @@ impl Access {
         if view.level()? < Level::PEOPLE {
             return Ok((None, SOON));
         }
-        let longest = self.terms.token_lifetime.max(self.terms.refresh_lifetime);
+        // a browser's session is signed with the same keys
+        let session = Configured::of(&view.configurations()?).session();
+        let longest = self.terms.token_lifetime.max(self.terms.refresh_lifetime).max(session);
         let keys = view.token_keys()?;
         let wait = if keys.is_empty() { SOON } else { LATER };
         Ok((keys::due(&keys, clock::timestamp(), longest), wait))

@@ -2,8 +2,8 @@
 //! attack sends, counts it, and takes only a share of one core.
 //!
 //! A real attacker has a machine of its own. Here it shares the cores with the node and with the
-//! clients. So it runs at the lowest priority and sleeps when it has used more than its share: what
-//! the pulls then lose is what the node does for the attacker, and not what the attacker does.
+//! clients. So it sleeps when it has used more than its share of one core: what the pulls then lose
+//! is what the node does for the attacker, and little of it what the attacker does.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -18,8 +18,8 @@ use socket2::{Domain, Socket, Type};
 const NAP: Duration = Duration::from_millis(5);
 /// How many steps there are between two looks at the clock.
 const STEPS: usize = 32;
-/// The least important of all threads.
-const NICE: i32 = 19;
+/// What an attacker that had to wait may do at once, in seconds of processor.
+const BURST: f64 = 0.01;
 
 /// What an attacker has done.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -100,17 +100,19 @@ const UNDER_WAY: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
 /// Attacks until `stop`, with at most this share of one core.
 pub(crate) fn attack(storm: &mut dyn Storm, share: f64, stop: &AtomicBool) -> Sent {
-    // of this thread only; without it the attack would disturb a little more
-    let _ = rustix::process::setpriority_process(None, NICE);
     let (mut sent, begun, cpu) = (Sent::default(), Instant::now(), spent());
+    let (mut left, mut looked, mut used) = (BURST, begun, cpu);
     while !stop.load(Ordering::Relaxed) {
         let mut busy = false;
         for _ in 0..STEPS {
             busy |= storm.step(&mut sent);
         }
-        let over = (spent() - cpu) - share * begun.elapsed().as_secs_f64();
-        if over > 0.0 {
-            std::thread::sleep(Duration::from_secs_f64(over / share).min(NAP));
+        let (now, by_now) = (Instant::now(), spent());
+        left += (now - looked).as_secs_f64() * share - (by_now - used);
+        left = left.min(BURST);
+        (looked, used) = (now, by_now);
+        if left < 0.0 {
+            std::thread::sleep(Duration::from_secs_f64(-left / share).min(NAP));
         } else if !busy {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -70,10 +70,10 @@ pub(crate) fn measure(
         let whose = if shared { "the pullers' own address" } else { "other addresses" };
         report.heading(&format!("Pulls beside attacks from {whose}, over {scheme}"));
         report.say(&format!(
-            "{} clients pull an image with a layer of 256 KiB again and again, with rests of 5 ms on \
+            "{} clients pull an image with a layer of 256 KiB again and again, with rests of 20 ms on \
              average; every second one opens a connection for each pull. {} rounds of {} s beside the \
              attack, in turn with as many beside none; medians of the rounds. An attacker uses at most \
-             {} of one core, at the lowest priority.",
+             {} of one core.",
             terms.clients,
             terms.rounds,
             terms.time.as_secs(),

@@ -18,7 +18,7 @@ use crate::wire::{Client, Request, Sink, Target};
 /// How long a pull may stand still before it has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest rest between two pulls of one client; on average it is half.
-const REST_MICROS: u64 = 10_000;
+const REST_MICROS: u64 = 40_000;
 
 /// What is pulled, and how.
 #[derive(Clone, Debug)]

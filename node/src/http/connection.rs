@@ -18,6 +18,7 @@ use rules::people::streams::Verdict;
 use rules::people::windows::Windows;
 use rules::words::network::Network;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 use tracing::debug;
 
 use super::Payload;
@@ -60,6 +61,24 @@ pub struct ConnectionTerms {
     pub windows: Arc<Mutex<Windows>>,
 }
 
+/// What tells a connection to end: the node, or another client that takes its place.
+#[derive(Clone, Copy)]
+pub(super) struct Ending<'a> {
+    /// The node's tasks.
+    pub(super) tasks: &'a Tasks,
+    /// Told once, when the connection is to make room.
+    pub(super) displaced: &'a Notify,
+}
+
+impl Ending<'_> {
+    async fn told(self) {
+        tokio::select! {
+            () = self.tasks.stopping() => {}
+            () = self.displaced.notified() => {}
+        }
+    }
+}
+
 /// The window of a connection, which is given back at its end. It is for each stream, and for all of
 /// them together: this is what the connection may take of memory.
 struct Window {
@@ -83,13 +102,14 @@ impl Drop for Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientAddress(pub(super) IpAddr);
 
-/// Serves HTTP/1.1 until the connection ends or, after a stop, until its open request has ended.
+/// Serves HTTP/1.1 until the connection ends or, when it is told to end, until its open request has
+/// ended.
 pub(super) async fn http1<S, H, F>(
     stream: S,
     client: ClientAddress,
     handle: H,
     terms: &ConnectionTerms,
-    tasks: &Tasks,
+    end: Ending<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -111,7 +131,7 @@ pub(super) async fn http1<S, H, F>(
         .serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
         result = &mut connection => result,
-        () = tasks.stopping() => {
+        () = end.told() => {
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -135,7 +155,7 @@ pub(super) async fn http2<S, H, F>(
     client: ClientAddress,
     handle: H,
     terms: &ConnectionTerms,
-    tasks: &Tasks,
+    end: Ending<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -161,7 +181,7 @@ pub(super) async fn http2<S, H, F>(
     });
     // The table of compressed headers (4 KiB), the size of a frame (16 KiB) and no extended CONNECT
     // are hyper's defaults. Windows are not hyper's adaptive ones, which have no bound together.
-    let connection = hyper::server::conn::http2::Builder::new(Spawn(tasks.clone()))
+    let connection = hyper::server::conn::http2::Builder::new(Spawn(end.tasks.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(terms.streams)
         .max_header_list_size(terms.header_bytes.try_into().unwrap_or(u32::MAX))
@@ -178,7 +198,7 @@ pub(super) async fn http2<S, H, F>(
     let result = loop {
         tokio::select! {
             result = connection.as_mut() => break result,
-            () = tasks.stopping() => {
+            () = end.told() => {
                 connection.as_mut().graceful_shutdown();
                 break until_ended(connection.as_mut(), &streams, terms, look).await;
             }

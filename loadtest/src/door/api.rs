@@ -2,6 +2,7 @@
 //! writes that it passes on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -18,6 +19,9 @@ use crate::wire::{Client, Request, Sink};
 const CONNECTIONS: usize = 8;
 const READS: usize = 6000;
 const WRITES: usize = 600;
+/// How often a write is tried again, and after how long.
+const ATTEMPTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads a project and makes tags at another node than the primary, and, to compare, there.
 pub(crate) fn measure(report: &mut Report, mesh: &Mesh, rounds: u16) -> Result<Value> {
@@ -33,7 +37,7 @@ pub(crate) fn measure(report: &mut Report, mesh: &Mesh, rounds: u16) -> Result<V
 
     let project = format!("/api/v2.0/projects/{PROJECT}");
     let tags = format!("{project}/repositories/api/artifacts/{}/tags", image.digest);
-    let (made, pids) = (AtomicUsize::new(0), mesh.pids());
+    let (made, again, pids) = (AtomicUsize::new(0), AtomicUsize::new(0), mesh.pids());
     let round = |at: usize, write: bool| -> Result<Rate> {
         let requests = if write { WRITES } else { READS };
         let round = Loop { nodes: &pids, before: &[], connections: CONNECTIONS, requests };
@@ -45,7 +49,7 @@ pub(crate) fn measure(report: &mut Report, mesh: &Mesh, rounds: u16) -> Result<V
             },
             |client, _| match write {
                 false => read(client, &project),
-                true => tag(client, &tags, made.fetch_add(1, Ordering::Relaxed)),
+                true => tag(client, &tags, made.fetch_add(1, Ordering::Relaxed), &again),
             },
         )
     };
@@ -64,7 +68,8 @@ pub(crate) fn measure(report: &mut Report, mesh: &Mesh, rounds: u16) -> Result<V
     report.say(&format!(
         "Three replicas in three regions of this machine, durability 1; {CONNECTIONS} connections, {READS} reads or \
          {WRITES} writes a round, {rounds} rounds in turn; median (least - greatest). CPU is that of all three \
-         nodes. The client shows a password with each request."
+         nodes. The client shows a password with each request. {} writes were answered 503 and tried again.",
+        again.load(Ordering::Relaxed),
     ));
     let mut table = Table::new(&["request", "a second", "p50 / p99 ms", "CPU of all nodes, us"]);
     for (what, _, _, rates) in &found {
@@ -93,11 +98,24 @@ fn read(client: &mut Client, path: &str) -> Result<()> {
     Ok(())
 }
 
-fn tag(client: &mut Client, path: &str, number: usize) -> Result<()> {
+/// Makes a tag. A node that cannot write at the moment says so with 503: like any client, this one
+/// tries again, and the time counts.
+fn tag(client: &mut Client, path: &str, number: usize, again: &AtomicUsize) -> Result<()> {
     let body = json!({ "name": format!("t{number}") }).to_string().into_bytes();
     let (body, headers): ([&[u8]; 1], _) = ([&body], [("Content-Type", "application/json")]);
     let request = Request::new("POST", path).headers(&headers).body(&body);
-    let answer = client.send(&request, &mut Sink::Discard)?;
-    ensure!(answer.status == 201, "POST {path}: status {}", answer.status);
+    for attempt in 0.. {
+        let mut said = Vec::new();
+        let answer = client.send(&request, &mut Sink::Keep(&mut said))?;
+        // it may have been written all the same
+        if answer.status == 201 || (attempt > 0 && answer.status == 409) {
+            break;
+        }
+        let said = String::from_utf8_lossy(&said);
+        let patient = answer.status == 503 && attempt < ATTEMPTS;
+        ensure!(patient, "POST {path}: status {}: {said}", answer.status);
+        again.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(PAUSE);
+    }
     Ok(())
 }

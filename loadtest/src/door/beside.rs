@@ -13,7 +13,7 @@ use super::pullers::{Pulled, Quiet};
 use super::storms::{Attack, Mark};
 use crate::content::{Blob, MIB, manifest};
 use crate::figures::{Quantiles, Spread, plain, ratio};
-use crate::goals::{Figure, Judged, beside_an_attack};
+use crate::goals::{Figure, Judged, Verdict, beside_an_attack};
 use crate::registry::{self, blob_path, manifest_path};
 use crate::report::{Report, Table};
 use crate::stop;
@@ -243,7 +243,8 @@ fn tell(report: &mut Report, found: &[Found]) {
             one.both(|pulled| pulled.fresh_ms, |told| told.p99).shown(),
             format!("{}, {}, {tried}", failed[0], failed[1]),
             format!("{}x", plain(beside_an_attack().goal)),
-            judged.as_ref().and_then(verdict).unwrap_or_else(|| "-".to_owned()),
+            // with no pull at all there is no p99, and nothing is met
+            judged.as_ref().and_then(verdict).unwrap_or_else(|| Verdict::Missed.to_string()),
         ]);
         let shown = |of: fn(&Pulled) -> f64| {
             let [beside, quiet] = [true, false].map(|beside| {

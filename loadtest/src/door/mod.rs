@@ -124,8 +124,10 @@ impl Door {
             share: self.share,
         };
         let mut told = Vec::new();
-        for node in [Node::plain(atoll)?, Node::secure(atoll)?] {
-            told.push(beside::measure(report, &node, attacks, terms)?);
+        for mut node in [Node::plain(atoll)?, Node::secure(atoll)?] {
+            let measured = beside::measure(report, &node, attacks, terms);
+            node.must_run()?;
+            told.push(measured?);
         }
         report.record("attacks", told.into());
         Ok(())

@@ -27,13 +27,17 @@ pub(crate) struct Node {
     pub(crate) admin: Target,
     /// How clients speak TLS to it.
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
-    _host: Host,
+    host: Host,
 }
 
-#[expect(dead_code, reason = "what has to live as long as the node")]
+/// What has to live as long as the node.
 enum Host {
     Up(Box<Mesh>),
-    Served { running: Running, folder: TempDir },
+    /// The folder goes when the node has ended.
+    Served {
+        running: Running,
+        _folder: TempDir,
+    },
 }
 
 impl Node {
@@ -43,7 +47,7 @@ impl Node {
         mesh.create_project(PROJECT, 1)?;
         let (anonymous, admin) = (mesh.nodes[0].anonymous(), mesh.target(0));
         let pid = mesh.nodes[0].pid;
-        Ok(Node { pid, anonymous, admin, tls: None, _host: Host::Up(Box::new(mesh)) })
+        Ok(Node { pid, anonymous, admin, tls: None, host: Host::Up(Box::new(mesh)) })
     }
 
     /// One with a certificate of its own (ECDSA, P-256).
@@ -94,7 +98,23 @@ impl Node {
             Ok((said.status == 201).then_some(()))
         })?;
         let pid = running.pid();
-        Ok(Node { pid, anonymous, admin, tls: Some(tls), _host: Host::Served { running, folder } })
+        Ok(Node {
+            pid,
+            anonymous,
+            admin,
+            tls: Some(tls),
+            host: Host::Served { running, _folder: folder },
+        })
+    }
+}
+
+impl Node {
+    /// Fails, with its last words, if it has ended.
+    pub(crate) fn must_run(&mut self) -> Result<()> {
+        match &mut self.host {
+            Host::Up(mesh) => mesh.must_run(),
+            Host::Served { running, .. } => running.must_run(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::Either;
@@ -71,10 +72,11 @@ pub(super) struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    async fn told(self) {
+    /// Waits for either; whether it was the other client.
+    async fn told(self) -> bool {
         tokio::select! {
-            () = self.tasks.stopping() => {}
-            () = self.displaced.notified() => {}
+            () = self.tasks.stopping() => false,
+            () = self.displaced.notified() => true,
         }
     }
 }
@@ -116,7 +118,10 @@ pub(super) async fn http1<S, H, F>(
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
     let most = (terms.headers, terms.header_bytes);
+    let asked = Arc::new(AtomicBool::new(false));
+    let asks = asked.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        asks.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(client);
         let response = answered(&handle, request, most);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
@@ -131,7 +136,11 @@ pub(super) async fn http1<S, H, F>(
         .serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
         result = &mut connection => result,
-        () = end.told() => {
+        displaced = end.told() => {
+            // of a head that has begun hyper would wait for the end
+            if displaced && !asked.load(Ordering::Relaxed) {
+                return;
+            }
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -198,7 +207,7 @@ pub(super) async fn http2<S, H, F>(
     let result = loop {
         tokio::select! {
             result = connection.as_mut() => break result,
-            () = end.told() => {
+            _ = end.told() => {
                 connection.as_mut().graceful_shutdown();
                 break until_ended(connection.as_mut(), &streams, terms, look).await;
             }

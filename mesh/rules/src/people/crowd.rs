@@ -72,7 +72,8 @@ impl Crowd {
     /// A connection was opened from `address`. Many clients stand behind a `proxy`, so only the sum
     /// of all counts for it, and none of its connections is told to end. If it may stay, its place;
     /// and, when nine of ten that may be are open, the number of the connection that is to end for
-    /// it: the oldest one of the address that has most, if it has more than this one.
+    /// it: the oldest one of the address that has most, if it has more than this one. If it has not,
+    /// only a client without a connection, or a proxy, has a place in the last tenth.
     pub fn enter(&mut self, address: IpAddr, proxy: bool) -> Result<(Place, Option<u64>), Full> {
         let address = client_of(address);
         if self.all >= self.most {
@@ -84,6 +85,10 @@ impl Crowd {
         }
         let nearly_full = self.all >= self.most - self.most / 10;
         let ended = if nearly_full { self.end_one_for(if proxy { 0 } else { open }) } else { None };
+        // else those who have most would fill the rest, too
+        if nearly_full && ended.is_none() && open > 0 && !proxy {
+            return Err(Full::All);
+        }
         let number = self.next;
         self.next += 1;
         self.all += 1;
@@ -192,7 +197,24 @@ mod tests {
         for n in 0..9 {
             entered(&mut crowd, n % 3);
         }
-        assert_eq!(entered(&mut crowd, 0).1, None, "others have three, and it would have four");
+        assert_eq!(
+            crowd.enter(at(0), false),
+            Err(Full::All),
+            "it would have four, others have three"
+        );
+        assert!(entered(&mut crowd, 9).1.is_some(), "who has none has a place");
+        assert_eq!(crowd.enter(at(9), false), Err(Full::All));
+    }
+
+    #[test]
+    fn the_last_tenth_is_for_who_has_none() {
+        let mut crowd = Crowd::new(20, 20);
+        for n in 0..18 {
+            entered(&mut crowd, n);
+        }
+        assert_eq!(crowd.enter(at(0), false), Err(Full::All));
+        assert_eq!(entered(&mut crowd, 18).1, None, "nobody has more than one");
+        assert!(matches!(crowd.enter(at(0), true), Ok((_, None))), "behind a proxy there are many");
     }
 
     #[test]

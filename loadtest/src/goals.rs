@@ -1,4 +1,4 @@
-//! The ratios of `goals.md` that `serve` can judge, and the judging.
+//! The ratios of `goals.md` that `serve` and `door` can judge, and the judging.
 //!
 //! A floor must hold with access checks, log and metrics on; a goal is where we are going. Neither
 //! makes a run fail.
@@ -23,12 +23,14 @@ pub(crate) enum Figure {
     MbPerSecond,
     /// Requests a second.
     RequestsPerSecond,
+    /// Milliseconds that all but one in a hundred pulls did not exceed.
+    PullP99Ms,
 }
 
 impl Figure {
     /// Whether less of it is better.
     pub(crate) fn is_cost(self) -> bool {
-        matches!(self, Figure::CpuUsPerRequest | Figure::CpuSPerGb)
+        matches!(self, Figure::CpuUsPerRequest | Figure::CpuSPerGb | Figure::PullP99Ms)
     }
 }
 
@@ -39,6 +41,7 @@ impl fmt::Display for Figure {
             Figure::CpuSPerGb => "CPU-s/GB",
             Figure::MbPerSecond => "MB/s",
             Figure::RequestsPerSecond => "requests/s",
+            Figure::PullP99Ms => "p99 of pulls",
         })
     }
 }
@@ -121,6 +124,11 @@ pub(crate) fn goal(operation: Operation, figure: Figure, against: Against) -> Op
         _ => return None,
     };
     Some(Goal { floor, goal })
+}
+
+/// How much longer pulls may take beside an attack than beside none.
+pub(crate) fn beside_an_attack() -> Goal {
+    Goal { floor: 2.0, goal: 2.0 }
 }
 
 /// How a ratio stands to its goal.

@@ -8,6 +8,7 @@
 mod cold;
 mod content;
 mod cpu;
+mod door;
 mod failover;
 mod figures;
 mod formed;
@@ -58,6 +59,8 @@ enum What {
     Push(push::Push),
     /// Pulls from a region that does not hold the bytes yet
     Cold(cold::Cold),
+    /// Pulls beside attacks, uploads through a balancer, TLS handshakes and Harbor's API
+    Door(door::Door),
     /// Kills primaries and times the next acknowledged push
     Failover(failover::Failover),
     /// Processor and memory of a mesh without requests
@@ -91,6 +94,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Serve(serve) => serve.run(&out),
         What::Push(push) => push.run(&out),
         What::Cold(cold) => cold.run(&out),
+        What::Door(door) => door.run(&out),
         What::Failover(failover) => failover.run(&out),
         What::Idle(idle) => idle.run(&out),
         What::People(people) => people.run(&out),

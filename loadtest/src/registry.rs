@@ -26,21 +26,52 @@ pub(crate) fn upload(
     parts: &[&[u8]],
     digest: &Digest,
 ) -> Result<()> {
+    let place = open_upload(client, repository)?;
+    close_upload(client, &place, parts, digest)
+}
+
+/// Opens an upload; where it goes on.
+pub(crate) fn open_upload(client: &mut Client, repository: &str) -> Result<String> {
     let path = format!("/v2/{repository}/blobs/uploads/");
     let opened = client.send(&Request::new("POST", &path).body(&[]), &mut Sink::Discard)?;
-    let location = expect(&opened, 202, "POST", &path)?
-        .location
-        .as_deref()
-        .context("an upload without a Location")?;
-    let location = path_of(location);
-    let join = if location.contains('?') { '&' } else { '?' };
-    let path = format!("{location}{join}digest={digest}");
+    place_of(expect(&opened, 202, "POST", &path)?)
+}
+
+/// Sends a chunk that begins at this byte; where the upload goes on.
+pub(crate) fn add_to_upload(
+    client: &mut Client,
+    place: &str,
+    begin: u64,
+    parts: &[&[u8]],
+) -> Result<String> {
+    let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    let range = format!("{begin}-{}", (begin + length).saturating_sub(1));
+    let headers = [("Content-Type", "application/octet-stream"), ("Content-Range", &range)];
+    let request = Request::new("PATCH", place).headers(&headers).body(parts);
+    let added = client.send(&request, &mut Sink::Discard)?;
+    place_of(expect(&added, 202, "PATCH", place)?)
+}
+
+/// Ends an upload with its last bytes, or all of them.
+pub(crate) fn close_upload(
+    client: &mut Client,
+    place: &str,
+    parts: &[&[u8]],
+    digest: &Digest,
+) -> Result<()> {
+    let join = if place.contains('?') { '&' } else { '?' };
+    let path = format!("{place}{join}digest={digest}");
     let request = Request::new("PUT", &path)
         .headers(&[("Content-Type", "application/octet-stream")])
         .body(parts);
     let stored = client.send(&request, &mut Sink::Discard)?;
     expect(&stored, 201, "PUT", &path)?;
     Ok(())
+}
+
+fn place_of(answer: &Answer) -> Result<String> {
+    let location = answer.location.as_deref().context("an upload without a Location")?;
+    Ok(path_of(location).to_owned())
 }
 
 /// Uploads a whole blob.

@@ -145,6 +145,7 @@ impl<'a> Measured<'a> {
             Figure::CpuSPerGb => Round::cpu_s_per_gb,
             Figure::MbPerSecond => Round::mb_per_second,
             Figure::RequestsPerSecond => Round::requests_per_second,
+            Figure::PullP99Ms => return None, // `door` has it
         });
         Some(spread?.median)
     }

@@ -7,8 +7,10 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) usize);
 
-/// The largest size that is taken: everything pushed is held in memory.
+/// The largest size that is taken where everything pushed is held in memory.
 const LARGEST: usize = 4 << 30;
+/// The largest that is taken where nothing of it is.
+const LARGEST_MADE: usize = 1 << 40;
 
 const UNITS: [(&str, usize); 7] = [
     ("KiB", 1 << 10),
@@ -24,13 +26,22 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unit = UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)));
-        let (number, unit) = unit.unwrap_or((text, 1));
-        let size = number.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-        let size = size.filter(|size| (1..=LARGEST).contains(size));
-        size.map(Size)
+        up_to(LARGEST, text)
             .ok_or_else(|| format!("{text:?} is not a size such as 190MB or 64MiB, up to 4GiB"))
     }
+}
+
+/// Reads the size of something of which nothing is held in memory.
+pub(crate) fn of_made(text: &str) -> Result<Size, String> {
+    up_to(LARGEST_MADE, text)
+        .ok_or_else(|| format!("{text:?} is not a size such as 10GB or 64MiB, up to 1024GiB"))
+}
+
+fn up_to(largest: usize, text: &str) -> Option<Size> {
+    let unit = UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)));
+    let (number, unit) = unit.unwrap_or((text, 1));
+    let size = number.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    size.filter(|size| (1..=largest).contains(size)).map(Size)
 }
 
 impl fmt::Display for Size {
@@ -52,5 +63,7 @@ mod tests {
         for bad in ["", "MB", "0", "-1MB", "1.5GB", "99999999999GiB", "5GiB"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
+        assert_eq!(of_made("10GB"), Ok(Size(10_000_000_000)));
+        assert!(of_made("1025GiB").is_err() && of_made("0").is_err());
     }
 }

@@ -71,6 +71,12 @@ impl Target {
         self
     }
 
+    /// Another server for the same user.
+    pub(crate) fn moved(mut self, host: &str) -> Self {
+        self.host = host.to_owned();
+        self
+    }
+
     /// The same server, asked from inside a network namespace, named by its file in `/proc`.
     pub(crate) fn inside(mut self, network: &Path) -> Self {
         self.network = Some(network.to_owned());

@@ -4,6 +4,7 @@ use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::Either;
@@ -18,6 +19,7 @@ use rules::people::streams::Verdict;
 use rules::people::windows::Windows;
 use rules::words::network::Network;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 use tracing::debug;
 
 use super::Payload;
@@ -60,6 +62,25 @@ pub struct ConnectionTerms {
     pub windows: Arc<Mutex<Windows>>,
 }
 
+/// What tells a connection to end: the node, or another client that takes its place.
+#[derive(Clone, Copy)]
+pub(super) struct Ending<'a> {
+    /// The node's tasks.
+    pub(super) tasks: &'a Tasks,
+    /// Told once, when the connection is to make room.
+    pub(super) displaced: &'a Notify,
+}
+
+impl Ending<'_> {
+    /// Waits for either; whether it was the other client.
+    async fn told(self) -> bool {
+        tokio::select! {
+            () = self.tasks.stopping() => false,
+            () = self.displaced.notified() => true,
+        }
+    }
+}
+
 /// The window of a connection, which is given back at its end. It is for each stream, and for all of
 /// them together: this is what the connection may take of memory.
 struct Window {
@@ -83,20 +104,24 @@ impl Drop for Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientAddress(pub(super) IpAddr);
 
-/// Serves HTTP/1.1 until the connection ends or, after a stop, until its open request has ended.
+/// Serves HTTP/1.1 until the connection ends or, when it is told to end, until its open request has
+/// ended.
 pub(super) async fn http1<S, H, F>(
     stream: S,
     client: ClientAddress,
     handle: H,
     terms: &ConnectionTerms,
-    tasks: &Tasks,
+    end: Ending<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
     let most = (terms.headers, terms.header_bytes);
+    let asked = Arc::new(AtomicBool::new(false));
+    let asks = asked.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        asks.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(client);
         let response = answered(&handle, request, most);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
@@ -111,7 +136,11 @@ pub(super) async fn http1<S, H, F>(
         .serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
         result = &mut connection => result,
-        () = tasks.stopping() => {
+        displaced = end.told() => {
+            // of a head that has begun hyper would wait for the end
+            if displaced && !asked.load(Ordering::Relaxed) {
+                return;
+            }
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -135,7 +164,7 @@ pub(super) async fn http2<S, H, F>(
     client: ClientAddress,
     handle: H,
     terms: &ConnectionTerms,
-    tasks: &Tasks,
+    end: Ending<'_>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -161,7 +190,7 @@ pub(super) async fn http2<S, H, F>(
     });
     // The table of compressed headers (4 KiB), the size of a frame (16 KiB) and no extended CONNECT
     // are hyper's defaults. Windows are not hyper's adaptive ones, which have no bound together.
-    let connection = hyper::server::conn::http2::Builder::new(Spawn(tasks.clone()))
+    let connection = hyper::server::conn::http2::Builder::new(Spawn(end.tasks.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(terms.streams)
         .max_header_list_size(terms.header_bytes.try_into().unwrap_or(u32::MAX))
@@ -178,7 +207,7 @@ pub(super) async fn http2<S, H, F>(
     let result = loop {
         tokio::select! {
             result = connection.as_mut() => break result,
-            () = tasks.stopping() => {
+            _ = end.told() => {
                 connection.as_mut().graceful_shutdown();
                 break until_ended(connection.as_mut(), &streams, terms, look).await;
             }

@@ -1,5 +1,6 @@
 //! Connections: which are taken, plain or TLS, and which protocol they speak.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,17 +12,19 @@ use ground::supervise::Tasks;
 use http::Response;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use rules::people::crowd::{Crowd, Full};
+use rules::people::crowd::{Crowd, Full, Place};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Payload;
 use super::begun::Begun;
 use super::certificate::Certificate;
-use super::connection::{self, ClientAddress, ConnectionTerms};
+use super::connection::{self, ClientAddress, ConnectionTerms, Ending};
 use super::patience::Patient;
 use super::small_first::SmallFirst;
+use super::socket;
 
 /// What a client is offered over TLS, the best first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -37,8 +40,7 @@ impl Listener {
     /// Binds `address`, and reads the certificate if there is one.
     pub async fn bind(address: SocketAddr, tls: Option<&TlsFiles>) -> io::Result<Self> {
         let named = |e: io::Error, what: &str| io::Error::new(e.kind(), format!("{what}: {e}"));
-        let socket = TcpListener::bind(address)
-            .await
+        let socket = socket::listen(address)
             .map_err(|e| named(e, &format!("cannot listen on http.listen {address}")))?;
         let unusable = |e| named(e, "http.tls cannot be used");
         let certificate = tls.map(Certificate::read).transpose().map_err(unusable)?;
@@ -77,26 +79,45 @@ fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
 const CROWDED: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// The connections that are open, and how each is told to end.
+struct Room {
+    crowd: Crowd,
+    told: HashMap<u64, Arc<Notify>>,
+}
+
 /// A connection that is counted until it is dropped.
 struct Inside {
-    crowd: Arc<Mutex<Crowd>>,
-    address: IpAddr,
+    room: Arc<Mutex<Room>>,
+    place: Option<Place>,
+    /// Told when it is to make room for another one.
+    end: Arc<Notify>,
 }
 
 impl Inside {
-    fn enter(crowd: &Arc<Mutex<Crowd>>, address: IpAddr, proxy: bool) -> Result<Self, Full> {
-        let mut open = crowd.lock();
-        open.enter(address, proxy)?;
-        metrics::gauge!("atoll_connections_open").set(open.open() as f64);
-        Ok(Inside { crowd: crowd.clone(), address })
+    fn enter(room: &Arc<Mutex<Room>>, address: IpAddr, proxy: bool) -> Result<Self, Full> {
+        let end = Arc::new(Notify::new());
+        let (place, ended) = {
+            let mut open = room.lock();
+            let (place, ended) = open.crowd.enter(address, proxy)?;
+            open.told.insert(place.number(), end.clone());
+            metrics::gauge!("atoll_connections_open").set(open.crowd.open() as f64);
+            (place, ended.and_then(|number| open.told.get(&number).cloned()))
+        };
+        if let Some(ended) = ended {
+            metrics::counter!("atoll_connections_displaced_total").increment(1);
+            ended.notify_one();
+        }
+        Ok(Inside { room: room.clone(), place: Some(place), end })
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        let mut open = self.crowd.lock();
-        open.leave(self.address);
-        metrics::gauge!("atoll_connections_open").set(open.open() as f64);
+        let Some(place) = self.place.take() else { return };
+        let mut open = self.room.lock();
+        open.told.remove(&place.number());
+        open.crowd.leave(place);
+        metrics::gauge!("atoll_connections_open").set(open.crowd.open() as f64);
     }
 }
 
@@ -108,7 +129,8 @@ where
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
     let terms = Arc::new(terms);
-    let crowd = Arc::new(Mutex::new(Crowd::new(terms.most, terms.each)));
+    let crowd = Crowd::new(terms.most, terms.each);
+    let room = Arc::new(Mutex::new(Room { crowd, told: HashMap::new() }));
     loop {
         let (stream, peer) = tokio::select! {
             () = tasks.stopping() => return,
@@ -124,7 +146,7 @@ where
             },
         };
         let proxy = terms.proxies.iter().any(|network| network.contains(peer.ip()));
-        let inside = match Inside::enter(&crowd, peer.ip(), proxy) {
+        let inside = match Inside::enter(&room, peer.ip(), proxy) {
             Ok(inside) => inside,
             Err(full) => {
                 metrics::counter!("atoll_connections_refused_total", "full" => full.word())
@@ -140,8 +162,8 @@ where
         let (handle, tls, inner) = (handle.clone(), listener.tls.clone(), tasks.clone());
         let terms = terms.clone();
         tasks.spawn_draining("http.connection", async move {
-            let _inside = inside;
-            if let Err(error) = speak(stream, peer.ip(), tls, handle, &terms, &inner).await {
+            let end = Ending { tasks: &inner, displaced: &inside.end };
+            if let Err(error) = speak(stream, peer.ip(), tls, handle, &terms, end).await {
                 debug!(client = %peer, %error, "a connection ended before its first request");
             }
         });
@@ -155,7 +177,7 @@ async fn speak<H, F>(
     tls: Option<TlsAcceptor>,
     handle: H,
     terms: &ConnectionTerms,
-    tasks: &Tasks,
+    end: Ending<'_>,
 ) -> io::Result<()>
 where
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -164,23 +186,32 @@ where
     let client = ClientAddress(client);
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let Some(tls) = tls else {
-        let begun = Begun::read(stream);
-        let (stream, is_http2) = tokio::time::timeout(terms.head, begun).await.map_err(late)??;
+        let begun = tokio::time::timeout(terms.head, Begun::read(stream));
+        let (stream, is_http2) = unless_displaced(end, begun).await?.map_err(late)??;
         let stream = Patient::new(stream, terms.stall);
         match is_http2 {
-            true => connection::http2(stream, client, handle, terms, tasks).await,
-            false => connection::http1(stream, client, handle, terms, tasks).await,
+            true => connection::http2(stream, client, handle, terms, end).await,
+            false => connection::http1(stream, client, handle, terms, end).await,
         }
         return Ok(());
     };
-    let stream = tokio::time::timeout(terms.head, tls.accept(stream)).await.map_err(late)??;
+    let accepted = tokio::time::timeout(terms.head, tls.accept(stream));
+    let stream = unless_displaced(end, accepted).await?.map_err(late)??;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(PROTOCOLS[0]);
     let stream = Patient::new(SmallFirst::new(stream), terms.stall);
     match is_http2 {
-        true => connection::http2(stream, client, handle, terms, tasks).await,
-        false => connection::http1(stream, client, handle, terms, tasks).await,
+        true => connection::http2(stream, client, handle, terms, end).await,
+        false => connection::http1(stream, client, handle, terms, end).await,
     }
     Ok(())
+}
+
+/// What the beginning of a connection comes to, unless it is to make room for another one first.
+async fn unless_displaced<T>(end: Ending<'_>, beginning: impl Future<Output = T>) -> io::Result<T> {
+    tokio::select! {
+        begun = beginning => Ok(begun),
+        () = end.displaced.notified() => Err(io::Error::other("another client took its place")),
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +286,52 @@ mod tests {
 
     fn get(address: SocketAddr) -> hyper::Request<Empty<Bytes>> {
         hyper::Request::get(format!("http://{address}/")).body(Empty::new()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_only_holds_connections_makes_room_for_others() {
+        const MOST: usize = 40;
+        // so long that only room for others ends one
+        let mut terms = terms(HEAD, Duration::from_secs(600));
+        (terms.most, terms.each) = (MOST, MOST);
+        let handle = |_| async { Response::new(Payload::full("whole")) };
+        let (address, tasks) = served(handle, terms).await;
+        let asked = ground::supervise::blocking(move || {
+            use socket2::{Domain, Socket, Type};
+            let from = |n: u8| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.bind(&SocketAddr::from(([127, 0, 0, n], 0)).into()).unwrap();
+                socket.connect(&address.into()).unwrap();
+                let stream = std::net::TcpStream::from(socket);
+                stream.set_read_timeout(Some(HEAD)).unwrap();
+                stream
+            };
+            let get = |stream: &mut std::net::TcpStream| {
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+                let mut said = [0; 12];
+                stream.read_exact(&mut said).map(|()| String::from_utf8_lossy(&said).into_owned())
+            };
+            // one that says nothing, one with half a head, one that rests after a request
+            let mut first = [from(2), from(2), from(2)];
+            first[1].write_all(b"GET / HT").unwrap();
+            get(&mut first[2]).unwrap();
+            let mut held: Vec<_> = (3..MOST / 10 * 9).map(|_| from(2)).collect();
+            let mut others = Vec::new();
+            for (n, mut oldest) in (3..).zip(first) {
+                let mut other = from(n);
+                assert_eq!(get(&mut other).unwrap(), "HTTP/1.1 200", "client {n}");
+                others.push(other);
+                let mut rest = Vec::new();
+                let ended = oldest.read_to_end(&mut rest);
+                // a reset is an end, too
+                let waits = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+                assert!(!ended.is_err_and(|error| waits.contains(&error.kind())), "client {n}");
+                assert!(rest.is_empty() || rest.ends_with(b"whole"), "{rest:?}");
+            }
+            assert_eq!(get(&mut held.pop().unwrap()).unwrap(), "HTTP/1.1 200", "the newest stays");
+        });
+        asked.await.unwrap();
+        tasks.stop(HEAD).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

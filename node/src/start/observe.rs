@@ -101,6 +101,10 @@ fn describe() {
         "atoll_connections_refused_total",
         "connections that were not served, because too many were open"
     );
+    describe_counter!(
+        "atoll_connections_displaced_total",
+        "connections that were told to end, to make room for a client that has fewer"
+    );
     describe_counter!("atoll_http2_connections_total", "connections of clients that spoke HTTP/2");
     describe_counter!(
         "atoll_connections_reset_rapidly_total",

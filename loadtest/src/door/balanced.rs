@@ -17,6 +17,9 @@ const CONNECTIONS: usize = 4;
 const UPLOADS: usize = 12;
 const EACH: usize = 64 * MIB;
 
+/// A column of the report, and what it shows of a round.
+type Figure<'a> = (&'a str, &'a dyn Fn(&Rate) -> f64);
+
 /// A way to the mesh, and the rounds of uploads on it.
 struct Path {
     name: &'static str,
@@ -84,7 +87,7 @@ fn tell(report: &mut Report, paths: &[Path], rounds: u16) {
     let of = |path: &Path, what: &dyn Fn(&Rate) -> f64| {
         Spread::of(path.rates.iter().map(|rate| Some(what(rate))))
     };
-    let figures: [(&str, &dyn Fn(&Rate) -> f64); 3] = [
+    let figures: [Figure<'_>; 3] = [
         ("MB/s", &|rate| rate.per_second * EACH as f64 / 1e6),
         ("CPU-s/GB of the nodes", &|rate| rate.cpu_us / 1e6 / gb),
         ("CPU-s/GB of nginx", &|rate| rate.before_us / 1e6 / gb),

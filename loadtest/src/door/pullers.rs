@@ -63,7 +63,7 @@ impl Quiet {
         let (all, cpu, took) = std::thread::scope(|scope| {
             let (connected, ready) = (&connected, &ready);
             let one = move |number: usize| {
-                let kept = number % 2 == 0;
+                let kept = number.is_multiple_of(2);
                 let mut client = self.client();
                 let opened = if kept { client.connect() } else { Ok(()) };
                 connected.wait();

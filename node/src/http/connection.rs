@@ -171,7 +171,7 @@ pub(super) async fn http2<S, H, F>(
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
     metrics::counter!("atoll_http2_connections_total").increment(1);
-    let streams = Connection::new(terms.head);
+    let streams = Connection::new(terms.head, terms.streams as usize);
     let window = Window::lent(&terms.windows);
     let most = (terms.headers, terms.header_bytes);
     let begun = streams.clone();
@@ -190,7 +190,8 @@ pub(super) async fn http2<S, H, F>(
     });
     // The table of compressed headers (4 KiB), the size of a frame (16 KiB) and no extended CONNECT
     // are hyper's defaults. Windows are not hyper's adaptive ones, which have no bound together.
-    let connection = hyper::server::conn::http2::Builder::new(Spawn(end.tasks.clone()))
+    let spawn = Spawn { tasks: end.tasks.clone(), connection: streams.clone() };
+    let connection = hyper::server::conn::http2::Builder::new(spawn)
         .timer(TokioTimer::new())
         .max_concurrent_streams(terms.streams)
         .max_header_list_size(terms.header_bytes.try_into().unwrap_or(u32::MAX))
@@ -290,16 +291,23 @@ fn name_host(request: &mut hyper::Request<Incoming>) {
     }
 }
 
-/// Starts what hyper starts for a connection: its streams.
+/// Starts what hyper starts for a connection: its streams. A client that resets most of them would
+/// fill the queue of all tasks with them before they are looked at.
 #[derive(Clone)]
-struct Spawn(Tasks);
+struct Spawn {
+    tasks: Tasks,
+    connection: Connection,
+}
 
 impl<T> Executor<T> for Spawn
 where
     T: Future + Send + 'static,
 {
     fn execute(&self, stream: T) {
-        self.0.spawn_draining("http.stream", async move {
+        if self.connection.is_over() {
+            return;
+        }
+        self.tasks.spawn_draining("http.stream", async move {
             stream.await;
         });
     }

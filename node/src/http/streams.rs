@@ -25,7 +25,7 @@ use super::Payload;
 pub(super) struct Connection {
     streams: Arc<Mutex<Streams>>,
     bodies: Arc<Mutex<Vec<Weak<Mutex<Held>>>>>,
-    /// Told when a request was broken off.
+    /// Told when a request was broken off, or the connection is over.
     broken_off: Arc<Notify>,
 }
 
@@ -49,10 +49,10 @@ pub(super) struct Watched {
 }
 
 impl Connection {
-    /// A new one, which may be without a request for `rest`.
-    pub(super) fn new(rest: Duration) -> Self {
+    /// A new one, which may be without a request for `rest`, and may have `most` open.
+    pub(super) fn new(rest: Duration, most: usize) -> Self {
         Connection {
-            streams: Arc::new(Mutex::new(Streams::new(clock::now(), rest))),
+            streams: Arc::new(Mutex::new(Streams::new(clock::now(), rest, most))),
             bodies: Arc::default(),
             broken_off: Arc::default(),
         }
@@ -60,8 +60,20 @@ impl Connection {
 
     /// A request has begun.
     pub(super) fn begin(&self) -> Open {
-        self.streams.lock().begun();
+        let is_over = {
+            let mut streams = self.streams.lock();
+            streams.begun();
+            streams.is_over()
+        };
+        if is_over {
+            self.broken_off.notify_one();
+        }
         Open { connection: self.clone(), answered: false }
+    }
+
+    /// Whether the connection is to be ended at once, so that nothing more is to be begun.
+    pub(super) fn is_over(&self) -> bool {
+        self.streams.lock().is_over()
     }
 
     /// What is to be done with the connection now.
@@ -69,7 +81,7 @@ impl Connection {
         self.streams.lock().verdict(clock::now())
     }
 
-    /// Completes when a request was broken off since the last call.
+    /// Completes when a request was broken off since the last call, or the connection is over.
     pub(super) async fn request_broken_off(&self) {
         self.broken_off.notified().await;
     }

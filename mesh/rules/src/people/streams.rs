@@ -24,6 +24,7 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Streams {
     rest: Duration,
+    most: usize,
     open: usize,
     asked: u64,
     broken_off: u64,
@@ -31,9 +32,10 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// A connection that was opened `now` and may be without a request for `rest`.
-    pub fn new(now: Moment, rest: Duration) -> Self {
-        Streams { rest, open: 0, asked: 0, broken_off: 0, resting_since: now }
+    /// A connection that was opened `now` and may be without a request for `rest`. The protocol lets
+    /// its client have `most` requests open.
+    pub fn new(now: Moment, rest: Duration, most: usize) -> Self {
+        Streams { rest, most, open: 0, asked: 0, broken_off: 0, resting_since: now }
     }
 
     /// A request has begun. [`Streams::ended`] is to be called once for it.
@@ -49,9 +51,16 @@ impl Streams {
         self.resting_since = now;
     }
 
+    /// Whether its client breaks off most of what it asks. What is open beyond `most` it has broken
+    /// off, and the node has not come to notice yet: it must not queue up until then.
+    pub fn is_over(&self) -> bool {
+        (self.broken_off > BROKEN_OFF && self.broken_off * 2 > self.asked)
+            || self.open > 2 * self.most
+    }
+
     /// What is to be done now.
     pub fn verdict(&self, now: Moment) -> Verdict {
-        if self.broken_off > BROKEN_OFF && self.broken_off * 2 > self.asked {
+        if self.is_over() {
             Verdict::End
         } else if self.open == 0 && now.since(self.resting_since) >= self.rest {
             Verdict::Close
@@ -73,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_connection_without_a_request_is_closed_after_its_rest() {
-        let mut streams = Streams::new(at(0), REST);
+        let mut streams = Streams::new(at(0), REST, 100);
         assert_eq!(streams.verdict(at(29)), Verdict::Stay);
         assert_eq!(streams.verdict(at(30)), Verdict::Close, "also if it never had one");
         streams.begun();
@@ -87,8 +96,19 @@ mod tests {
     }
 
     #[test]
+    fn who_has_far_more_open_than_the_protocol_allows_has_broken_off_the_others() {
+        let mut streams = Streams::new(at(0), REST, 100);
+        for _ in 0..200 {
+            streams.begun();
+        }
+        assert!(!streams.is_over(), "a whole set was broken off, and another one asked for");
+        streams.begun();
+        assert_eq!(streams.verdict(at(0)), Verdict::End);
+    }
+
+    #[test]
     fn who_breaks_off_most_requests_is_ended_and_who_breaks_off_some_is_not() {
-        let mut resets = Streams::new(at(0), REST);
+        let mut resets = Streams::new(at(0), REST, 100);
         for _ in 0..BROKEN_OFF {
             resets.begun();
             resets.ended(at(1), false);
@@ -98,7 +118,7 @@ mod tests {
         resets.ended(at(1), false);
         assert_eq!(resets.verdict(at(1)), Verdict::End);
 
-        let mut pulls = Streams::new(at(0), REST);
+        let mut pulls = Streams::new(at(0), REST, 100);
         for n in 0..100_000 {
             pulls.begun();
             pulls.ended(at(1), n % 2 == 0);

@@ -15,24 +15,21 @@ use parking_lot::Mutex;
 use rules::people::crowd::{Crowd, Full, Place};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Payload;
 use super::begun::Begun;
 use super::certificate::Certificate;
 use super::connection::{self, ClientAddress, ConnectionTerms, Ending};
+use super::handshakes::{Handshakes, PROTOCOLS};
 use super::patience::Patient;
 use super::small_first::SmallFirst;
 use super::socket;
 
-/// What a client is offered over TLS, the best first (RFC 7301).
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
 /// A bound socket that is not served yet.
 pub struct Listener {
     socket: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Handshakes>>,
     certificate: Option<Arc<Certificate>>,
 }
 
@@ -44,8 +41,8 @@ impl Listener {
             .map_err(|e| named(e, &format!("cannot listen on http.listen {address}")))?;
         let unusable = |e| named(e, "http.tls cannot be used");
         let certificate = tls.map(Certificate::read).transpose().map_err(unusable)?;
-        let tls = certificate.clone().map(acceptor).transpose().map_err(unusable)?;
-        Ok(Listener { socket, tls, certificate })
+        let tls = certificate.clone().map(Handshakes::new).transpose().map_err(unusable)?;
+        Ok(Listener { socket, tls: tls.map(Arc::new), certificate })
     }
 
     /// The certificate, if there is one. Its [`Certificate::keep`] is for the caller to run.
@@ -62,17 +59,6 @@ impl Listener {
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
-}
-
-fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// What a client reads whose connection is one too many.
@@ -174,7 +160,7 @@ where
 async fn speak<H, F>(
     stream: TcpStream,
     client: IpAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Handshakes>>,
     handle: H,
     terms: &ConnectionTerms,
     end: Ending<'_>,
@@ -195,7 +181,7 @@ where
         }
         return Ok(());
     };
-    let accepted = tokio::time::timeout(terms.head, tls.accept(stream));
+    let accepted = tokio::time::timeout(terms.head, tls.shake(stream));
     let stream = unless_displaced(end, accepted).await?.map_err(late)??;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(PROTOCOLS[0]);
     let stream = Patient::new(SmallFirst::new(stream), terms.stall);

@@ -8,6 +8,8 @@ pub mod conditional;
 mod connection;
 pub mod door;
 pub mod errors;
+mod handshakes;
+mod handshakes;
 mod listen;
 mod origin;
 mod patience;

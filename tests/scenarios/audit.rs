@@ -51,7 +51,7 @@ fn who_logged_in_pushed_deleted_was_granted_and_was_refused_is_in_the_log_of_ano
     assert_eq!(token_answer(&ann, &["repository:team/app:pull,push"]).status, 200);
     Repository::new(&ann, "team/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
     assert!(Repository::new(&ann, "team/app").push(&Image::tiny(), "3").is_err(), "a guest");
-    for name in ["ann", "hunter2-typed-as-a-name"] {
+    for name in ["ann", "hunter2-typed-as-a-name", &robot.name, "robot$team+gone"] {
         let stranger = mesh.anyone(1).basic(name, "Wrong-Password-1");
         assert_eq!(token_answer(&stranger, &[]).status, 401, "{name}");
     }
@@ -68,6 +68,7 @@ fn who_logged_in_pushed_deleted_was_granted_and_was_refused_is_in_the_log_of_ano
         "ann pull artifact team/app:1".to_owned(),
         "ann push repository team/app refused".to_owned(),
         "ann login registry refused".to_owned(),
+        format!("{} login registry refused", robot.name),
         "(unknown) login registry refused".to_owned(),
     ];
     let all = wait::until("the summaries have come", || {

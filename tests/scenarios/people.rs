@@ -804,6 +804,10 @@ fn a_robot_gets_no_more_than_whoever_makes_it_has() {
         let refused = must(&admin, Method::POST, "/api/v2.0/robots", &bad, 400);
         assert!(refused.envelope().is_some_and(|(_, text)| text.contains(why)), "{refused}");
     }
+    // what belongs into PUT takes no secret away
+    let path = format!("/api/v2.0/robots/{}", all.id);
+    let refused = must(&admin, Method::PATCH, &path, &json!({"disable": true}), 400);
+    assert!(refused.to_string().contains("PUT"), "{refused}");
     // a robot of the system pulls everywhere, and lists what there is, and no more
     let robot = node.clone().basic(&all.name, &all.secret);
     let ci = node.clone().basic(&made.name, &made.secret);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use rules::blobs::uploads::RelayedStep;
+use rules::ledger::command::Outcome;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, NodeRecord, ReadRecords, Role, key};
 use rules::ledger::trust::LookForTrust;
@@ -140,11 +141,15 @@ impl<R: Rooms> Service for MeshService<R> {
         match ask {
             Ask::Raft { kind, body } => ledger.answer_raft(kind, &body).await,
             Ask::Propose(envelope) => {
-                if envelope.command.name() == "recover_password" {
+                let recovers = envelope.command.name() == "recover_password";
+                let patience = self.terms.commit + transfer_time(envelope.command.payload());
+                let proposed = ledger.propose_here(envelope, patience).await;
+                // what is not known to have failed may have taken effect
+                let failed = proposed.as_ref().is_ok_and(|done| done.outcome != Outcome::Done);
+                if recovers && !failed {
                     tracing::warn!(from = %from.node, "a password is set from the disk of a replica");
                 }
-                let patience = self.terms.commit + transfer_time(envelope.command.payload());
-                Answer::Proposed(ledger.propose_here(envelope, patience).await)
+                Answer::Proposed(proposed)
             }
             Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(READ_INDEX).await),
             Ask::Introduce(record) => self.introduce(ledger, from.node, record).await,

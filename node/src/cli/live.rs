@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use ground::clock;
+use http::StatusCode;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,6 +113,7 @@ async fn wait_until_ready(world: &mut LocalMesh) -> io::Result<()> {
 
 async fn watch(world: &mut LocalMesh, keys: bool) -> io::Result<()> {
     let mut shown = Shown::default();
+    let mut stale = None;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
         tokio::select! {
@@ -122,20 +124,37 @@ async fn watch(world: &mut LocalMesh, keys: bool) -> io::Result<()> {
             down(&world.nodes[i], how);
         }
         for i in 0..world.nodes.len() {
-            if let Some(status) = status(world, i).await {
-                let name = world.nodes[i].name.clone();
-                shown.note(&name, &status);
+            // shown again and again, a password that is wrong now would look like a guesser's
+            let password = std::fs::read_to_string(world.password_file()).ok();
+            if password == stale {
+                continue;
+            }
+            match status(world, i).await {
+                Some((StatusCode::OK, status)) => {
+                    let name = world.nodes[i].name.clone();
+                    shown.note(&name, &status);
+                }
+                Some((StatusCode::UNAUTHORIZED, _)) => {
+                    say(&format!(
+                        "the administrator's password was changed: write the new one to {} to see here what the mesh does",
+                        world.password_file().display()
+                    ));
+                    stale = password;
+                }
+                _ => {}
             }
         }
     }
 }
 
-async fn status(world: &LocalMesh, i: usize) -> Option<Value> {
+/// What a node answers; `None` if it does not, or there is no file with the password.
+async fn status(world: &LocalMesh, i: usize) -> Option<(StatusCode, Value)> {
     let node = &world.nodes[i];
     let file = world.password_file();
     let client = node.client(Some(&file)).ok()?;
-    let asked = client.get("/api/atoll/v1/status?copies=false");
-    tokio::time::timeout(Duration::from_secs(1), asked).await.ok()?.ok()
+    let asked = client.request("/api/atoll/v1/status?copies=false");
+    let (status, body) = tokio::time::timeout(Duration::from_secs(1), asked).await.ok()?.ok()?;
+    Some((status, serde_json::from_slice(&body).unwrap_or_default()))
 }
 
 fn obey(world: &mut LocalMesh, line: &str) {

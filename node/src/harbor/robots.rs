@@ -77,6 +77,8 @@ struct AccessBody {
 struct SecretBody {
     #[serde(default)]
     secret: Secret,
+    #[serde(flatten)]
+    others: serde_json::Map<String, Value>,
 }
 
 /// The answer to who may not do this to robots, whether the robot or its project exists or not.
@@ -402,7 +404,14 @@ impl Harbor {
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
         let robot = self.their_robot(&request, caller, ROBOT, id).await?;
-        let SecretBody { secret } = body(&mut request).await?;
+        let SecretBody { secret, others } = body(&mut request).await?;
+        // what was meant for PUT must not take the robot's secret away
+        if let (true, Some(other)) = (secret.expose().is_empty(), others.keys().next()) {
+            return Err(bad(format!(
+                "PATCH gives the robot a new secret, and {other} has no place in it: PUT the whole \
+                 robot, as GET shows it, to change the rest"
+            )));
+        }
         // whoever has the secret can do what the robot can
         self.check_theirs(caller, &robot.grants).await?;
         let made = secret.expose().is_empty();

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures::future::Either;
 use ground::supervise::Tasks;
-use http::{HeaderValue, Response, Version, header};
+use http::{HeaderValue, Method, Response, Version, header};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -178,6 +179,7 @@ pub(super) async fn http2<S, H, F>(
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client);
         name_host(&mut request);
+        let is_head = request.method() == Method::HEAD;
         let open = begun.begin();
         let response = answered(&handle, request, most);
         async move {
@@ -185,6 +187,9 @@ pub(super) async fn http2<S, H, F>(
             // HTTP/2 has no header for the end of a connection (RFC 9113 section 8.2.2), and need
             // not: a body that is not read ends with its stream
             response.headers_mut().remove(header::CONNECTION);
+            if is_head {
+                leave_head(&mut response);
+            }
             Ok::<_, std::convert::Infallible>(open.answer(response))
         }
     });
@@ -280,6 +285,17 @@ where
          and http.max_header_bytes"
     );
     Either::Right(ready(Failure::new(Code::HeadersTooLarge, text).closing().response()))
+}
+
+/// Leaves of an answer to HEAD what says how long its body would be. Over HTTP/1.1 hyper does not
+/// send the body; over HTTP/2 it would, and clients take that for a broken protocol (RFC 9110
+/// section 9.3.2).
+fn leave_head(response: &mut Response<Payload>) {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = length {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    *response.body_mut() = Payload::empty();
 }
 
 /// HTTP/2 names the host beside the path. Everything here looks for it in `Host`.

@@ -126,6 +126,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// With a sentence for the user of the client.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Failure {

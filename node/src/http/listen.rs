@@ -203,6 +203,7 @@ async fn unless_displaced<T>(end: Ending<'_>, beginning: impl Future<Output = T>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Code, Failure};
     use bytes::Bytes;
     use futures::StreamExt;
     use http_body_util::{BodyExt, Empty, StreamBody};
@@ -317,6 +318,23 @@ mod tests {
             assert_eq!(get(&mut held.pop().unwrap()).unwrap(), "HTTP/1.1 200", "the newest stays");
         });
         asked.await.unwrap();
+        tasks.stop(HEAD).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn over_http2_an_answer_to_head_has_no_body_also_when_it_is_an_error() {
+        let handle = |_| async { Failure::new(Code::Unauthorized, "sign in").response() };
+        let (address, tasks) = served(handle, terms(HEAD, HEAD)).await;
+        let (mut client, _) = http2(address, 1 << 20).await;
+        let whole = client.send_request(get(address)).await.unwrap();
+        let length = whole.into_body().collect().await.unwrap().to_bytes().len();
+        let mut head = get(address);
+        *head.method_mut() = http::Method::HEAD;
+        let answer = client.send_request(head).await.unwrap();
+        assert_eq!(answer.status(), 401);
+        assert_eq!(answer.headers()["content-length"], length.to_string());
+        let body = answer.into_body().collect().await.expect("no broken protocol");
+        assert!(body.to_bytes().is_empty() && length > 0);
         tasks.stop(HEAD).await;
     }
 

@@ -9,7 +9,6 @@ mod connection;
 pub mod door;
 pub mod errors;
 mod handshakes;
-mod handshakes;
 mod listen;
 mod origin;
 mod patience;

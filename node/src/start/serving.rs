@@ -67,6 +67,7 @@ impl Serving {
         let shown = id.to_str().unwrap_or_default();
         let span = info_span!("http.request", %method, path, request_id = shown);
         let mut request = Request::new(request, self.stall, &self.trusted_proxies);
+        let client = request.client;
         let route = self.route(&path, &mut request);
         let session = request.session();
         let personal = request.header(&header::AUTHORIZATION).is_some() || session.is_some();
@@ -78,11 +79,12 @@ impl Serving {
             Ok(route) => self.dispatch(route, request).instrument(span).await,
             Err(failure) => Err(failure.closing_unless_read(&request)),
         };
+        let refused = result.as_ref().err().map(|failure| failure.message().to_owned());
         let mut response = result.unwrap_or_else(Failure::response);
         let headers = response.headers_mut();
         headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(request_id::REQUEST_ID, id);
+        headers.insert(request_id::REQUEST_ID, id.clone());
         if personal {
             keep_private(headers);
         }
@@ -94,7 +96,8 @@ impl Serving {
             let headers = response.headers_mut();
             headers.entry(header::ALLOW).or_insert(HeaderValue::from_static(allow));
         }
-        debug!(%method, path, status = status.as_u16(), elapsed_ms = started.elapsed().as_millis() as u64, "answered");
+        let elapsed_ms = started.elapsed().as_millis() as u64;
+        debug!(%method, path, status = status.as_u16(), %client, request_id = shown, refused, elapsed_ms, "answered");
         metrics::counter!("atoll_requests_total", "route" => word, "method" => method_word(&method), "status" => status_word(status))
             .increment(1);
         metrics::histogram!("atoll_request_seconds", "route" => word)

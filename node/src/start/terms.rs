@@ -141,6 +141,7 @@ pub(super) fn collection(settings: &Settings) -> CollectionTerms {
 
 pub(super) fn events(settings: &Settings) -> EventTerms {
     EventTerms {
+        robot_prefix: settings.people.robot_prefix.clone(),
         keep_for: settings.audit.keep_for,
         keep: u64::from(settings.audit.keep),
         pulls: u64::from(settings.audit.pulls),

@@ -15,6 +15,7 @@ use rules::ledger::events::{Actor, EventTable, EventsChange, LookForEvents, Seen
 use rules::ledger::level::Level;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, RecordError, decode};
+use rules::people::robots::login_of;
 use rules::words::moment::Timestamp;
 use rules::words::names::{OperationId, RepositoryName};
 use tracing::{debug, warn};
@@ -29,8 +30,10 @@ const SUMMARY: Duration = Duration::from_secs(10);
 const TRIM: Duration = Duration::from_secs(60);
 
 /// What is recorded, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EventTerms {
+    /// How robots' names begin.
+    pub robot_prefix: String,
     /// How long events are remembered.
     pub keep_for: Duration,
     /// The maximum number of changes, and of rows that were counted.
@@ -87,7 +90,10 @@ impl Witness {
     pub fn saw_sign_in(&self, by: Actor, refused: Option<&str>) {
         let known = || {
             let view = self.neighbours.records.view().ok()?;
-            view.account_named(&by.name.parse().ok()?).ok().flatten()
+            if let Some(login) = login_of(&by.name, &self.terms.robot_prefix) {
+                return view.robot_named(login).ok()?.map(drop);
+            }
+            view.account_named(&by.name.parse().ok()?).ok()?.map(drop)
         };
         let name = match refused.is_none() || known().is_some() {
             true => by.name,

@@ -51,6 +51,7 @@ mod proxy;
 mod proxy_failing;
 mod questions;
 mod registries;
+mod remade;
 mod removal;
 mod repairs;
 mod retention;

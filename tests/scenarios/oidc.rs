@@ -207,6 +207,11 @@ fn a_name_is_chosen_and_nobody_gets_in_with_what_is_not_theirs() {
     let chosen = choose(&cookies.join("; "), "bob");
     assert_eq!(chosen.status, 200, "{chosen}");
     assert_eq!(who(&session_in(&desk.node(0), &chosen))["username"], "bob");
+    // a name is chosen once, and the session of then goes on
+    for again in ["admin", "bob", "robert"] {
+        assert_eq!(choose(&cookies.join("; "), again).status, 403, "{again}");
+    }
+    assert_eq!(who(&session_in(&desk.node(0), &chosen))["username"], "bob");
 
     // another browser's answer, another state, and a code that was made up
     let sent = desk.node(0).get("/c/oidc/login").expect("an answer");

@@ -45,8 +45,11 @@ impl Harbor {
             _ => return Err(bad("sort: the log is sorted by op_time or -op_time only")),
         };
         let wanted = |event: &Event| {
-            project.is_none_or(|project| event.project.as_ref() == Some(&project.name))
-                && selection.admits(event)
+            // what happened in an earlier project of that name is for administrators
+            let is_its = |project: &Project| {
+                event.project.as_ref() == Some(&project.name) && event.at >= project.created
+            };
+            project.is_none_or(is_its) && selection.admits(event)
         };
         let places = page.few_places();
         // only what is shown is kept in memory

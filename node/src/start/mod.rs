@@ -208,6 +208,11 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     });
 
     links.judge_by(Arc::new(Listed(records.clone())));
+    let projects = records.clone();
+    store.know_projects(Box::new(move |name| {
+        let project = projects.view().and_then(|view| view.project(name)).ok().flatten();
+        project.map(|project| project.id.0)
+    }));
     let foundation = Foundation {
         settings: &settings,
         neighbours: neighbours.clone(),

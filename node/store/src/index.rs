@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ground::grouped::Grouped;
@@ -28,10 +29,16 @@ const COLLECTED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("co
 
 /// The size of redb's cache in bytes.
 const CACHE: usize = 8 << 20;
+/// From a project's name to its number, when something was granted there last.
+const OWNERS: TableDefinition<'static, &str, u64> = TableDefinition::new("grants-of-1");
+
+/// Says which number the project with this name has now; `None` if there is none.
+pub type Numbers = Box<dyn Fn(&ProjectName) -> Option<u64> + Send + Sync>;
 
 pub(super) struct Index {
     file: Grouped,
     failed: AtomicBool,
+    numbers: OnceLock<Numbers>,
 }
 
 fn index_error(error: impl std::fmt::Display) -> StoreError {
@@ -40,6 +47,35 @@ fn index_error(error: impl std::fmt::Display) -> StoreError {
 
 fn grant_key(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
     [repository.as_str().as_bytes(), b"\0", &digest.to_key()].concat()
+}
+
+/// From now on grants in `project` are those of the one with this number. Those of an earlier project
+/// of that name have ended: whoever made it anew has no right to them. They are not removed, because
+/// their blobs are collected by them.
+fn claim(
+    write: &redb::WriteTransaction,
+    project: &ProjectName,
+    number: u64,
+) -> Result<(), redb::Error> {
+    let mut owners = write.open_table(OWNERS)?;
+    let before = owners.get(project.as_str())?.map(|before| before.value());
+    if before == Some(number) {
+        return Ok(());
+    }
+    owners.insert(project.as_str(), number)?;
+    if before.is_some() {
+        let first = [project.as_str().as_bytes(), b"/"].concat();
+        let after = [project.as_str().as_bytes(), b"0"].concat();
+        let mut grants = write.open_table(GRANTS)?;
+        let mut earlier = Vec::new();
+        for pair in grants.range(first.as_slice()..after.as_slice())? {
+            earlier.push(pair?.0.value().to_vec());
+        }
+        for key in earlier {
+            grants.insert(key.as_slice(), 0)?;
+        }
+    }
+    Ok(())
 }
 
 /// A grant that has ended.
@@ -60,10 +96,35 @@ impl Index {
             write.open_table(LOST)?;
             write.open_table(GRANTS)?;
             write.open_table(COLLECTED)?;
+            write.open_table(OWNERS)?;
             Ok(())
         };
         let file = Grouped::open(path, "store-index", CACHE, opening, prepare)?;
-        Ok(Index { file, failed: AtomicBool::new(false) })
+        Ok(Index { file, failed: AtomicBool::new(false), numbers: OnceLock::new() })
+    }
+
+    pub(super) fn know_projects(&self, numbers: Numbers) {
+        let _ = self.numbers.set(numbers);
+    }
+
+    /// The project's number now, if this store was told of projects.
+    fn number(&self, project: &ProjectName) -> Option<Option<u64>> {
+        self.numbers.get().map(|numbers| numbers(project))
+    }
+
+    /// Whether what was granted in a project of this name was granted in the one that has it now.
+    fn is_the_same(
+        &self,
+        read: &redb::ReadTransaction,
+        project: &ProjectName,
+    ) -> Result<bool, StoreError> {
+        let owners = read.open_table(OWNERS).map_err(index_error)?;
+        let then = owners.get(project.as_str()).map_err(index_error)?.map(|then| then.value());
+        Ok(match (then, self.number(project)) {
+            // grants of before this was recorded end soon
+            (None, _) | (_, None) => true,
+            (Some(then), Some(now)) => now == Some(then),
+        })
     }
 
     async fn write<T: Send + 'static>(
@@ -115,7 +176,8 @@ impl Index {
         let read = self.file.database().begin_read().map_err(index_error)?;
         let grants = read.open_table(GRANTS).map_err(index_error)?;
         let expires = grants.get(grant_key(repository, digest).as_slice()).map_err(index_error)?;
-        Ok(expires.is_some_and(|e| e.value() > now.0))
+        let granted = expires.is_some_and(|e| e.value() > now.0);
+        Ok(granted && self.is_the_same(&read, &repository.project())?)
     }
 
     /// Searches the grants of a project's repositories, which are as many as recent uploads into
@@ -134,7 +196,7 @@ impl Index {
         for pair in grants.range(first.as_slice()..after.as_slice()).map_err(index_error)? {
             let (key, until) = pair.map_err(index_error)?;
             if key.value().ends_with(&wanted) && until.value() > now.0 {
-                return Ok(true);
+                return self.is_the_same(&read, project);
             }
         }
         Ok(false)
@@ -152,7 +214,12 @@ impl Index {
         noted: impl FnOnce(Option<Timestamp>) + Send + 'static,
     ) -> Result<(), StoreError> {
         let value = postcard::to_stdvec(&(held.size, held.content)).map_err(index_error)?;
+        let owner = grant.as_ref().map(|(repository, _)| repository.project());
+        let owner = owner.and_then(|project| Some((self.number(&project)??, project)));
         self.write(move |write| {
+            if let Some((number, project)) = owner {
+                claim(write, &project, number)?;
+            }
             let key = digest.to_key();
             let mut cachable = write.open_table(CACHED)?;
             let before =
@@ -255,7 +322,12 @@ impl Index {
         repository: RepositoryName,
         expires: u64,
     ) -> Result<(), StoreError> {
+        let project = repository.project();
+        let number = self.number(&project).flatten();
         self.write(move |write| {
+            if let Some(number) = number {
+                claim(write, &project, number)?;
+            }
             write
                 .open_table(GRANTS)?
                 .insert(grant_key(&repository, &digest).as_slice(), expires)?;
@@ -271,7 +343,12 @@ impl Index {
         now: Timestamp,
         expires: u64,
     ) -> Result<(), StoreError> {
+        let project = repository.project();
+        let number = self.number(&project).flatten();
         self.write(move |write| {
+            if let Some(number) = number {
+                claim(write, &project, number)?;
+            }
             let mut grants = write.open_table(GRANTS)?;
             let first = [repository.as_str().as_bytes(), b"\0"].concat();
             let after = [repository.as_str().as_bytes(), b"\x01"].concat();

@@ -39,8 +39,8 @@ use rules::words::names::{ProjectName, RepositoryName};
 pub use body::{Buffers, FileBody, Following};
 pub use cached::{CachedRecords, CachedView, Tagged};
 use eviction::Eviction;
-pub use index::EndedGrant;
 use index::Index;
+pub use index::{EndedGrant, Numbers};
 pub use ingest::Ingest;
 use ingest::Sealed;
 use room::Room;
@@ -169,6 +169,12 @@ impl Store {
     ) -> Result<Stock, StoreError> {
         let granted = repository.map(|r| self.granted(digest, r)).transpose()?.unwrap_or(false);
         Ok(Stock { held: self.held(digest)?, cached: self.eviction.is_cached(digest), granted })
+    }
+
+    /// Tells the store of projects, once. Grants then count only in the project in which they were
+    /// given, and not in a later one of the same name.
+    pub fn know_projects(&self, numbers: Numbers) {
+        self.index.know_projects(numbers);
     }
 
     /// Whether a recent upload or mount makes `digest` readable in `repository`.
@@ -809,5 +815,37 @@ mod tests {
         let large = cache(&store, &[2; 300]).await;
         assert!(store.held(&small).unwrap().is_some() && store.held(&large).unwrap().is_none());
         assert_eq!(store.cached(), (1, 100, Some(250)));
+    }
+
+    #[tokio::test]
+    async fn what_was_granted_in_a_project_is_not_in_a_later_one_of_that_name() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
+        let number = Arc::new(AtomicU64::new(7));
+        let now = number.clone();
+        store.know_projects(Box::new(move |_| {
+            Some(now.load(Ordering::Relaxed)).filter(|number| *number > 0)
+        }));
+        let (place, other) = ("vault/keys".parse().unwrap(), "vaults/keys".parse().unwrap());
+        let digests = [b"a", b"b"].map(|bytes| Digest::sha256(bytes));
+        let lasts = Duration::from_secs(60);
+        for repository in [&place, &other] {
+            store.grant(digests[0], repository, lasts).await.unwrap();
+            assert!(store.granted(&digests[0], repository).unwrap());
+        }
+        for later in [0, 8] {
+            number.store(later, Ordering::Relaxed);
+            assert!(!store.granted(&digests[0], &place).unwrap());
+            assert!(!store.granted_within(&digests[0], &place.project()).unwrap());
+        }
+        // nor after something was granted in the later one, which does not prolong it either
+        store.grant(digests[1], &place, lasts).await.unwrap();
+        store.extend_grants(&place, lasts * 2).await.unwrap();
+        assert!(store.granted(&digests[1], &place).unwrap());
+        assert!(!store.granted(&digests[0], &place).unwrap());
+        assert_eq!(store.ended_grants(9).unwrap().len(), 1, "its blob can be collected");
+        number.store(7, Ordering::Relaxed);
+        assert!(store.granted(&digests[0], &other).unwrap(), "another project has what it had");
     }
 }

@@ -346,6 +346,10 @@ impl Access {
             .opened(CHOOSING, cookie)
             .filter(|choosing: &Choosing| choosing.until > clock::timestamp().0 / 1000)
             .ok_or_else(|| refused("sign in at the OIDC provider first"))?;
+        // a name is chosen once: who shows the cookie again is not whom they name then
+        if self.account_of(&choosing.vouched).await?.is_some() {
+            return Err(refused("you have an account here already: sign in at the provider again"));
+        }
         let by = Actor { name: name.to_owned(), ..by.clone() };
         self.admit(choosing, name, &by).await
     }
@@ -365,6 +369,11 @@ impl Access {
         match self.enrol(person, by).await? {
             Some(who) => {
                 self.give_cli_secret(who, by).await?;
+                // the secret has ended sessions of before, and this one begins
+                let who = match who {
+                    Principal::User { id, .. } => self.principal(id).await?,
+                    other => other,
+                };
                 info!(user = name, "a user of the OIDC provider has an account");
                 self.begin_session(who, name).await
             }

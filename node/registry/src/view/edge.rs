@@ -18,8 +18,11 @@ use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use parking_lot::Mutex;
 use rules::edges::{EdgeTerms, Known, Remembered, Use, until_told, usable};
+use rules::ledger::cached::Owner;
 use rules::ledger::people::LookForPeople;
-use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
+use rules::ledger::records::{
+    Look, NodeRecord, Pair, Project, ReadRecords, RecordError, Role, key,
+};
 use rules::ledger::scanning::{self, LookForScans};
 use rules::people::access::Scope;
 use rules::wire::questions::{self, Question};
@@ -464,6 +467,18 @@ impl EdgeRecords {
         scanning::key::is_of_verdicts(place) && at <= self.verdicts_version.lock().since
     }
 
+    /// Whether an answer to `query` of this time may be about an earlier project of the same name:
+    /// whoever made the name anew must not see what that had.
+    fn is_of_earlier_project(&self, query: &Query, at: Timestamp) -> bool {
+        let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
+        let Owner::Project(name) = Owner::of(place) else { return false };
+        let kept = self.kept_of(&Query::Key(key::project(&name)));
+        let project = kept.and_then(|(_, found)| value_of(&found));
+        let project =
+            project.and_then(|bytes| rules::ledger::records::decode::<Project>(&bytes).ok());
+        project.is_some_and(|project| at < project.created)
+    }
+
     /// How sure an answer to `query` of this time is, if it is about people.
     fn known_of_people(&self, query: &Query, at: Timestamp, now: Timestamp) -> Option<Known> {
         let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
@@ -552,6 +567,7 @@ impl Reading<'_> {
             return Some(found.clone());
         }
         let kept = self.edge.kept_of(&query);
+        let kept = kept.filter(|(at, _)| !self.edge.is_of_earlier_project(&query, *at));
         if kept.is_none()
             && let Some(found) = until_told(&query)
         {

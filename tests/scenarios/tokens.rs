@@ -157,6 +157,10 @@ fn restart(town: &Town, clock: &Path, ahead: &str) {
     for member in town.mesh.members() {
         member.wait_ready();
     }
+    // an edge is ready before it hears a replica, and until then sends clients to itself for a token
+    wait::until("the edge hears the mesh", || {
+        (reads(&town.token(0, town.nodes - 1)) == 200).then_some(())
+    });
 }
 
 #[test]

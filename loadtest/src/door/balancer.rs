@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::mesh::{Mesh, PATIENCE};
+use crate::peers::nginx;
 use crate::process::{self, Running};
 use crate::wire::Target;
 
@@ -55,19 +56,13 @@ impl Balancer {
 
 /// Bodies pass through as they come: nothing of them is kept in nginx.
 fn configuration(folder: &Path, host: &str, servers: &str) -> String {
-    let folder = folder.display();
-    let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
-    format!(
-        "{user}worker_processes auto;\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/errors error;\n\
-         events {{ worker_connections 1024; }}\n\
-         http {{\n  \
-         access_log off; client_max_body_size 0; keepalive_requests 100000000; tcp_nodelay on;\n  \
-         client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;\n  \
-         uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;\n  \
+    let server = format!(
+        "client_max_body_size 0;\n  \
          upstream mesh {{ {servers} keepalive 32; }}\n  \
          server {{\n    listen {host};\n    location / {{\n      \
          proxy_pass http://mesh; proxy_http_version 1.1;\n      \
          proxy_set_header Connection \"\"; proxy_set_header Host $http_host;\n      \
-         proxy_request_buffering off; proxy_buffering off; proxy_read_timeout 900s;\n    }}\n  }}\n}}\n"
-    )
+         proxy_request_buffering off; proxy_buffering off; proxy_read_timeout 900s;\n    }}\n  }}"
+    );
+    nginx::within(folder, &server)
 }

@@ -7,7 +7,7 @@
 
 mod atoll;
 mod distribution;
-mod nginx;
+pub(crate) mod nginx;
 mod zot;
 
 use std::path::{Path, PathBuf};

@@ -47,21 +47,29 @@ fn start(binary: &Path, files: &[(String, &[u8])]) -> Result<Peer> {
     })
 }
 
-/// One worker per core; run as root, the workers stay root, or they could not enter the temporary
-/// folder.
 fn configuration(folder: &Path, host: &str) -> String {
+    let server = format!(
+        "sendfile on; tcp_nopush on; open_file_cache max=1000 inactive=60s;\n  \
+         default_type application/octet-stream;\n  \
+         server {{\n    listen {host} reuseport;\n    root {}/root;\n    \
+         location ~ /manifests/ {{ default_type {MANIFEST}; }}\n  }}",
+        folder.display()
+    );
+    within(folder, &server)
+}
+
+/// A configuration with `inside` as what is said of HTTP, all of whose files are in `folder`. One
+/// worker per core; run as root, the workers stay root, or they could not enter the folder.
+pub(crate) fn within(folder: &Path, inside: &str) -> String {
     let folder = folder.display();
     let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
     format!(
         "{user}worker_processes auto;\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/errors error;\n\
          events {{ worker_connections 1024; }}\n\
          http {{\n  \
-         sendfile on; tcp_nopush on; tcp_nodelay on;\n  \
-         access_log off; keepalive_requests 100000000; open_file_cache max=1000 inactive=60s;\n  \
+         access_log off; keepalive_requests 100000000; tcp_nodelay on;\n  \
          client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;\n  \
          uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;\n  \
-         default_type application/octet-stream;\n  \
-         server {{\n    listen {host} reuseport;\n    root {folder}/root;\n    \
-         location ~ /manifests/ {{ default_type {MANIFEST}; }}\n  }}\n}}\n"
+         {inside}\n}}\n"
     )
 }

@@ -27,6 +27,8 @@ pub struct PolicyFile {
 pub struct ScanPolicy {
     /// `auto_scan`: what is pushed is scanned.
     pub auto_scan: Option<bool>,
+    /// `sbom`: SBOMs of what is scanned are kept beside it.
+    pub sbom: Option<bool>,
     /// `prevent_vulnerable`: vulnerable images are refused.
     pub prevent: Option<bool>,
     /// `severity_threshold`: the lowest severity that is refused.
@@ -43,12 +45,13 @@ impl PolicyFile {
     /// The metadata of a project that says the same, as keys with values.
     pub fn metadata(&self) -> Vec<(&'static str, String)> {
         use rules::policies::vulnerabilities::metadata::{
-            AUTO_SCAN, FIXABLE, INSUFFICIENT, PREVENT, SCHEDULE, SEVERITY, UNSCANNED,
+            AUTO_SBOM, AUTO_SCAN, FIXABLE, INSUFFICIENT, PREVENT, SCHEDULE, SEVERITY, UNSCANNED,
         };
         let ScanPolicy { auto_scan, prevent, threshold, .. } = &self.scan;
         let severity = threshold.map(|severity| severity.word().to_ascii_lowercase());
         [
             (AUTO_SCAN, auto_scan.map(|on| on.to_string())),
+            (AUTO_SBOM, self.scan.sbom.map(|on| on.to_string())),
             (PREVENT, prevent.map(|on| on.to_string())),
             (SEVERITY, severity),
             (UNSCANNED, self.scan.unscanned.clone()),
@@ -87,13 +90,21 @@ pub fn parse_policy(file_name: &str, text: &str) -> Result<PolicyFile, Mistakes>
         let _ =
             scan.optional("scanner", |text| value::choice(text, &[("trivy", ()), ("atoll", ())]));
         let auto_scan = scan.optional("auto_scan", flag);
+        let sbom = scan.optional("sbom", flag);
         let prevent = scan.optional("prevent_vulnerable", flag);
         let threshold = scan.optional("severity_threshold", severity);
         let unscanned = scan.optional("unscanned", |text| word(metadata::UNSCANNED, text));
         let insufficient = scan.optional("insufficient", |text| word(metadata::INSUFFICIENT, text));
         let fixable_only = scan.optional("fixable_only", flag);
-        let scan =
-            ScanPolicy { auto_scan, prevent, threshold, unscanned, insufficient, fixable_only };
+        let scan = ScanPolicy {
+            auto_scan,
+            sbom,
+            prevent,
+            threshold,
+            unscanned,
+            insufficient,
+            fixable_only,
+        };
         PolicyFile { project, scan, schedule }
     };
     let mistakes = document.into_mistakes();
@@ -144,8 +155,11 @@ mod tests {
 
     #[test]
     fn what_is_not_mentioned_stays_and_a_mistake_names_its_line() {
-        let file = parse_policy("p", "project: team\nscan_policy: {auto_scan: false}\n").unwrap();
-        assert_eq!(file.metadata(), [("auto_scan", "false".to_owned())]);
+        let file =
+            parse_policy("p", "project: team\nscan_policy: {auto_scan: false, sbom: true}\n")
+                .unwrap();
+        let becomes = [("auto_scan", "false"), ("auto_sbom_generation", "true")];
+        assert_eq!(file.metadata(), becomes.map(|(key, value)| (key, value.to_owned())));
         assert_eq!(file.project, Some("team".parse().unwrap()));
         let all = "scan_policy: {unscanned: wait 20, insufficient: allow, fixable_only: true}\n";
         let all = parse_policy("p", all).unwrap().metadata();

@@ -399,6 +399,7 @@ fn at_edges(path: &str, method: &str) -> bool {
         "/logs",
         "/auditlog-exts",
         "/scan",
+        "/security/",
         "/additions/",
         "/system/",
     ]

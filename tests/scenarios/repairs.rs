@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tests::formed::Formed;
 use tests::image::Image;
-use tests::process;
+use tests::process::{self, Finished};
 use tests::repository::set_durability;
 use tests::wait;
 
@@ -27,6 +27,11 @@ fn a_region_that_is_gone_and_a_higher_durability_make_copies() {
     }
     // each blob is where it was pushed, and nowhere else
     assert!(lost_without(&mesh, 1, "one") > 0, "there are other copies");
+    let told = dr(&mesh, 1);
+    assert!(!told.success, "{told:?}");
+    for part in ["blobs of demo", "durability=2` for demo", "no image of it is whole elsewhere"] {
+        assert!(told.out.contains(part), "{part}: {told:?}");
+    }
     set_durability(&mesh.client(0), "demo", 2);
     wait::until("copies are made in a second region", || {
         (lost_without(&mesh, 1, "one") == 0).then_some(())
@@ -37,8 +42,20 @@ fn a_region_that_is_gone_and_a_higher_durability_make_copies() {
         jobs.as_array()?.iter().any(made).then_some(())
     });
 
+    wait::until_ok("any region may burn", || {
+        let told = dr(&mesh, 2);
+        let says = told.out.contains("any one region may burn: nothing is lost");
+        if told.success && says { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+
     // some copies are in the second region, some in the third; that is gone for long
     mesh.members()[2].stop(Signal::KILL);
+    wait::until_ok("two are no majority of three without one of them", || {
+        let told = dr(&mesh, 0);
+        let says = ["three", "without us-east-1 1 of 3 voters would be up"];
+        let says = says.iter().all(|part| told.out.contains(part));
+        if !told.success && says { Ok(()) } else { Err(format!("{told:?}")) }
+    });
     wait::until("the others have two copies of all", || {
         let nobody = |at, name| lost_without(&mesh, at, name) == 0;
         (nobody(1, "one") && nobody(0, "two")).then_some(())
@@ -50,6 +67,14 @@ fn a_region_that_is_gone_and_a_higher_durability_make_copies() {
         let found = found.unwrap_or_else(|no| panic!("{number}: {no}"));
         assert_eq!(found.digest, image.digest());
     }
+}
+
+fn dr(mesh: &Formed, at: usize) -> Finished {
+    let password = mesh.folder().join("password-for-dr");
+    std::fs::write(&password, mesh.password()).expect("a file");
+    let url = format!("http://{}", mesh.members()[at].place().http);
+    let mut command = mesh.members()[0].atoll("dr");
+    process::finish(command.args(["--check", "--url", &url, "--password-file"]).arg(password))
 }
 
 #[test]

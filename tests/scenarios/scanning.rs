@@ -111,11 +111,15 @@ fn refusal(mesh: &Formed, at: usize, image: &Image) -> Result<(), String> {
 }
 
 fn atoll(mesh: &Formed, verb: &str, arguments: &[&str]) -> Finished {
+    let url = format!("http://{}", mesh.members()[1].place().http);
+    atoll_at(mesh, &url, verb, arguments)
+}
+
+fn atoll_at(mesh: &Formed, url: &str, verb: &str, arguments: &[&str]) -> Finished {
     let password = mesh.folder().join("password-for-scans");
     std::fs::write(&password, mesh.password()).expect("a file");
-    let url = format!("http://{}", mesh.members()[1].place().http);
     let mut command = mesh.members()[0].atoll(verb);
-    command.args(arguments).args(["--url", &url, "--password-file"]);
+    command.args(arguments).args(["--url", url, "--password-file"]);
     process::finish(command.arg(password))
 }
 
@@ -168,6 +172,24 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
     let unchanged = unchanged.header("if-none-match", &format!("\"{}\"", image.digest())).send();
     assert_eq!(unchanged.unwrap_or_else(|none| panic!("{none}")).status, 412, "nor a 304");
 
+    // why, at a replica and at the edge, and what would help
+    for at in [1, edge] {
+        let url = format!("http://{}", mesh.members()[at].place().http);
+        let why = atoll_at(&mesh, &url, "explain", &["shop/web:1"]);
+        assert!(why.success, "{why:?}");
+        let remedy = "remedy    let them pass: atoll allowlist set CVE-2024-5535\n";
+        for part in [
+            "it is refused: current image with 1 vulnerabilities",
+            "counts    CVE-2024-5535 (High, a fix exists)\n",
+            remedy,
+            "policy    ",
+            "prevent_vul=true",
+            "records   up to date",
+        ] {
+            assert!(why.out.contains(part), "{part}: {}", why.out);
+        }
+    }
+
     // what is listed for people, with its texts
     let listed = atoll(&mesh, "vulnerabilities", &["shop/web:1", "--severity", "medium"]);
     assert!(listed.success && listed.out.contains("CVE-2024-5535"), "{listed:?}");
@@ -201,6 +223,16 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
     let own = json!({"reuse_sys_cve_allowlist": "true"});
     assert_eq!(set(&mesh, "shop", &own).status, 200);
     wait::until("it is served", || (pull(&mesh, edge, &image).0 == 200).then_some(()));
+
+    // a pull at the edge waits for the scan of what was pushed a moment ago
+    let waits = json!({"vul_unscanned": "wait 60"});
+    assert_eq!(set(&mesh, "shop", &waits).status, 200);
+    let fresh = debian(&[("openssl", "3.0.14-1~deb12u1")]);
+    web.push(&fresh, "fresh").unwrap_or_else(|no| panic!("{no}"));
+    wait::until_ok("the edge has the policy", || match pull(&mesh, edge, &fresh) {
+        (200, _) => Ok(()),
+        (status, said) => Err(format!("{status} {said}")),
+    });
 
     // a newer database, without a scan
     let before = overview(&mesh, 1, &image).expect("a report")["report_id"].clone();
@@ -277,10 +309,34 @@ fn a_scan_outlives_its_primary_and_what_is_refused_stays_so_at_a_node_that_is_al
     for image in &images {
         wait::until_ok("the edge refuses it", || refusal(&mesh, edge, image));
     }
-    // all replicas are gone, and the edge still knows
-    for at in (0..3).filter(|at| *at != primary) {
-        mesh.members()[at].stop(Signal::KILL);
+
+    // a newer database, while the primary dies: the next one compares the rest
+    mesh.members()[primary].serve();
+    mesh.members()[primary].wait_ready();
+    let worse = advisory("own", "CVE-2026-0001", "", 4);
+    use_database(&mesh, &[advisory("openssl", "CVE-2024-5535", "", 3), worse], 2);
+    let status = mesh.status(other).expect("a status");
+    let second = tests::mesh::primary(&status, "shop").expect("a primary");
+    let second = THREE.iter().position(|(name, _)| *name == second).expect("it is one of them");
+    mesh.members()[second].stop(Signal::KILL);
+    let left: Vec<usize> = (0..3).filter(|at| *at != second).collect();
+    for image in &images {
+        wait::until("its report is of the newer database", || {
+            let found = overview(&mesh, left[0], image)?;
+            (found["severity"] == "Critical" && found["stale"] == false).then_some(())
+        });
     }
+
+    // a replica that is alone refuses what it knows to be bad
+    mesh.members()[left[1]].stop(Signal::KILL);
+    let path = format!("/v2/shop/web/manifests/{}", images[2].digest());
+    wait::until_ok("a replica without a leader refuses", || {
+        let answer =
+            mesh.members()[left[0]].anyone().get(&path).map_err(|none| none.to_string())?;
+        if answer.status == 412 { Ok(()) } else { Err(answer.to_string()) }
+    });
+    // all replicas are gone, and the edge still knows
+    mesh.members()[left[0]].stop(Signal::KILL);
     let alone = mesh.members()[edge].anyone();
     for image in &images {
         let path = format!("/v2/shop/web/manifests/{}", image.digest());
@@ -289,6 +345,14 @@ fn a_scan_outlives_its_primary_and_what_is_refused_stays_so_at_a_node_that_is_al
         });
         assert_eq!(answer.status, 412, "{answer}");
     }
+    // and says why, as far as it may tell anybody
+    let of = "/api/v2.0/projects/shop/repositories/web/artifacts";
+    let path = format!("{of}/{}/explanation", images[1].digest());
+    wait::until_ok("it says why", || {
+        let why = alone.get(&path).map_err(|none| none.to_string())?.json();
+        let old = why["records"].as_str().is_some_and(|of| of.contains("hears no replica"));
+        if old && why["decision"] == "refuse" { Ok(()) } else { Err(why.to_string()) }
+    });
 }
 
 #[test]
@@ -311,7 +375,22 @@ fn what_cannot_be_scanned_says_so_and_what_is_not_scanned_is_as_the_project_says
     push(&broken, "broken");
     let early = ask(0, "fine");
     assert!(early.status == 412 && early.to_string().contains("scan.database"), "{early}");
-    use_database(&mesh, &[advisory("openssl", "CVE-2024-5535", "3.0.12", 3)], 1);
+    // the database comes from a file
+    let file = mesh.folder().join("db.tar.gz");
+    let import = |advisories: &[Advisory], day: u8| {
+        let database = database(advisories, day).blobs[1].bytes.to_vec();
+        std::fs::write(&file, database).expect("a file");
+        atoll(&mesh, "scan", &["db", "import", &file.display().to_string()])
+    };
+    let imported = import(&[advisory("openssl", "CVE-2024-5535", "3.0.12", 3)], 2);
+    assert!(imported.success && imported.out.contains("made 2026-01-02"), "{imported:?}");
+    let older = import(&[], 1);
+    assert!(!older.success && older.err.contains("newer database is used already"), "{older:?}");
+    std::fs::write(&file, "no archive").expect("a file");
+    let wrong = atoll(&mesh, "scan", &["db", "import", &file.display().to_string()]);
+    assert!(!wrong.success && wrong.err.contains("is no gzip"), "{wrong:?}");
+    let status = atoll(&mesh, "scan", &["db", "status"]);
+    assert!(status.success && status.out.contains("library/trivy-db:2"), "{status:?}");
     for wrong in [
         json!({"severity": "severe"}),
         json!({"prevent_vul": "perhaps"}),
@@ -374,4 +453,147 @@ fn what_cannot_be_scanned_says_so_and_what_is_not_scanned_is_as_the_project_says
         json!({"project_name": "hub", "registry_id": 0, "metadata": {"vul_insufficient": "no"}});
     let refused = mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &proxied);
     assert_eq!(refused.unwrap_or_else(|none| panic!("{none}")).status, 400);
+}
+
+/// The document of an image's SBOM of this type, as its clients find it: a referrer with one layer.
+fn sbom_of(mesh: &Formed, repository: &str, tag: &str, kind: &str) -> Value {
+    let get = |path: &str| {
+        let answer = mesh.client(2).get(path).unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(answer.status, 200, "{path}: {answer}");
+        answer
+    };
+    let image = get(&format!("/v2/{repository}/manifests/{tag}"));
+    let digest = image.header("docker-content-digest").expect("a digest").to_owned();
+    let found = get(&format!("/v2/{repository}/referrers/{digest}?artifactType={kind}")).json();
+    assert_eq!(found["manifests"].as_array().map(Vec::len), Some(1), "{found}");
+    let sbom = found["manifests"][0]["digest"].as_str().expect("a digest");
+    let manifest = get(&format!("/v2/{repository}/manifests/{sbom}")).json();
+    let layer = manifest["layers"][0]["digest"].as_str().expect("a digest");
+    get(&format!("/v2/{repository}/blobs/{layer}")).json()
+}
+
+#[test]
+fn what_is_vulnerable_is_counted_and_found_in_all_projects_which_the_mesh_scans_at_its_times() {
+    let mesh = Formed::of(&THREE, SCANS);
+    for project in ["library", "shop", "team"] {
+        create_project(&mesh.client(0), project, false, 2);
+    }
+    let advisories = [
+        advisory("openssl", "CVE-2024-5535", "3.0.14-1~deb12u1", 4),
+        advisory("libssl3", "CVE-2024-5535", "", 4),
+        advisory("zlib1g", "CVE-2023-45853", "", 1),
+    ];
+    use_database(&mesh, &advisories, 1);
+    let bad = debian(&[("openssl", "3.0.11-1~deb12u1"), ("libssl3", "3.0.11-1~deb12u1")]);
+    let poor = debian(&[("zlib1g", "1:1.2.13.dfsg-1")]);
+    for (repository, image, tag) in [("shop/web", &bad, "1"), ("team/tool", &poor, "old")] {
+        let pushed = mesh.repository(0, repository).push(image, tag);
+        pushed.unwrap_or_else(|no| panic!("{no}"));
+    }
+    let schedule = "/api/v2.0/system/scanAll/schedule";
+    let send = |at: usize, method: Method, kind: Value| {
+        let answer = mesh.client(at).send_json(method, schedule, &json!({"schedule": kind}));
+        answer.unwrap_or_else(|none| panic!("{none}"))
+    };
+    let get = |at: usize, path: &str| {
+        let answer = mesh.client(at).get(path);
+        answer.unwrap_or_else(|none| panic!("{none}"))
+    };
+
+    // now, and the SBOMs with it
+    let kept = json!({"auto_sbom_generation": "true"});
+    assert_eq!(set(&mesh, "shop", &kept).status, 200);
+    assert_eq!(send(1, Method::POST, json!({"type": "Manual"})).status, 201);
+    wait::until("all images are scanned", || {
+        let stats = get(2, "/api/v2.0/scans/all/metrics").json();
+        (stats["metrics"]["Success"] == 2 && stats["ongoing"] == false).then_some(())
+    });
+
+    let spdx = sbom_of(&mesh, "shop/web", "1", "application/spdx+json");
+    assert_eq!(spdx["spdxVersion"], "SPDX-2.3", "{spdx}");
+    let cyclonedx = sbom_of(&mesh, "shop/web", "1", "application/vnd.cyclonedx+json");
+    let names = cyclonedx["components"].as_array().into_iter().flatten();
+    let names: Vec<&str> = names.filter_map(|one| one["name"].as_str()).collect();
+    assert!(names.contains(&"openssl") && names.contains(&"libssl3"), "{cyclonedx}");
+    let listed = "/api/v2.0/projects/shop/repositories/web/artifacts?with_sbom_overview=true";
+    let listed = get(2, listed).json();
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "they are no artifacts of their own");
+    assert_eq!(listed[0]["sbom_overview"]["scan_status"], "Success", "{listed}");
+    // again changes nothing; of another project they are made when somebody asks
+    let referrers = |repository: &str, digest: &str| {
+        let found = get(2, &format!("/v2/{repository}/referrers/{digest}")).json();
+        found["manifests"].as_array().map_or(0, Vec::len)
+    };
+    let tool = "/api/v2.0/projects/team/repositories/tool/artifacts/old/scan";
+    let sbom = json!({"scan_type": "sbom"});
+    assert_eq!(referrers("team/tool", poor.digest()), 0);
+    for _ in 0..2 {
+        let asked = mesh.client(1).send_json(Method::POST, tool, &sbom);
+        let asked = asked.unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(asked.status, 202, "{asked}");
+        assert_eq!(referrers("team/tool", poor.digest()), 2);
+    }
+    let printed = atoll(&mesh, "sbom", &["team/tool:old", "--format", "cyclonedx"]);
+    assert!(printed.success && printed.out.contains("zlib1g"), "{printed:?}");
+
+    // by a schedule, which each project's primary keeps as its own
+    let times = json!({"type": "Custom", "cron": "0 30 4 * * *"});
+    assert_eq!(send(1, Method::POST, times.clone()).status, 201);
+    assert_eq!(send(2, Method::POST, times).status, 412, "there is one");
+    assert_eq!(send(2, Method::POST, json!({"type": "Custom", "cron": "soon"})).status, 400);
+    let shown = get(2, schedule).json();
+    assert_eq!(shown["schedule"]["cron"], "0 30 4 * * *", "{shown}");
+    let scheduled = || {
+        let all = get(0, "/api/atoll/v1/schedules").json();
+        let all = all.as_array().cloned().unwrap_or_default();
+        let of_mesh = all.into_iter().filter(|one| one["name"] == "scan-all");
+        of_mesh.map(|one| (one["project"].clone(), one["cron"].clone())).collect::<Vec<_>>()
+    };
+    let projects = get(0, "/api/v2.0/projects?page_size=100").json();
+    let count = projects.as_array().map_or(0, Vec::len);
+    wait::until("each project has it", || {
+        let all = scheduled();
+        (all.len() == count && all.iter().all(|(_, cron)| cron == "0 30 4 * * *")).then_some(())
+    });
+    create_project(&mesh.client(0), "later", true, 2);
+    wait::until("a new one, too", || (scheduled().len() == count + 1).then_some(()));
+    assert_eq!(send(0, Method::PUT, json!({"type": "Daily"})).status, 200);
+    wait::until("it changes everywhere", || {
+        scheduled().iter().all(|(_, cron)| cron == "0 0 0 * * *").then_some(())
+    });
+    assert_eq!(send(0, Method::PUT, json!({"type": "None"})).status, 200);
+    wait::until("it ends everywhere", || scheduled().is_empty().then_some(()));
+
+    // what there is in all of them
+    let all = "/api/v2.0/security/summary?with_dangerous_cve=true&with_dangerous_artifact=true";
+    let summary = get(1, all).json();
+    let counts = ["critical_cnt", "low_cnt", "total_vuls", "fixable_cnt", "scanned_cnt"];
+    assert_eq!(counts.map(|name| summary[name].as_u64()), [1, 1, 2, 0, 2].map(Some), "{summary}");
+    assert_eq!(summary["dangerous_artifacts"][0]["repository_name"], "shop/web", "{summary}");
+    let worst = &summary["dangerous_cves"][0];
+    assert_eq!(
+        (&worst["cve_id"], &worst["package"]),
+        (&json!("CVE-2024-5535"), &json!("libssl3, openssl")),
+        "{summary}"
+    );
+    let found = get(2, "/api/v2.0/security/vul?page_size=1");
+    assert_eq!(found.header("x-total-count").as_deref(), Some("2"), "{found}");
+    let first = &found.json()[0];
+    assert_eq!(
+        (&first["cve_id"], &first["tags"]),
+        (&json!("CVE-2024-5535"), &json!(["1"])),
+        "{found}"
+    );
+    assert_eq!(first["fixed_version"], "3.0.14-1~deb12u1", "{found}");
+    for (q, is) in [
+        ("severity=Low", "CVE-2023-45853"),
+        ("package=zlib1g", "CVE-2023-45853"),
+        ("tag=old", "CVE-2023-45853"),
+        ("cve_id=CVE-2024-5535,repository_name=shop/web", "CVE-2024-5535"),
+    ] {
+        let found = get(0, &format!("/api/v2.0/security/vul?q={q}"));
+        assert_eq!(found.json()[0]["cve_id"], is, "{q}: {found}");
+        assert_eq!(found.header("x-total-count").as_deref(), Some("1"), "{q}: {found}");
+    }
+    assert_eq!(get(0, "/api/v2.0/security/vul?q=colour=red").status, 400);
 }

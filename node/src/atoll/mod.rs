@@ -1,7 +1,9 @@
-//! Atoll's own API: status, feature level, mirrors, preheats, jobs, nodes. It is for administrators,
+//! Atoll's own API: status, what a disaster would cost (dr), feature level, mirrors, preheats, jobs, nodes. It is for administrators,
 //! except what clients of mirrors need.
 
 mod collection;
+mod dr;
+mod holdings;
 mod jobs;
 mod level;
 mod mirrors;
@@ -100,6 +102,7 @@ impl Atoll {
             (&Method::GET | &Method::HEAD, Route::Status) => {
                 self.status(request.query("copies") != Some("false")).await
             }
+            (&Method::GET | &Method::HEAD, Route::Dr) => self.show_dr().await,
             (&Method::GET | &Method::HEAD, Route::Level) => self.show_level().await,
             (&Method::POST, Route::Level) => self.raise_level(by).await,
             (&Method::GET | &Method::HEAD, Route::Preheats) => self.list_preheats().await,

@@ -17,6 +17,7 @@ use rules::words::names::{NodeId, OperationId, ProjectName, Revision};
 use serde_json::{Value, json};
 
 use super::Atoll;
+use super::holdings::kept_by_all;
 use crate::http::answer::json_answer;
 use crate::http::{Code, Failure, Payload};
 use registry::writes::{Refusal, settle};
@@ -213,17 +214,7 @@ impl Atoll {
             .flat_map(|(_, _, blobs): &(_, _, BTreeSet<_>)| blobs)
             .copied()
             .collect();
-        let wanted: Vec<Digest> = wanted.into_iter().collect();
-        let kept = |stocks: Vec<rules::blobs::holding::Stock>| -> BTreeSet<Digest> {
-            let kept = wanted.iter().zip(stocks);
-            kept.filter(|(_, s)| s.held.is_some() && !s.cached).map(|(digest, _)| *digest).collect()
-        };
-        let stocks = self.neighbours.have(&wanted, None).await;
-        let mut holdings: BTreeMap<NodeId, BTreeSet<Digest>> =
-            stocks.into_iter().map(|(node, stocks)| (node, kept(stocks))).collect();
-        let mine: Result<Vec<_>, _> =
-            at_length(|| wanted.iter().map(|d| self.store.stock(d, None)).collect());
-        holdings.insert(self.neighbours.me, kept(mine?));
+        let holdings = kept_by_all(&self.neighbours, &self.store, wanted).await?;
         let live = self.neighbours.alive().into_iter().map(|candidate| candidate.id).collect();
         let survey = Survey {
             leaving: node.id,

@@ -175,7 +175,7 @@ impl Client {
             request = request.header(header::ACCEPT, *accepted);
         }
         if !call.body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            request = request.header(header::CONTENT_TYPE, call.content_type);
         }
         let request = request.body(Full::new(call.body)).map_err(io::Error::other)?;
         // the connection must be polled while the answer is awaited
@@ -267,8 +267,10 @@ pub(super) struct Call<'a> {
     pub(super) authorization: Option<&'a Secret>,
     /// Its `Accept` lines.
     pub(super) accept: &'a [&'a str],
-    /// Its body: JSON, or empty.
+    /// Its body, or nothing.
     pub(super) body: Bytes,
+    /// The media type of the body.
+    pub(super) content_type: &'a str,
 }
 
 impl<'a> Call<'a> {
@@ -281,6 +283,7 @@ impl<'a> Call<'a> {
             authorization: None,
             accept: &[],
             body: Bytes::new(),
+            content_type: "application/json",
         }
     }
 }

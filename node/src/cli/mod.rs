@@ -84,6 +84,8 @@ enum Verb {
     },
     /// Show nodes, leader, projects, primaries and copies.
     Status(status::Status),
+    /// Say what would be lost if a region burned now, and what to do about it.
+    Dr(api::DrCommand),
     /// Make clients use the mesh as a mirror of other registries, and check that it works.
     Mirror(mirror::Mirror),
     /// Bring images into regions before clients there pull them.
@@ -102,6 +104,10 @@ enum Verb {
     Scan(api::ScanCommand),
     /// List the vulnerabilities that a scan found in an image.
     Vulnerabilities(api::VulnerabilitiesCommand),
+    /// Print what an image consists of, or keep that beside it.
+    Sbom(api::SbomCommand),
+    /// Say why a node serves an image, or does not.
+    Explain(api::ExplainCommand),
     /// Vulnerabilities that do not count.
     Allowlist(api::AllowlistCommand),
     /// Show the scanner and its database.
@@ -140,6 +146,7 @@ pub fn run(command: Command) -> io::Result<()> {
             Ok(())
         }
         Verb::Status(status) => status::run(&status),
+        Verb::Dr(command) => api::dr(&command),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),
         Verb::Audit(command) => api::audit(&command),
@@ -149,6 +156,8 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Apply(command) => api::apply(&command),
         Verb::Scan(command) => api::scan(&command),
         Verb::Vulnerabilities(command) => api::vulnerabilities(&command),
+        Verb::Sbom(command) => api::sbom(&command),
+        Verb::Explain(command) => api::explain(&command),
         Verb::Allowlist(command) => api::allowlist(&command),
         Verb::Scanner(command) => api::scanner(&command),
         Verb::Gc(command) => api::collection(&command),

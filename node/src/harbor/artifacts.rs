@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lists::PageRequest;
-use super::overviews::overview_of;
+use super::overviews::{overview_of, sbom_overview_of};
 use super::stored::{missing, number};
 use super::tags::{Kept, show_tag};
 use super::{Harbor, labels};
@@ -204,6 +204,7 @@ struct With {
     labels: bool,
     pulls: bool,
     scans: bool,
+    sboms: bool,
 }
 
 /// When an artifact was pulled last; Harbor's zero if that was never noted.
@@ -306,6 +307,11 @@ fn page_of_artifacts(
             {
                 one["scan_overview"] = scan;
             }
+            if with.sboms
+                && let Some(sbom) = sbom_overview_of(records, repository, &artifact.digest)?
+            {
+                one["sbom_overview"] = sbom;
+            }
             if with.labels {
                 one["labels"] = labels::shown_on(records, repository, &artifact.digest)?.into();
             }
@@ -383,6 +389,7 @@ impl Harbor {
             labels: self.shows_labels(request),
             pulls: !self.neighbours.is_edge(),
             scans: self.shows_scans(request),
+            sboms: self.shows_sboms(request),
         };
         if selection.needs("labels") && self.neighbours.is_edge() {
             let message = "this node is an edge, which knows no labels; ask a replica";
@@ -407,6 +414,11 @@ impl Harbor {
         request.query("with_scan_overview") == Some("true") && !self.neighbours.is_edge()
     }
 
+    /// The same of SBOMs.
+    fn shows_sboms(&self, request: &Request) -> bool {
+        request.query("with_sbom_overview") == Some("true") && !self.neighbours.is_edge()
+    }
+
     pub(super) async fn show_artifact(
         &self,
         request: &Request,
@@ -424,6 +436,12 @@ impl Harbor {
                 |records: &dyn ReadRecords| overview_of(records, project, name, &found.digest);
             if let Some(scan) = self.read(look).await? {
                 shown["scan_overview"] = scan;
+            }
+        }
+        if self.shows_sboms(request) {
+            let look = |records: &dyn ReadRecords| sbom_overview_of(records, name, &found.digest);
+            if let Some(sbom) = self.read(look).await? {
+                shown["sbom_overview"] = sbom;
             }
         }
         if self.shows_labels(request) {
@@ -676,7 +694,7 @@ mod tests {
         let page = |page: &str, size: &str| {
             let wanted = PageRequest::of(Some(page), Some(size), None).unwrap();
             let selection = wanted.about(ARTIFACT_FIELDS).unwrap();
-            let with = With { labels: false, pulls: false, scans: false };
+            let with = With { labels: false, pulls: false, scans: false, sboms: false };
             let page =
                 page_of_artifacts(&counting, &project, &repository, &wanted, &selection, with);
             page.unwrap().unwrap()

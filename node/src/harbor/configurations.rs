@@ -69,7 +69,6 @@ impl Harbor {
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let mut written: BTreeMap<String, Value> = body(&mut request).await?;
-        let was = self.read(|records| records.configurations()).await?;
         let mut sent_back = false;
         for (name, is) in self.fixed() {
             let Some(value) = written.remove(name) else { continue };
@@ -78,18 +77,26 @@ impl Harbor {
             }
             sent_back = true;
         }
-        let (becomes, changed) = self.with_settings(&was, &written)?;
-        check_all(&was, &becomes, &changed).map_err(|e| bad(e.to_string()))?;
-        if changed.is_empty() {
-            return match sent_back {
-                true => Ok(answer(StatusCode::OK)),
-                false => Err(bad("the body names no setting")),
-            };
+        match (written.is_empty(), sent_back) {
+            (true, true) => {}
+            (true, false) => return Err(bad("the body names no setting")),
+            (false, _) => self.set(&written, by).await?,
         }
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// Changes these settings; the others stay.
+    pub(super) async fn set(
+        &self,
+        written: &BTreeMap<String, Value>,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        let was = self.read(|records| records.configurations()).await?;
+        let (becomes, changed) = self.with_settings(&was, written)?;
+        check_all(&was, &becomes, &changed).map_err(|e| bad(e.to_string()))?;
         let (after, values, secrets) = (was.version, becomes.values, becomes.secrets);
         let change = DirectoryChange::Configure { after, values, secrets, changed };
-        self.change_people(PeopleChange::Directory(change), "settings", by).await?;
-        Ok(answer(StatusCode::OK))
+        self.change_people(PeopleChange::Directory(change), "settings", by).await
     }
 
     /// The settings with those that were written, checked one by one, and their names.

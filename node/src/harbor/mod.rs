@@ -6,6 +6,7 @@ mod attributes;
 mod audit;
 mod configurations;
 mod entries;
+mod explaining;
 mod groups;
 mod immutability;
 mod labels;
@@ -19,7 +20,9 @@ mod registries;
 mod repositories;
 mod retentions;
 mod robots;
+mod scan_all;
 mod scanning;
+mod security;
 mod selectors;
 mod sessions;
 mod stored;
@@ -54,7 +57,7 @@ use serde::de::DeserializeOwned;
 
 use crate::http::door::{Door, actor};
 use crate::http::request::Request;
-use crate::http::route::Route;
+use crate::http::route::{Route, Stored};
 use crate::http::{Code, Failure, Payload};
 
 /// The maximum size of a request's body in bytes.
@@ -145,7 +148,9 @@ impl Harbor {
         }
         match (named, need) {
             (Some(name), Need::Project(permission)) => {
-                let project = self.project(&request, &caller, permission, name).await?;
+                // why a pull is refused must be found out when the node is cut off, too
+                let stale = matches!(route, Route::Stored(_, Stored::Explanation(..)));
+                let project = self.project_if(&request, &caller, permission, name, stale).await?;
                 self.answer_in_project(route, request, caller, project).await
             }
             _ => self.answer_in_system(route, request, caller).await,
@@ -327,10 +332,9 @@ impl Harbor {
             (&Method::GET | &Method::HEAD, Route::AuditLogs | Route::AuditLogExts) => {
                 self.list_events(&request, None).await
             }
-            (&Method::PUT, Route::SystemAllowlist) => self.set_system_allowlist(request, by).await,
-            (_, Route::SystemAllowlist) => self.show_system_allowlist().await,
-            (_, Route::Scanners) => self.list_scanners().await,
-            (_, Route::ScanAll) => self.answer_about_scan_all(request, by).await,
+            (_, Route::Scanning(scanning)) => {
+                self.answer_about_scanning(request, scanning, by).await
+            }
             (&Method::POST, Route::Retentions) => self.create_retention(request, &caller).await,
             (&Method::GET | &Method::HEAD, Route::RetentionTemplates) => {
                 Ok(retentions::show_templates())
@@ -381,6 +385,18 @@ impl Harbor {
         permission: Permission,
         written: &ProjectName,
     ) -> Result<Project, Failure> {
+        self.project_if(request, caller, permission, written, false).await
+    }
+
+    /// The same, and if it may be `stale`, as this node knows it while it is cut off.
+    async fn project_if(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        permission: Permission,
+        written: &ProjectName,
+        stale: bool,
+    ) -> Result<Project, Failure> {
         let named =
             request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let number = written
@@ -400,7 +416,10 @@ impl Harbor {
                 (by_number, by_name) => Ok(by_number.or(by_name)),
             })
         };
-        let found = self.read(|records| look(records)).await?;
+        let (found, freshness) = self.door.read(look).await?;
+        if freshness != Freshness::Fresh && !stale {
+            return Err(Failure::outdated(freshness));
+        }
         match found {
             Ok(Some(project)) => {
                 self.door.admit_to_project(request, caller, permission, &project, written).await?;

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use rules::ledger::records::{Project, ReadRecords, RecordError};
+use registry::scans::sboms;
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::ledger::scanning::{DatabaseRecord, LookForScans, ScanRecord};
 use rules::policies::vulnerabilities::{ScanStatus, Severity};
 use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
+use scan::sbom::SPDX;
 use serde_json::{Value, json};
+
+use super::stored::number;
 
 /// The media type of reports (`pkg/scan/rest/v1/models.go`).
 pub(super) const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
@@ -72,4 +76,27 @@ pub(super) fn overview_of(
     let Some(record) = records.scan_of(repository, digest)? else { return Ok(None) };
     let (matched, used) = (records.matched_database(project.id)?, records.scan_database()?);
     Ok(Some(json!({REPORT: overview(&record, matched, used.as_ref())})))
+}
+
+/// What a list says of an artifact's SBOM (`SBOMOverview` of Harbor), if this mesh has made one.
+pub(super) fn sbom_overview_of(
+    records: &dyn ReadRecords,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Option<Value>, RecordError> {
+    let made = sboms::made_of(records, repository, digest)?;
+    let Some(one) = made.iter().find(|one| one.artifact_type.as_deref() == Some(SPDX)) else {
+        return Ok(None);
+    };
+    let pushed = records.manifest(repository, &one.digest)?.map(|manifest| manifest.pushed);
+    let at = pushed.map(|at| at.to_string());
+    Ok(Some(json!({
+        "start_time": at,
+        "end_time": at,
+        "scan_status": ScanStatus::Success.word(),
+        "sbom_digest": one.digest.to_string(),
+        "report_id": number(&one.digest.to_string()).to_string(),
+        "duration": 0,
+        "scanner": scanner(),
+    })))
 }

@@ -27,6 +27,13 @@ pub(super) struct Listed {
     record: Repository,
 }
 
+impl Listed {
+    /// Its name.
+    pub(super) fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+}
+
 /// All repositories of a project.
 pub(super) fn repositories(
     records: &dyn ReadRecords,

@@ -31,10 +31,41 @@ use super::stored::missing;
 use super::{Harbor, bad, body};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
+use crate::http::route::Scanning;
 use crate::http::{Code, Failure, Payload};
+
+/// What whoever asks for a scan is told in a mesh that cannot scan.
+pub(super) const NO_DATABASE: &str =
+    "this mesh has no database of vulnerabilities; set scan.database, and push trivy-db there";
 
 /// The one scanner's number, as Harbor's are.
 const SCANNER: &str = "00000000-0000-4000-8000-00000000a701";
+
+/// What a scan is to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ScanType {
+    Vulnerabilities,
+    Sbom,
+}
+
+/// What the body of a request for a scan wants; without one, vulnerabilities.
+fn scan_type(body: &[u8]) -> Result<ScanType, Failure> {
+    #[derive(Default, Deserialize)]
+    struct Written {
+        #[serde(default)]
+        scan_type: Option<String>,
+    }
+    if body.is_empty() {
+        return Ok(ScanType::Vulnerabilities);
+    }
+    let written: Written =
+        serde_json::from_slice(body).map_err(|e| bad(format!("the body: {e}")))?;
+    match written.scan_type.as_deref() {
+        None | Some("" | "vulnerability") => Ok(ScanType::Vulnerabilities),
+        Some("sbom") => Ok(ScanType::Sbom),
+        Some(_) => Err(bad("scan_type is vulnerability or sbom")),
+    }
+}
 
 /// An allowlist as Harbor writes it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -130,13 +161,34 @@ impl From<ScanError> for Failure {
 }
 
 impl Harbor {
+    /// Answers a request about scans of the whole mesh.
+    pub(super) async fn answer_about_scanning(
+        &self,
+        request: Request,
+        scanning: Scanning,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        match (&request.method, scanning) {
+            (&Method::PUT, Scanning::Allowlist) => self.set_system_allowlist(request, by).await,
+            (_, Scanning::Allowlist) => self.show_system_allowlist().await,
+            (_, Scanning::Scanners) => self.list_scanners().await,
+            (_, Scanning::Schedule) => self.answer_about_scan_all(request, by).await,
+            (_, Scanning::Metrics) => self.show_scan_metrics().await,
+            (_, Scanning::Summary) => self.show_security(&request).await,
+            (_, Scanning::Vulnerabilities) => self.list_vulnerabilities(&request).await,
+        }
+    }
+
+    /// Asks for a scan, or makes the SBOMs of what was scanned, as the body says.
     pub(super) async fn ask_for_scan(
         &self,
+        mut request: Request,
         project: &Project,
         name: RepositoryName,
         reference: &Reference,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
+        let kind = scan_type(&request.body.whole(super::BODY).await?)?;
         if project.upstream.is_some() {
             return Err(bad("what is cached of another registry is not scanned"));
         }
@@ -145,9 +197,19 @@ impl Harbor {
         if wanted.is_empty() {
             return Err(bad(format!("{name}@{digest} is not an image that can be scanned")));
         }
+        if kind == ScanType::Sbom {
+            for image in &wanted {
+                let known = self.read(|records| records.scan_of(&name, image)).await?;
+                if known.is_none_or(|known| known.report.is_none()) {
+                    let message = format!("{name}@{image} has no report; scan it first");
+                    return Err(Failure::new(Code::Precondition, message));
+                }
+                self.scans.make_sboms(&name, image, by).await?;
+            }
+            return Ok(answer(StatusCode::ACCEPTED));
+        }
         if self.read(|records| records.scan_database()).await?.is_none() {
-            let message = "this mesh has no database of vulnerabilities; set scan.database, and push trivy-db there";
-            return Err(Failure::new(Code::Precondition, message));
+            return Err(Failure::new(Code::Precondition, NO_DATABASE));
         }
         for some in wanted.chunks(AT_ONCE) {
             self.scans.ask(&name, some.to_vec(), true, by).await?;
@@ -348,42 +410,11 @@ impl Harbor {
                 "since": used.since.to_string(),
             })),
             "database_here": {
+                "source": here.source.map(|(repository, tag)| format!("{repository}:{tag}")),
                 "open": here.open.map(|digest| digest.to_string()),
                 "named": here.named.map(|digest| digest.to_string()),
                 "problem": here.problem,
             },
         })
-    }
-
-    /// Asks for scans of all images of all projects, or says that this is done by hand only.
-    pub(super) async fn answer_about_scan_all(
-        &self,
-        request: Request,
-        by: &Actor,
-    ) -> Result<Response<Payload>, Failure> {
-        #[derive(Deserialize)]
-        struct Written {
-            schedule: Kind,
-        }
-        #[derive(Deserialize)]
-        struct Kind {
-            #[serde(rename = "type")]
-            kind: String,
-        }
-        let mut request = request;
-        if request.method == Method::GET || request.method == Method::HEAD {
-            return Ok(json_answer(StatusCode::OK, &json!({"schedule": null})));
-        }
-        let written: Written = body(&mut request).await?;
-        if written.schedule.kind != "Manual" {
-            return Err(bad(
-                "schedule.type is Manual: reports are made anew by themselves when the database changes",
-            ));
-        }
-        let projects = self.read(|records| records.projects()).await?;
-        for project in projects.iter().filter(|project| project.upstream.is_none()) {
-            self.scans.ask_for_all(&project.name, by).await?;
-        }
-        Ok(answer(StatusCode::CREATED))
     }
 }

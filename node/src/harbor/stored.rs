@@ -68,7 +68,7 @@ impl Harbor {
             }
             (_, Stored::Scan(name, reference)) => {
                 let name = own(&name)?;
-                self.ask_for_scan(&project, name, &reference, by).await
+                self.ask_for_scan(request, &project, name, &reference, by).await
             }
             (_, Stored::ScanStop(name, reference)) => {
                 let name = own(&name)?;
@@ -82,6 +82,9 @@ impl Harbor {
             }
             (_, Stored::Sbom(name, reference)) => {
                 self.show_sbom(&request, &own(&name)?, &reference).await
+            }
+            (_, Stored::Explanation(name, reference)) => {
+                self.explain(&project, &own(&name)?, &reference).await
             }
             (_, Stored::Labels(name, reference)) => {
                 let name = own(&name)?;

@@ -17,6 +17,7 @@ pub mod policies;
 pub mod request;
 pub mod request_id;
 pub mod route;
+mod scanning;
 mod small_first;
 mod socket;
 mod stored;

@@ -13,6 +13,7 @@ use rules::words::names::{
 
 use super::errors::{Code, Failure};
 use super::policies::Policy;
+pub use super::scanning::Scanning;
 pub use super::stored::Stored;
 
 /// The route of a path.
@@ -71,12 +72,8 @@ pub enum Route {
     Retentions,
     /// `/api/v2.0/retentions/metadatas`
     RetentionTemplates,
-    /// `/api/v2.0/system/CVEAllowlist`
-    SystemAllowlist,
-    /// `/api/v2.0/scanners`
-    Scanners,
-    /// `/api/v2.0/system/scanAll/schedule`
-    ScanAll,
+    /// Scans of the whole mesh.
+    Scanning(Scanning),
     /// `/api/v2.0/repositories`
     Repositories,
     /// `/api/v2.0/search`
@@ -149,6 +146,8 @@ pub enum Route {
     OpenApi,
     /// `/api/atoll/v1/status`
     Status,
+    /// `/api/atoll/v1/dr`
+    Dr,
     /// `/api/atoll/v1/level`
     Level,
     /// `/api/atoll/v1/mirrors`
@@ -229,11 +228,12 @@ impl Route {
             | Route::AuditLogs
             | Route::ProjectAuditLogExts(_)
             | Route::ProjectLogs(_) => "audit",
-            Route::SystemAllowlist | Route::Scanners | Route::ScanAll => "scans",
+            Route::Scanning(_) => "scans",
             Route::Policy(..) | Route::Retentions | Route::RetentionTemplates => "policies",
             Route::Registries | Route::RegistryPing | Route::Registry(..) => "registries",
             Route::OpenApi => "openapi",
             Route::Status => "status",
+            Route::Dr => "dr",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
             Route::Node(_) => "nodes",
@@ -314,12 +314,11 @@ impl Route {
             Route::Registry(_) => "/api/v2.0/registries/{id}",
             Route::Policy(_, policy) => policy.pattern(),
             Route::Retentions => "/api/v2.0/retentions",
-            Route::SystemAllowlist => "/api/v2.0/system/CVEAllowlist",
-            Route::Scanners => "/api/v2.0/scanners",
-            Route::ScanAll => "/api/v2.0/system/scanAll/schedule",
+            Route::Scanning(scanning) => scanning.pattern(),
             Route::RetentionTemplates => "/api/v2.0/retentions/metadatas",
             Route::OpenApi => "/api/openapi.json",
             Route::Status => "/api/atoll/v1/status",
+            Route::Dr => "/api/atoll/v1/dr",
             Route::Level => "/api/atoll/v1/level",
             Route::Mirrors => "/api/atoll/v1/mirrors",
             Route::Preheats => "/api/atoll/v1/preheats",
@@ -378,9 +377,8 @@ impl Route {
             Route::Stored(_, stored) => stored.methods(),
             Route::Policy(_, policy) => policy.methods(),
             Route::Retentions => "POST",
-            Route::SystemAllowlist => "GET, HEAD, PUT",
-            Route::ScanAll => "GET, HEAD, POST",
-            Route::RetentionTemplates | Route::Scanners => "GET, HEAD",
+            Route::Scanning(scanning) => scanning.methods(),
+            Route::RetentionTemplates => "GET, HEAD",
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
             Route::Configurations => "GET, HEAD, PUT",
@@ -406,6 +404,7 @@ impl Route {
             | Route::SystemInfo
             | Route::OpenApi
             | Route::Status
+            | Route::Dr
             | Route::Mirrors
             | Route::Job(_)
             | Route::JobLog(_)
@@ -458,9 +457,7 @@ impl Route {
                 | Route::Policy(..)
                 | Route::Retentions
                 | Route::RetentionTemplates
-                | Route::SystemAllowlist
-                | Route::Scanners
-                | Route::ScanAll
+                | Route::Scanning(_)
         )
     }
 
@@ -503,9 +500,6 @@ impl Route {
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/v2.0/retentions" => return Ok(Route::Retentions),
-            "/api/v2.0/system/CVEAllowlist" => return Ok(Route::SystemAllowlist),
-            "/api/v2.0/scanners" => return Ok(Route::Scanners),
-            "/api/v2.0/system/scanAll/schedule" => return Ok(Route::ScanAll),
             "/api/v2.0/retentions/metadatas" => return Ok(Route::RetentionTemplates),
             "/api/v2.0/labels" => return Ok(Route::Labels),
             "/api/v2.0/registries/ping" => return Ok(Route::RegistryPing),
@@ -532,6 +526,7 @@ impl Route {
             "/api/v2.0/systeminfo" => return Ok(Route::SystemInfo),
             "/api/openapi.json" => return Ok(Route::OpenApi),
             "/api/atoll/v1/status" => return Ok(Route::Status),
+            "/api/atoll/v1/dr" => return Ok(Route::Dr),
             "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
             "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
@@ -542,6 +537,9 @@ impl Route {
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
             _ => {}
+        }
+        if let Some(scanning) = Scanning::parse(path) {
+            return Ok(Route::Scanning(scanning));
         }
         if let Some(rest) = path.strip_prefix("/api/v2.0/projects/") {
             return of_project(rest);

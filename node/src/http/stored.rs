@@ -33,6 +33,8 @@ pub enum Stored {
     Vulnerabilities(RepositoryName, Reference),
     /// `repositories/NAME/artifacts/REFERENCE/additions/sbom`
     Sbom(RepositoryName, Reference),
+    /// `repositories/NAME/artifacts/REFERENCE/explanation`
+    Explanation(RepositoryName, Reference),
     /// `scanner`
     Scanner,
     /// `repositories/NAME/artifacts/REFERENCE/labels`
@@ -75,6 +77,9 @@ impl Stored {
             Stored::Sbom(..) => {
                 "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/additions/sbom"
             }
+            Stored::Explanation(..) => {
+                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/explanation"
+            }
             Stored::Labels(..) => {
                 "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels"
             }
@@ -91,6 +96,7 @@ impl Stored {
             | Stored::Deletable
             | Stored::Scanner
             | Stored::Repositories
+            | Stored::Explanation(..)
             | Stored::Artifacts(_) => "GET, HEAD",
             Stored::Repository(_) | Stored::Artifact(..) => "GET, HEAD, DELETE",
             Stored::Tags(..) => "GET, HEAD, POST",
@@ -139,6 +145,7 @@ impl Stored {
                         Some(Stored::Vulnerabilities(repository, reference))
                     }
                     ("additions", "sbom") => Some(Stored::Sbom(repository, reference)),
+                    ("explanation", "") => Some(Stored::Explanation(repository, reference)),
                     ("labels", "") => Some(Stored::Labels(repository, reference)),
                     ("labels", id) => {
                         Some(Stored::Label(repository, reference, LabelId(id.parse().ok()?)))

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use ground::clock;
 use rules::ledger::records::{ManifestRecord, Project};
-use rules::ledger::scanning::{LookForScans, ScanRecord};
-use rules::policies::vulnerabilities::{
-    Allowlist, Decision, Gate, Known, Prevented, ScanStatus, decide,
-};
+use rules::ledger::scanning::{Facts, LookForScans};
+use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide};
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Runnable};
 use rules::words::names::RepositoryName;
@@ -18,13 +16,6 @@ use crate::http::{Code, Failure};
 
 /// The time between two looks whether a scan has ended that a pull waits for.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// What the records say about a pull.
-#[derive(Default)]
-struct Facts {
-    scan: Option<ScanRecord>,
-    allowed: Allowlist,
-}
 
 impl Registry {
     /// Refuses the manifest if its project does not let it pass. What no runtime could run passes.
@@ -47,9 +38,7 @@ impl Registry {
             let Some(facts) = self.facts(&gate, project, repository, digest).await? else {
                 return Ok(());
             };
-            let known = facts.scan.as_ref();
-            let known = known.map_or(Known::Nothing(ScanStatus::NotScanned), ScanRecord::known);
-            match decide(&gate, known, &facts.allowed, clock::timestamp()) {
+            match decide(&gate, facts.known(), &facts.allowed, clock::timestamp()) {
                 Decision::Pass => return Ok(()),
                 Decision::Refuse(why) => return Err(refusal(repository, digest, &why)),
                 Decision::Wait(wait, why) => {
@@ -72,15 +61,8 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Facts>, Failure> {
-        let read = self.door.read(|records| {
-            if records.scan_database()?.is_none() {
-                return Ok(None);
-            }
-            // an edge asks for both at once
-            let scan = records.scan_of(repository, digest)?;
-            let allowed = records.allowed(gate, project.id)?;
-            Ok(Some(Facts { scan, allowed }))
-        });
+        let read =
+            self.door.read(|records| records.scan_facts(gate, project.id, repository, digest));
         match read.await {
             Ok((facts, _)) => Ok(facts),
             Err(_) if self.neighbours.is_edge() => Ok(Some(Facts::default())),

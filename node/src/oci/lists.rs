@@ -189,7 +189,8 @@ impl Registry {
             // a client would take it that nothing is signed
             return Err(Failure::outdated(freshness));
         }
-        let filter = request.query("artifactType").map(str::to_owned);
+        // no media type has a space: it was a plus that the client did not encode
+        let filter = request.query("artifactType").map(|kind| kind.replace(' ', "+"));
         let last = request.query("last").map(str::parse::<Digest>).transpose()?;
         let referrers: Result<Vec<Referrer>, _> =
             referrers.iter().map(|(_, value)| decode(value)).collect();

@@ -70,6 +70,7 @@ fn describe() {
         "atoll_collected_blobs_total",
         "blobs that nothing referred to, removed here"
     );
+    describe_counter!("atoll_sboms_made_total", "SBOMs that this node made and kept beside images");
     describe_counter!("atoll_scans_total", "scans that this node carried out, by result");
     describe_counter!(
         "atoll_scan_reports_changed_total",

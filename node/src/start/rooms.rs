@@ -33,6 +33,7 @@ use registry::pushes::relaying::Uploads;
 use registry::pushes::sessions::Sessions;
 use registry::scans::Scans;
 use registry::scans::database::Databases;
+use registry::scans::everything::Everything;
 use registry::scans::rescans::Rescans;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
@@ -269,6 +270,7 @@ impl Rooms {
         on.tasks.spawn("scrub", scrub);
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
+        Everything::start(on.neighbours.clone(), self.jobs.clone(), &on.tasks);
         self.witness.start(&on.tasks);
     }
 

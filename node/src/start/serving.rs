@@ -154,6 +154,7 @@ impl Serving {
             route if route.is_about_people() => self.harbor.answer(route, request).await,
             Route::OpenApi
             | Route::Status
+            | Route::Dr
             | Route::Level
             | Route::Mirrors
             | Route::Preheats

@@ -337,6 +337,22 @@ pub mod key {
     }
 }
 
+/// What the records say about a pull of one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// What is known of the image.
+    pub scan: Option<ScanRecord>,
+    /// The allowlist that counts.
+    pub allowed: Allowlist,
+}
+
+impl Facts {
+    /// What decides.
+    pub fn known(&self) -> Known<'_> {
+        self.scan.as_ref().map_or(Known::Nothing(ScanStatus::NotScanned), ScanRecord::known)
+    }
+}
+
 /// Typed reading of scans.
 pub trait LookForScans: Look {
     /// What is known of an image.
@@ -371,6 +387,23 @@ pub trait LookForScans: Look {
     /// The allowlist that counts for a project with this gate.
     fn allowed(&self, gate: &Gate, project: ProjectId) -> Result<Allowlist, RecordError> {
         if gate.system_allowlist { self.system_allowlist() } else { self.allowlist(project) }
+    }
+    /// What decides about a pull of an image from a project with this gate; `None` if nothing is
+    /// scanned in this mesh, so that everything passes.
+    fn scan_facts(
+        &self,
+        gate: &Gate,
+        project: ProjectId,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Facts>, RecordError> {
+        if self.scan_database()?.is_none() {
+            return Ok(None);
+        }
+        // an edge asks for both at once
+        let scan = self.scan_of(repository, digest)?;
+        let allowed = self.allowed(gate, project)?;
+        Ok(Some(Facts { scan, allowed }))
     }
     /// The scans of a project that wait or run, in their order, at most `limit`.
     fn queued_scans(

@@ -10,6 +10,7 @@
 //! | [`removal`] | what the removal of a replica costs |
 //! | [`door`] | which peers may come in through the mesh's port, and what they may do |
 
+pub mod disaster;
 pub mod door;
 pub mod failover;
 pub mod keeper;

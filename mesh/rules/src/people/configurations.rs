@@ -1,5 +1,6 @@
 //! The mesh's settings that are in the ledger, because they are the same for all nodes and
-//! administrators change them while the mesh runs: how people sign in. Their names are those of
+//! administrators change them while the mesh runs: how people sign in, and when everything is scanned.
+//! Their names are those of
 //! Harbor's `/configurations` (`src/lib/config/metadata/metadatalist.go`), so that its clients set
 //! them.
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ledger::directory::{Belonging, CLIENT_SECRET, Configurations, SEARCH_PASSWORD};
+use crate::ledger::jobs::cron::Cron;
 use crate::people::groups::subject;
 use crate::words::moment::Timestamp;
 use crate::words::roles::Provider;
@@ -66,6 +68,8 @@ enum Form {
     Always,
     /// A number from the first to the second.
     Number(u64, u64),
+    /// Times that repeat, as in cron; empty for never.
+    Times,
 }
 
 /// A setting.
@@ -80,7 +84,8 @@ const fn field(name: &'static str, form: Form, default: &'static str) -> Field {
     Field { name, form, default }
 }
 
-/// All settings. `ldap_remember_minutes`, `ldap_starttls` and `oidc_sign_in_days` are Atoll's own.
+/// All settings. `ldap_remember_minutes`, `ldap_starttls`, `oidc_sign_in_days` and
+/// `scan_all_schedule` are Atoll's own.
 const FIELDS: &[Field] = &[
     field("auth_mode", Form::Mode, "\"db_auth\""),
     field("ldap_base_dn", Form::Name, "\"\""),
@@ -109,6 +114,7 @@ const FIELDS: &[Field] = &[
     field("oidc_sign_in_days", Form::Number(0, 3650), "90"),
     field("oidc_user_claim", Form::Text, "\"\""),
     field("oidc_verify_cert", Form::Always, "true"),
+    field("scan_all_schedule", Form::Times, "\"\""),
     field("session_timeout", Form::Number(1, 43_200), "480"),
 ];
 
@@ -186,6 +192,10 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
         (Form::Attribute, Some(text)) if !is_attribute(text) => {
             return wrong("the name of an attribute: letters, digits and dashes");
         }
+        (Form::Times, Some(text)) => match text.parse::<Cron>() {
+            Ok(cron) => cron.to_string().into(),
+            Err(error) => return wrong(&format!("times as in cron, in UTC, or empty: {error}")),
+        },
         (Form::Name, Some(text)) if subject(Provider::Ldap, text).is_none() => {
             return wrong("a distinguished name, like cn=admins,dc=example,dc=com");
         }

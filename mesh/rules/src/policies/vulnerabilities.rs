@@ -15,6 +15,8 @@ use crate::words::moment::Timestamp;
 pub mod metadata {
     /// Whether what is pushed is scanned: `"true"`.
     pub const AUTO_SCAN: &str = "auto_scan";
+    /// Whether SBOMs of what is scanned are kept beside it: `"true"`.
+    pub const AUTO_SBOM: &str = "auto_sbom_generation";
     /// Whether vulnerable images are refused: `"true"`.
     pub const PREVENT: &str = "prevent_vul";
     /// The lowest severity that is refused.
@@ -226,10 +228,9 @@ impl Gate {
         })
     }
 
-    fn counts(&self, weakness: &Weakness, allowed: &Allowlist, now: Timestamp) -> bool {
-        weakness.severity >= self.threshold
-            && (weakness.fixable || !self.fixable_only)
-            && !allowed.allows(&weakness.id, now)
+    /// Whether a weakness is bad enough to be refused, if no allowlist lets it pass.
+    fn minds(&self, weakness: &Weakness) -> bool {
+        weakness.severity >= self.threshold && (weakness.fixable || !self.fixable_only)
     }
 
     /// What of `found` is refused.
@@ -239,7 +240,21 @@ impl Gate {
         allowed: &'a Allowlist,
         now: Timestamp,
     ) -> impl Iterator<Item = &'a Weakness> {
-        found.iter().filter(move |weakness| self.counts(weakness, allowed, now))
+        found
+            .iter()
+            .filter(move |weakness| self.minds(weakness) && !allowed.allows(&weakness.id, now))
+    }
+
+    /// What of `found` would be refused if the allowlist did not let it pass.
+    pub fn exempted<'a>(
+        &'a self,
+        found: &'a [Weakness],
+        allowed: &'a Allowlist,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'a Weakness> {
+        found
+            .iter()
+            .filter(move |weakness| self.minds(weakness) && allowed.allows(&weakness.id, now))
     }
 }
 
@@ -268,6 +283,7 @@ pub fn check(key: &str, value: &str) -> Result<(), String> {
     };
     match key {
         metadata::AUTO_SCAN
+        | metadata::AUTO_SBOM
         | metadata::PREVENT
         | metadata::SYSTEM_ALLOWLIST
         | metadata::FIXABLE => boolean(),

@@ -51,6 +51,8 @@ struct Open {
 /// What of the database is at this node.
 #[derive(Clone, Debug, Default)]
 pub struct DatabaseStatus {
+    /// Where this node looks for it (`scan.database`).
+    pub source: Option<(RepositoryName, Tag)>,
     /// The digest of the database that is open.
     pub open: Option<Digest>,
     /// What the tag names now.
@@ -94,6 +96,7 @@ impl Databases {
             open: Mutex::default(),
             refused: Mutex::default(),
             status: Mutex::new(DatabaseStatus {
+                source: terms.database.clone(),
                 problem: terms.database.is_none().then(|| NOT_SET.to_owned()),
                 ..DatabaseStatus::default()
             }),
@@ -162,7 +165,13 @@ impl Databases {
                 )));
             }
         };
-        self.status.lock().named = Some(layer);
+        {
+            let mut status = self.status.lock();
+            if status.named.replace(layer) != Some(layer) {
+                // a problem was of what the tag named before
+                status.problem = None;
+            }
+        }
         if used.is_none_or(|used| used.digest != layer) {
             let refused = self.refused.lock().clone();
             if let Some((_, why)) = refused.filter(|(digest, _)| *digest == layer) {

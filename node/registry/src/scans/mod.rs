@@ -4,16 +4,20 @@
 //! |---|---|
 //! | [`database`] | the database of vulnerabilities: from an image of this mesh, opened |
 //! | [`layers`] | what layers contain: from the ledger, or read out of their bytes |
-//! | [`rescans`] | scans of everything, by schedule |
+//! | [`rescans`] | scans of all that a project has, as a job |
+//! | [`everything`] | the same for all projects, by the mesh's schedule |
+//! | [`sboms`] | what an image consists of, kept beside it |
 //! | [`matching`] | reports made anew when the database changes |
 //!
 //! The ledger has the queue, and what was found (`rules::ledger::scanning`). Bytes are read where
 //! they are, once; nothing is pulled, and nothing is unpacked to disk.
 
 pub mod database;
+pub mod everything;
 pub mod layers;
 mod matching;
 pub mod rescans;
+pub mod sboms;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -31,6 +35,7 @@ use rules::ledger::scanning::{
     AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted, rest, take_turns,
 };
 use rules::ledger::stored::manifests_of;
+use rules::policies::vulnerabilities::metadata::AUTO_SBOM;
 use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
@@ -374,6 +379,11 @@ impl Scans {
         let (layers, log) = read.all(&image).await?;
         let (database, used) = self.database()?;
         let report = at_length(|| judge(&image, &layers, &database))?;
+        // before the report: a scan that has one is not begun again
+        if self.wants_sboms(repository)? && !image.attests() {
+            let inventory = at_length(|| scan::merge(&layers));
+            self.keep_sboms(repository, digest, &inventory, &Actor::mesh()).await?;
+        }
         let packages = format!("{} findings in database {used}", report.findings.len());
         let (insufficient, found) = (insufficient(&report), weaknesses(&report.findings));
         Ok(Report {
@@ -386,6 +396,12 @@ impl Scans {
             found,
             log: format!("{log}{packages}\n"),
         })
+    }
+
+    /// Whether SBOMs are made of what is scanned in the repository's project.
+    fn wants_sboms(&self, repository: &RepositoryName) -> Result<bool, RecordError> {
+        let project = self.neighbours.records.view()?.project(&repository.project())?;
+        Ok(project.is_some_and(|project| project.is_set(AUTO_SBOM)))
     }
 
     /// The parts of an image that can be scanned.
@@ -447,6 +463,26 @@ impl Scans {
             let inventory = scan::merge(&layers);
             let findings = judge(&image, &layers, &database)?.findings;
             Ok(Some(Findings { report, findings, inventory, database: digest_of, updated }))
+        })
+    }
+
+    /// The score (CVSS 3) of each of these ids, as the database of this node has it: the highest of
+    /// all sources. Fails if this node has no database.
+    pub fn scores<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Result<BTreeMap<String, f64>, ScanError> {
+        let (database, _) = self.database()?;
+        at_length(|| {
+            let mut scores = BTreeMap::new();
+            for id in ids {
+                let detail = database.detail(id).map_err(|e| ScanError::Again(e.to_string()))?;
+                let all = detail.unwrap_or_default().cvss.into_values();
+                if let Some(score) = all.filter_map(|scores| scores.v3).reduce(f64::max) {
+                    scores.insert(id.to_owned(), score);
+                }
+            }
+            Ok(scores)
         })
     }
 

@@ -177,9 +177,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get(REPOSITORY, "A repository", "Repository"),
     delete(REPOSITORY, "Delete a repository with everything in it"),
     get("/api/v2.0/projects/{project}/repositories/{name}/artifacts",
-        "The artifacts of a repository", "Artifact[]").query(&["with_label"]).chosen(),
+        "The artifacts of a repository", "Artifact[]")
+        .query(&["with_label", "with_scan_overview", "with_sbom_overview"]).chosen(),
     get(ARTIFACT, "An artifact, by a tag or its digest", "Artifact")
-        .query(&["with_label", "with_accessory"]),
+        .query(&["with_label", "with_accessory", "with_scan_overview", "with_sbom_overview"]),
     delete(ARTIFACT, "Delete an artifact with all its tags"),
     get(TAGS, "The tags of an artifact", "Tag[]").chosen(),
     post(TAGS, "Give an artifact another tag", Answer::Created).body("NewTag"),
@@ -194,7 +195,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     delete(IMMUTABLE_RULE, "Remove a rule"),
     get("/api/v2.0/projects/{project}/scanner", "The scanner of a project", "Anything"),
     post("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/scan",
-        "Ask for a scan of an artifact", Answer::Begun),
+        "Ask for a scan of an artifact, or keep its SBOMs", Answer::Begun).body("ScanKind"),
     post("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/scan/stop",
         "Stop the scan of an artifact", Answer::Begun),
     operation("GET", "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/scan/{id}/log",
@@ -203,12 +204,20 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "The report about an artifact", "Anything"),
     get("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/additions/sbom",
         "The packages of an artifact, as SPDX or CycloneDX", "Anything").query(&["format"]),
+    get("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/explanation",
+        "Why an artifact may be pulled from this node, or not", "Anything"),
     get("/api/v2.0/system/CVEAllowlist", "The vulnerabilities that do not count", "Anything"),
     put("/api/v2.0/system/CVEAllowlist", "Set the vulnerabilities that do not count", "Allowlist"),
     get("/api/v2.0/scanners", "The scanners", "Anything[]"),
-    get("/api/v2.0/system/scanAll/schedule", "Whether all images are scanned by a schedule", "Anything"),
-    post("/api/v2.0/system/scanAll/schedule", "Ask for scans of all images", Answer::Created)
-        .body("ScanAll"),
+    get("/api/v2.0/system/scanAll/schedule", "When all images are scanned", "Anything"),
+    post("/api/v2.0/system/scanAll/schedule", "Scan all images, now or by a schedule",
+        Answer::Created).body("ScanAll"),
+    put("/api/v2.0/system/scanAll/schedule", "Change when all images are scanned", "ScanAll"),
+    get("/api/v2.0/scans/all/metrics", "How far the scans are", "Anything"),
+    get("/api/v2.0/security/summary", "How many vulnerabilities there are", "Anything")
+        .query(&["with_dangerous_cve", "with_dangerous_artifact"]),
+    get("/api/v2.0/security/vul", "The vulnerabilities of all images", "Anything[]")
+        .query(&["with_tag", "tune_count"]).chosen(),
     post("/api/v2.0/retentions", "Say what stays in a project", Answer::Created)
         .body("NewRetention"),
     get("/api/v2.0/retentions/metadatas", "What rules of retention may say", "Anything"),
@@ -295,6 +304,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/v2.0/auditlog-exts", "What happened", "Event[]").chosen(),
     get("/api/v2.0/audit-logs", "What happened", "Event[]").chosen(),
     get("/api/atoll/v1/status", "The mesh as this node sees it", "Anything").query(&["copies"]),
+    get("/api/atoll/v1/dr", "What would be lost if a region burned now", "Anything"),
     get("/api/atoll/v1/level", "The feature level, and each node's build", "Anything"),
     post("/api/atoll/v1/level", "Raise the feature level", Answer::Shows("Anything")),
     get("/api/atoll/v1/mirrors", "The nodes, and the registries that are mirrored", "Anything"),

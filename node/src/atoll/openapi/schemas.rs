@@ -400,7 +400,20 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ("expires_at?", json!({"type": ["integer", "null"], "minimum": 0})),
             ]),
         ),
-        ("ScanAll", object(&[("schedule", object(&[("type", json!({"enum": ["Manual"]}))]))])),
+        (
+            "ScanAll",
+            object(&[(
+                "schedule",
+                object(&[
+                    (
+                        "type",
+                        json!({"enum": ["Hourly", "Daily", "Weekly", "Custom", "None", "Manual"]}),
+                    ),
+                    ("cron?", text.clone()),
+                ]),
+            )]),
+        ),
+        ("ScanKind", object(&[("scan_type?", json!({"enum": ["vulnerability", "sbom"]}))])),
         ("RunAction", object(&[("action", json!({"enum": ["stop"]}))])),
         ("TriedProvider", object(&[("url", text.clone()), ("verify_cert?", kind("boolean"))])),
         ("ImportedPeople", object(&[("ldap_uid_list", list(text.clone()))])),

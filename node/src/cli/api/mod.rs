@@ -3,6 +3,9 @@
 mod apply;
 mod audit;
 mod collection;
+mod database;
+mod dr;
+mod explain;
 mod jobs;
 mod labels;
 mod people;
@@ -25,6 +28,8 @@ use super::shown::{safe, safe_json, table};
 pub(super) use apply::{ApplyCommand, run as apply};
 pub(super) use audit::{AuditCommand, audit};
 pub(super) use collection::{CollectionCommand, collection};
+pub(super) use dr::{DrCommand, run as dr};
+pub(super) use explain::{ExplainCommand, run as explain};
 pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};
 pub(super) use labels::{LabelCommand, run as labels};
 pub(super) use people::{
@@ -33,8 +38,8 @@ pub(super) use people::{
 pub(super) use policies::{ImmutableCommand, RetentionCommand, immutable, retention};
 pub(super) use projects::{ProjectCommand, run as projects};
 pub(super) use scanning::{
-    AllowlistCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist, scan,
-    scanner, vulnerabilities,
+    AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,
+    sbom, scan, scanner, vulnerabilities,
 };
 pub(super) use stored::{
     ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,

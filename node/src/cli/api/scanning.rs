@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use http::Method;
 use rules::policies::vulnerabilities::Severity;
 use serde_json::{Value, json};
 
+use super::database::{DatabaseVerb, import};
 use super::projects::by_name;
 use super::stored::artifact_path;
 use super::{Api, Asking, part, with};
@@ -31,9 +32,13 @@ const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1
 
 /// Arguments of `scan`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(in crate::cli) struct ScanCommand {
+    #[command(subcommand)]
+    verb: Option<ScanVerb>,
     /// The image: REPOSITORY:TAG or REPOSITORY@DIGEST.
-    image: String,
+    #[arg(required = true)]
+    image: Option<String>,
     /// Only ask for the scan, and do not wait for its end.
     #[arg(long, conflicts_with = "stop")]
     no_wait: bool,
@@ -42,6 +47,17 @@ pub(in crate::cli) struct ScanCommand {
     stop: bool,
     #[command(flatten)]
     asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum ScanVerb {
+    /// The database of vulnerabilities.
+    Db {
+        #[command(subcommand)]
+        verb: DatabaseVerb,
+        #[command(flatten)]
+        asking: Asking,
+    },
 }
 
 /// Arguments of `vulnerabilities`.
@@ -64,6 +80,29 @@ pub(in crate::cli) struct VulnerabilitiesCommand {
     sarif: bool,
     #[command(flatten)]
     asking: Asking,
+}
+
+/// Arguments of `sbom`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct SbomCommand {
+    /// The image: REPOSITORY:TAG or REPOSITORY@DIGEST. It was scanned before.
+    image: String,
+    /// The form of the document.
+    #[arg(long, value_enum, default_value = "spdx")]
+    format: SbomFormat,
+    /// Keep both documents beside the image, as referrers, and print nothing.
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SbomFormat {
+    /// SPDX 2.3.
+    Spdx,
+    /// CycloneDX 1.6.
+    Cyclonedx,
 }
 
 /// Arguments of `allowlist`.
@@ -110,8 +149,20 @@ fn severity(text: &str) -> Result<Severity, String> {
 
 /// Runs `scan`.
 pub(in crate::cli) fn scan(command: &ScanCommand) -> io::Result<()> {
+    let image = match (&command.verb, &command.image) {
+        (Some(ScanVerb::Db { verb, asking }), _) => {
+            return with(asking, |api| async move {
+                match verb {
+                    DatabaseVerb::Status => show_scanner(&api).await,
+                    DatabaseVerb::Import { file } => import(&api, file).await,
+                }
+            });
+        }
+        (None, Some(image)) => image,
+        (None, None) => return Err(io::Error::other("which image? REPOSITORY:TAG")),
+    };
     with(&command.asking, |api| async move {
-        let (image, path) = (&command.image, artifact_path(&api, &command.image).await?);
+        let path = artifact_path(&api, image).await?;
         if command.stop {
             api.send(Method::POST, &format!("{path}/scan/stop"), None).await?;
             println!("the scan of {image} is stopped");
@@ -274,6 +325,28 @@ fn sarif(image: &str, found: &[Value], insufficient: Option<&str>) -> Value {
     })
 }
 
+/// Runs `sbom`.
+pub(in crate::cli) fn sbom(command: &SbomCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        let path = artifact_path(&api, &command.image).await?;
+        if command.keep {
+            let kind = json!({"scan_type": "sbom"});
+            api.send(Method::POST, &format!("{path}/scan"), Some(&kind)).await?;
+            if !api.is_json() {
+                println!("the SBOMs of {} are beside it, as referrers", safe(&command.image));
+            }
+            return Ok(());
+        }
+        let format = match command.format {
+            SbomFormat::Spdx => "spdx",
+            SbomFormat::Cyclonedx => "cyclonedx",
+        };
+        let document = api.get(&format!("{path}/additions/sbom?format={format}")).await?;
+        println!("{}", crate::cli::shown::safe_json(&document));
+        Ok(())
+    })
+}
+
 /// Runs `allowlist`.
 pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
@@ -326,20 +399,23 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
 
 /// Runs `scanner`.
 pub(in crate::cli) fn scanner(command: &ScannerCommand) -> io::Result<()> {
-    with(&command.asking, |api| async move {
-        let scanners = api.all("/api/v2.0/scanners").await?;
-        api.print(
-            &scanners,
-            &[
-                ("NAME", "/name"),
-                ("HEALTH", "/health"),
-                ("DATABASE", "/database/digest"),
-                ("MADE", "/database/updated_at"),
-                ("NEXT", "/database/next_update"),
-                ("HERE", "/database_here/open"),
-                ("PROBLEM", "/database_here/problem"),
-            ],
-        );
-        Ok(())
-    })
+    with(&command.asking, |api| async move { show_scanner(&api).await })
+}
+
+async fn show_scanner(api: &Api) -> io::Result<()> {
+    let scanners = api.all("/api/v2.0/scanners").await?;
+    api.print(
+        &scanners,
+        &[
+            ("NAME", "/name"),
+            ("HEALTH", "/health"),
+            ("DATABASE", "/database/digest"),
+            ("MADE", "/database/updated_at"),
+            ("NEXT", "/database/next_update"),
+            ("HERE", "/database_here/open"),
+            ("FROM", "/database_here/source"),
+            ("PROBLEM", "/database_here/problem"),
+        ],
+    );
+    Ok(())
 }

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::projects::{by_name, path};
-use super::{Api, Asking, with};
+use super::{Api, Asking, part, with};
 
 /// Arguments of `repo`.
 #[derive(clap::Args)]
@@ -114,6 +114,19 @@ fn named(artifact: &str) -> io::Result<(&str, &str)> {
 pub(super) async fn artifact_path(api: &Api, artifact: &str) -> io::Result<String> {
     let (repository, reference) = named(artifact)?;
     Ok(format!("{}/artifacts/{reference}", repository_path(api, repository).await?))
+}
+
+/// The same without asking the node for the project's number: one that is cut off does not tell it.
+/// A project whose name is a number is asked for as always.
+pub(super) async fn artifact_path_by_name(api: &Api, artifact: &str) -> io::Result<String> {
+    let (repository, reference) = named(artifact)?;
+    match repository.split_once('/') {
+        Some((project, rest)) if !project.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let (project, rest) = (path(&part(project)), rest.replace('/', "%252F"));
+            Ok(format!("{project}/repositories/{rest}/artifacts/{reference}"))
+        }
+        _ => artifact_path(api, artifact).await,
+    }
 }
 
 /// Runs `repo`.

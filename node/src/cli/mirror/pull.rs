@@ -140,11 +140,10 @@ impl Pull<'_> {
         for _ in 0..HOPS {
             let call = Call {
                 method: method.clone(),
-                path: &path,
                 host: self.way.host.as_deref(),
                 authorization: self.token.as_ref(),
                 accept: if what.starts_with("manifests/") { &ACCEPTED } else { &[] },
-                body: bytes::Bytes::new(),
+                ..Call::get(&path)
             };
             let answer = self.client.send(call).await.map_err(|e| e.to_string())?;
             match answer.status {

@@ -235,6 +235,11 @@ impl Schedule {
     }
 }
 
+/// Whether a schedule is as it should be: at these times, or not there at all.
+pub fn kept_as(known: Option<&Schedule>, wanted: Option<&Cron>) -> bool {
+    known.map(|known| &known.cron) == wanted
+}
+
 fn hash(bytes: &[u8]) -> u64 {
     let hash = blake3::hash(bytes);
     hash.as_bytes().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
@@ -492,6 +497,10 @@ pub trait LookForJobs: Look {
             }
         }
         Ok(jobs)
+    }
+    /// A schedule of a project.
+    fn schedule(&self, project: ProjectId, name: &str) -> Result<Option<Schedule>, RecordError> {
+        self.record(&key::schedule(project, name))
     }
     /// All schedules.
     fn schedules(&self) -> Result<Vec<Schedule>, RecordError> {

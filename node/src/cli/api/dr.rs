@@ -1,0 +1,112 @@
+//! `atoll dr`: what would be lost if a region burned now, and what to do about it.
+
+use std::io;
+
+use serde_json::Value;
+
+use super::{Api, Asking, text, with};
+use crate::cli::shown::table;
+
+/// Arguments of `dr`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct DrCommand {
+    /// Fail if something would be lost, or could not go on, without any one region.
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Runs it.
+pub(in crate::cli) fn run(command: &DrCommand) -> io::Result<()> {
+    with(&command.asking, |api: Api| async move {
+        let answer = api.get("/api/atoll/v1/dr").await?;
+        match api.is_json() {
+            true => api.print_one(&answer),
+            false => print!("{}", told(&answer)),
+        }
+        match command.check && answer["is_safe"] != true {
+            true => Err(io::Error::other("the mesh would not be whole without one of its regions")),
+            false => Ok(()),
+        }
+    })
+}
+
+fn told(answer: &Value) -> String {
+    let rows = answer["regions"].as_array().into_iter().flatten().map(|region| {
+        let lost = region["lost"].as_object().into_iter().flatten();
+        let blobs: u64 = lost.clone().filter_map(|(_, one)| one["blobs"].as_u64()).sum();
+        let lost = match blobs {
+            0 => "nothing".to_owned(),
+            blobs => format!("{blobs} blobs of {}", names(lost.map(|(name, _)| name.as_str()))),
+        };
+        let voters = &region["voters_elsewhere"];
+        vec![
+            text(&region["region"]),
+            text(&region["replicas_up"]),
+            lost,
+            format!("{} of {}", voters["up"], voters["of"]),
+            if region["writes_go_on"] == true { "go on" } else { "stop" }.to_owned(),
+            text(&region["primaries"]),
+        ]
+    });
+    let head = ["IF IT BURNED", "REPLICAS", "LOST", "VOTERS LEFT", "WRITES", "PRIMARIES MOVE"];
+    let mut out = table(&head, rows.collect());
+    for region in answer["regions"].as_array().into_iter().flatten() {
+        for (name, lost) in region["lost"].as_object().into_iter().flatten() {
+            let elsewhere = match lost["newest_push_elsewhere"].as_str() {
+                Some(at) => format!("whole elsewhere as of {at}"),
+                None => "no image of it is whole elsewhere".to_owned(),
+            };
+            out += &format!(
+                "{} has blobs only in {}; its newest push is of {}, and it is {elsewhere}\n",
+                text(&Value::from(name.as_str())),
+                text(&region["region"]),
+                text(&lost["newest_push"])
+            );
+        }
+    }
+    if answer["is_fresh"] != true {
+        out += "this node does not hear the ledger's leader: it may be otherwise by now\n";
+    }
+    for advice in answer["advice"].as_array().into_iter().flatten() {
+        out += &format!("- {}\n", text(advice));
+    }
+    if answer["is_safe"] == true {
+        out += "any one region may burn: nothing is lost, and the rest goes on\n";
+    }
+    out
+}
+
+fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
+    all.map(|name| text(&Value::from(name))).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_would_be_lost_is_told_with_how_old_the_rest_would_be() {
+        let answer = json!({
+            "is_fresh": true,
+            "is_safe": false,
+            "regions": [{
+                "region": "east",
+                "replicas_up": 1,
+                "lost": {"shop": {"blobs": 2, "newest_push": "B", "newest_push_elsewhere": "A"}},
+                "voters_elsewhere": {"up": 2, "of": 3},
+                "writes_go_on": true,
+                "primaries": 1,
+            }],
+            "advice": ["repair it"],
+        });
+        let told = told(&answer);
+        for part in ["2 blobs of shop", "2 of 3", "go on", "whole elsewhere as of A", "- repair it"]
+        {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(!told.contains("may burn"), "{told}");
+    }
+}

@@ -1,0 +1,327 @@
+//! Why an image is served at this node, or is not: the decision that a pull would meet now, what it
+//! rests on, and what would change it. Not in Harbor.
+
+use ground::clock;
+use http::{Response, StatusCode};
+use registry::view::Freshness;
+use rules::ledger::records::{Look, ManifestRecord, Project, ReadRecords, RecordError};
+use rules::ledger::scanning::{DatabaseRecord, Facts, LookForScans};
+use rules::policies::vulnerabilities::{
+    Decision, Gate, ScanStatus, Unscanned, Weakness, decide, metadata,
+};
+use rules::words::digest::Digest;
+use rules::words::image::{Image, Runnable};
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, Reference, RepositoryName};
+use serde_json::{Map, Value, json};
+
+use super::Harbor;
+use super::artifacts::listed_in;
+use super::stored::missing;
+use crate::http::answer::json_answer;
+use crate::http::{Failure, Payload};
+
+/// The metadata that the decision rests on.
+const READ: [&str; 7] = [
+    metadata::PREVENT,
+    metadata::SEVERITY,
+    metadata::SYSTEM_ALLOWLIST,
+    metadata::UNSCANNED,
+    metadata::INSUFFICIENT,
+    metadata::FIXABLE,
+    metadata::AUTO_SCAN,
+];
+/// The maximum number of an index's images that are explained.
+const CHILDREN: usize = 50;
+/// The maximum number of findings that are shown of each kind.
+const SHOWN: usize = 200;
+
+/// What is read of one manifest.
+struct Read {
+    digest: Digest,
+    manifest: ManifestRecord,
+    /// `None` without a gate, or if nothing is scanned in this mesh.
+    facts: Option<Facts>,
+}
+
+impl Harbor {
+    pub(super) async fn explain(
+        &self,
+        project: &Project,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let gate = Gate::of(&project.metadata).filter(|_| project.upstream.is_none());
+        let look = |records: &dyn ReadRecords| {
+            let mut all = Vec::new();
+            let named = match reference {
+                Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
+                Reference::Digest(digest) => Some(*digest),
+            };
+            let Some(digest) = named else { return Ok((all, None)) };
+            let children = listed_in(records, name, &digest)?;
+            for one in std::iter::once(digest).chain(children.into_iter().take(CHILDREN)) {
+                // what a sparse index lists need not be here
+                let Some(manifest) = records.manifest(name, &one)? else { continue };
+                let facts = match &gate {
+                    Some(gate) => records.scan_facts(gate, project.id, name, &one)?,
+                    None => None,
+                };
+                all.push(Read { digest: one, manifest, facts });
+            }
+            let database = match gate.is_some() {
+                true => records.scan_database()?,
+                false => None,
+            };
+            Ok::<_, RecordError>((all, database))
+        };
+        // a node that is cut off decides by what it has kept, and says so
+        let ((all, database), freshness) = self.door.read(look).await?;
+        if all.is_empty() {
+            return Err(missing(&format!("artifact {name}@{reference}")));
+        }
+        let now = clock::timestamp();
+        let mut shown: Vec<Value> = all
+            .iter()
+            .map(|one| explanation(project, gate.as_ref(), name, one, database.as_ref(), now))
+            .collect();
+        let children = shown.split_off(1.min(shown.len()));
+        let mut answer = shown.pop().unwrap_or_else(|| json!({}));
+        answer["node"] = self.neighbours.name_of(self.neighbours.me).into();
+        answer["region"] = self.neighbours.region.to_string().into();
+        answer["records"] = match freshness {
+            Freshness::Fresh => "up to date".into(),
+            Freshness::Stale => "may be old: this node does not hear the ledger's leader".into(),
+            Freshness::Aged(ago) => {
+                format!("kept {} s ago: this edge hears no replica", ago.as_secs()).into()
+            }
+        };
+        answer["policy"] = policy(project);
+        if !children.is_empty() {
+            answer["images"] = children.into();
+        }
+        Ok(json_answer(StatusCode::OK, &answer))
+    }
+}
+
+/// The metadata of the project that the decision rests on.
+fn policy(project: &Project) -> Value {
+    let entry = |key: &&str| {
+        let value = project.metadata.get(*key)?;
+        Some(((*key).to_owned(), Value::from(value.as_str())))
+    };
+    Value::Object(READ.iter().filter_map(entry).collect::<Map<_, _>>())
+}
+
+fn explanation(
+    project: &Project,
+    gate: Option<&Gate>,
+    name: &RepositoryName,
+    read: &Read,
+    database: Option<&DatabaseRecord>,
+    now: Timestamp,
+) -> Value {
+    let digest = read.digest;
+    let says = |decision: &str, why: &str| {
+        json!({
+            "artifact": format!("{name}@{digest}"),
+            "decision": decision,
+            "why": why,
+            "remedies": [],
+        })
+    };
+    let Some(gate) = gate else {
+        return says(
+            "pass",
+            match project.upstream {
+                Some(_) => "the project caches a registry, and such a project prevents nothing",
+                None => "the project prevents no vulnerable images (prevent_vul is not true)",
+            },
+        );
+    };
+    if Image::read(&read.manifest.bytes) == Runnable::Nothing {
+        return says(
+            "pass",
+            "it is no image that a runtime could run: an index, a chart, a signature",
+        );
+    }
+    let Some(facts) = &read.facts else {
+        return says("pass", "this mesh has no database of vulnerabilities (scan.database)");
+    };
+    let (decision, why) = match decide(gate, facts.known(), &facts.allowed, now) {
+        Decision::Pass => ("pass", pass(gate, facts)),
+        Decision::Wait(wait, why) => {
+            ("wait", format!("a pull waits up to {} s for the scan; else: {why}", wait.as_secs()))
+        }
+        Decision::Refuse(why) => ("refuse", why.to_string()),
+    };
+    let mut answer = says(decision, &why);
+    answer["scan_status"] =
+        facts.scan.as_ref().map_or(ScanStatus::NotScanned, |one| one.status()).word().into();
+    let report = facts.scan.as_ref().and_then(|scan| scan.report.as_ref());
+    let found = report.map(|report| report.found.as_slice()).unwrap_or_default();
+    let counted: Vec<&Weakness> = gate.counted(found, &facts.allowed, now).collect();
+    let exempted: Vec<&Weakness> = gate.exempted(found, &facts.allowed, now).collect();
+    let list = |of: &[&Weakness]| of.iter().take(SHOWN).map(|one| show(one)).collect::<Vec<_>>();
+    answer["counted"] = list(&counted).into();
+    answer["counted_in_all"] = counted.len().into();
+    answer["allowed"] = list(&exempted).into();
+    answer["allowlist"] = json!({
+        "of": if gate.system_allowlist { "mesh" } else { "project" },
+        "ids": facts.allowed.ids.len(),
+        "expires_at": facts.allowed.expires.map(|end| end.0 / 1000),
+        "ended": facts.allowed.expires.is_some_and(|end| now >= end),
+    });
+    answer["report"] = report.map_or(Value::Null, |report| {
+        json!({
+            "number": report.number,
+            "at": report.at.to_string(),
+            "engine": report.engine,
+            "database": report.database.to_string(),
+            "insufficient": report.insufficient,
+            "found": report.found.len(),
+        })
+    });
+    answer["database"] = database.map_or(
+        Value::Null,
+        |used| json!({"digest": used.digest.to_string(), "updated_at": used.updated.to_string()}),
+    );
+    if decision != "pass" {
+        answer["remedies"] = remedies(gate, &project.name, name, digest, facts, &counted).into();
+    }
+    answer
+}
+
+/// Why it passes.
+fn pass(gate: &Gate, facts: &Facts) -> String {
+    let Some(report) = facts.scan.as_ref().and_then(|scan| scan.report.as_ref()) else {
+        return "it has no report, and the project lets such images pass (vul_unscanned)".into();
+    };
+    let (threshold, only) =
+        (gate.threshold.word(), if gate.fixable_only { " and with a fix" } else { "" });
+    match &report.insufficient {
+        Some(why) => format!(
+            "too little is known of it ({why}), and the project lets such images pass (vul_insufficient)"
+        ),
+        None => format!(
+            "nothing of severity {threshold} or higher{only} was found that the allowlist does not let pass"
+        ),
+    }
+}
+
+fn show(weakness: &Weakness) -> Value {
+    json!({
+        "id": weakness.id.to_string(),
+        "severity": weakness.severity.word(),
+        "fixable": weakness.fixable,
+    })
+}
+
+/// What would let the image pass, the best first.
+fn remedies(
+    gate: &Gate,
+    project: &ProjectName,
+    name: &RepositoryName,
+    digest: Digest,
+    facts: &Facts,
+    counted: &[&Weakness],
+) -> Vec<String> {
+    let mut all = Vec::new();
+    let image = format!("{name}@{digest}");
+    let report = facts.scan.as_ref().and_then(|scan| scan.report.as_ref());
+    let status = facts.scan.as_ref().map_or(ScanStatus::NotScanned, |one| one.status());
+    if report.is_none() {
+        match status {
+            ScanStatus::Pending | ScanStatus::Running => {
+                all.push(format!("wait for the scan: atoll scan {image}"));
+            }
+            _ => all.push(format!("scan it: atoll scan {image}")),
+        }
+        if gate.unscanned == Unscanned::Block {
+            all.push(format!(
+                "let pulls wait for scans: atoll project set {} vul_unscanned=\"wait 30\"",
+                project
+            ));
+        }
+        return all;
+    }
+    let fixable = counted.iter().filter(|one| one.fixable).count();
+    if fixable > 0 {
+        all.push(format!(
+            "build it anew with packages that have the fixes ({fixable} of {} have one): atoll vulnerabilities {image} --fixable",
+            counted.len()
+        ));
+    }
+    if !counted.is_empty() {
+        // the list that is set replaces the one before
+        let ids = counted.iter().take(SHOWN).map(|one| one.id.to_string());
+        let mut ids: Vec<String> = facts.allowed.ids.iter().cloned().chain(ids).collect();
+        ids.sort();
+        ids.dedup();
+        let of = match gate.system_allowlist {
+            true => String::new(),
+            false => format!("--project {project} "),
+        };
+        all.push(format!("let them pass: atoll allowlist set {of}{}", ids.join(" ")));
+    } else {
+        all.push(format!(
+            "let images of such systems pass: atoll project set {} vul_insufficient=allow",
+            project
+        ));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rules::ledger::scanning::{Report, ScanRecord};
+    use rules::policies::vulnerabilities::{Allowlist, Severity, VulnerabilityId};
+
+    use super::*;
+
+    fn facts(found: Vec<Weakness>, ids: &[&str]) -> Facts {
+        let report = Report {
+            number: 1,
+            begun: Timestamp(1),
+            at: Timestamp(1),
+            engine: "Atoll".into(),
+            database: Digest::sha256(b"database"),
+            insufficient: None,
+            found,
+            log: String::new(),
+        };
+        let scan = Some(ScanRecord { report: Some(report), ..ScanRecord::default() });
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        Facts { scan, allowed: Allowlist { ids, expires: None } }
+    }
+
+    #[test]
+    fn what_would_let_an_image_pass_keeps_what_passes_already() {
+        let weak = |id: &str, fixable| Weakness {
+            id: VulnerabilityId::from(id),
+            severity: Severity::High,
+            fixable,
+        };
+        let found = vec![weak("CVE-2024-0001", true), weak("CVE-2024-0002", false)];
+        let facts = facts(found.clone(), &["CVE-2020-0009"]);
+        let metadata: BTreeMap<String, String> =
+            [(metadata::PREVENT.to_owned(), "true".to_owned())].into();
+        let gate = Gate::of(&metadata).unwrap();
+        let counted: Vec<&Weakness> = found.iter().collect();
+        let project = "shop".parse().unwrap();
+        let name = "shop/web".parse().unwrap();
+        let digest = Digest::sha256(b"image");
+        let said = remedies(&gate, &project, &name, digest, &facts, &counted);
+        assert!(said[0].contains("1 of 2 have one"), "{said:?}");
+        assert_eq!(
+            said[1],
+            "let them pass: atoll allowlist set CVE-2020-0009 CVE-2024-0001 CVE-2024-0002"
+        );
+        let unscanned = Facts::default();
+        let said = remedies(&gate, &project, &name, digest, &unscanned, &[]);
+        assert_eq!(said[0], format!("scan it: atoll scan shop/web@{digest}"));
+        assert!(said[1].contains("vul_unscanned"), "{said:?}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Scans of everything in Harbor's API (`handler/scan_all.go`): now, and by a schedule that is one of
+//! the mesh's settings.
+
+use std::collections::BTreeMap;
+
+use http::{Method, Response, StatusCode};
+use registry::scans::everything::{SCHEDULE, SETTING};
+use rules::ledger::directory::LookForGroups;
+use rules::ledger::events::Actor;
+use rules::ledger::jobs::LookForJobs;
+use rules::ledger::jobs::cron::Cron;
+use rules::ledger::records::{Look, RecordError, decode};
+use rules::ledger::scanning::{LookForScans, ScanRecord, key};
+use rules::people::configurations::Configured;
+use rules::policies::vulnerabilities::ScanStatus;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Harbor, bad, body};
+use crate::http::answer::{answer, json_answer};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// Harbor's words for schedules, and what they mean.
+const WORDS: [(&str, &str); 3] =
+    [("Hourly", "0 0 * * * *"), ("Daily", "0 0 0 * * *"), ("Weekly", "0 0 0 * * 0")];
+/// The number of records that are read at a time.
+const PAGE: usize = 500;
+
+#[derive(Deserialize)]
+struct Written {
+    schedule: Times,
+}
+
+#[derive(Deserialize)]
+struct Times {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    cron: Option<String>,
+}
+
+/// What a client wants.
+#[derive(Debug, PartialEq, Eq)]
+enum Wants {
+    Now,
+    Never,
+    At(Cron),
+}
+
+impl Times {
+    fn wants(&self) -> Result<Wants, Failure> {
+        let word = WORDS.iter().find(|(word, _)| *word == self.kind);
+        let cron = match (self.kind.as_str(), word, self.cron.as_deref()) {
+            ("Manual", ..) => return Ok(Wants::Now),
+            ("None" | "", ..) => return Ok(Wants::Never),
+            // Harbor takes the client's times, if there are some
+            (_, Some(_), Some(cron)) if !cron.is_empty() => cron,
+            (_, Some((_, cron)), _) => cron,
+            ("Custom", _, Some(cron)) => cron,
+            _ => {
+                return Err(bad(
+                    "schedule.type is Hourly, Daily, Weekly, Custom (with schedule.cron), None or Manual",
+                ));
+            }
+        };
+        cron.parse().map(Wants::At).map_err(|e| bad(format!("schedule.cron: {e}")))
+    }
+}
+
+impl Harbor {
+    pub(super) async fn answer_about_scan_all(
+        &self,
+        mut request: Request,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let known = self.read(|records| records.configurations()).await?;
+        let known = Configured::of(&known).text(SETTING).to_owned();
+        if matches!(request.method, Method::GET | Method::HEAD) {
+            return self.show_scan_all(&known).await;
+        }
+        let creates = request.method == Method::POST;
+        let written: Written = body(&mut request).await?;
+        let done = if creates { StatusCode::CREATED } else { StatusCode::OK };
+        let cron = match written.schedule.wants()? {
+            Wants::Now => {
+                self.scan_everything(by).await?;
+                return Ok(answer(done));
+            }
+            Wants::At(_) if creates && !known.is_empty() => {
+                let message =
+                    "there is a schedule already; change it with PUT, or remove it with type None";
+                return Err(Failure::new(Code::Precondition, message));
+            }
+            Wants::Never => String::new(),
+            Wants::At(cron) => cron.to_string(),
+        };
+        self.set(&BTreeMap::from([(SETTING.to_owned(), cron.into())]), by).await?;
+        Ok(answer(done))
+    }
+
+    async fn show_scan_all(&self, cron: &str) -> Result<Response<Payload>, Failure> {
+        let Ok(times) = cron.parse::<Cron>() else {
+            return Ok(json_answer(StatusCode::OK, &json!({"schedule": null})));
+        };
+        let word = WORDS.iter().find(|(_, of)| *of == cron).map_or("Custom", |(word, _)| word);
+        let next = times.next(ground::clock::timestamp());
+        let shown = json!({
+            "id": 1,
+            "status": "Pending",
+            "schedule": {
+                "type": word,
+                "cron": cron,
+                "next_scheduled_time": next.map(|next| next.to_string()),
+            },
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    async fn scan_everything(&self, by: &Actor) -> Result<(), Failure> {
+        if self.read(|records| records.scan_database()).await?.is_none() {
+            return Err(Failure::new(Code::Precondition, super::scanning::NO_DATABASE));
+        }
+        let projects = self.read(|records| records.projects()).await?;
+        for project in projects.iter().filter(|project| project.upstream.is_none()) {
+            self.scans.ask_for_all(&project.name, by).await?;
+        }
+        Ok(())
+    }
+
+    /// How far the scans are of all images that were ever to be scanned (`Stats` of Harbor).
+    pub(super) async fn show_scan_metrics(&self) -> Result<Response<Payload>, Failure> {
+        let shown = self
+            .read_at_length(|records| {
+                let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+                for project in records.projects()? {
+                    let (prefix, mut after) = (key::scans_of(&project.name), None);
+                    loop {
+                        let some = records.scan(&prefix, after.as_deref(), PAGE)?;
+                        let Some((last, _)) = some.last() else { break };
+                        after = Some(last.clone());
+                        for (_, record) in some {
+                            let status = decode::<ScanRecord>(&record)?.status();
+                            *counts.entry(status.word()).or_default() += 1;
+                        }
+                    }
+                }
+                let scheduled = records.schedules()?.iter().any(|one| one.name == SCHEDULE);
+                Ok::<_, RecordError>(stats(&counts, scheduled))
+            })
+            .await?;
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+}
+
+fn stats(counts: &BTreeMap<&str, usize>, scheduled: bool) -> Value {
+    let count = |status: ScanStatus| counts.get(status.word()).copied().unwrap_or_default();
+    let total: usize = counts.values().sum();
+    let under_way = count(ScanStatus::Pending) + count(ScanStatus::Running);
+    json!({
+        "total": total,
+        "completed": total - under_way,
+        "metrics": counts,
+        "ongoing": under_way > 0,
+        "trigger": if scheduled { "Schedule" } else { "Manual" },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harbors_words_are_times_and_a_clients_own_times_come_first() {
+        let times = |kind: &str, cron: Option<&str>| {
+            Times { kind: kind.into(), cron: cron.map(str::to_owned) }.wants()
+        };
+        let at = |cron: &str| Wants::At(cron.parse().unwrap());
+        assert_eq!(times("Daily", None).unwrap(), at("0 0 0 * * *"));
+        assert_eq!(times("Daily", Some("0 0 4 * * *")).unwrap(), at("0 0 4 * * *"));
+        assert_eq!(times("Custom", Some("5 4 * * 1")).unwrap(), at("0 5 4 * * 1"));
+        assert_eq!(times("Manual", Some("x")).unwrap(), Wants::Now);
+        assert_eq!(times("None", None).unwrap(), Wants::Never);
+        for (kind, cron) in [("Custom", None), ("Custom", Some("never")), ("Yearly", Some(""))] {
+            assert!(times(kind, cron).is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_waits_or_runs_is_not_completed() {
+        let counts = [("Success", 5), ("Error", 1), ("Pending", 2), ("Running", 1)].into();
+        let shown = stats(&counts, true);
+        assert_eq!((&shown["total"], &shown["completed"]), (&json!(9), &json!(6)));
+        assert_eq!((&shown["ongoing"], &shown["trigger"]), (&json!(true), &json!("Schedule")));
+    }
+}

@@ -606,8 +606,7 @@ impl Ledger {
         mut receive: RecvStream,
     ) -> Result<(), LinkError> {
         let (send, receive) = (&mut send, &mut receive);
-        let received =
-            network::receive_snapshot(&self.raft, &self.arrivals, header, send, receive);
+        let received = network::receive_snapshot(&self.raft, &self.arrivals, header, send, receive);
         self.unless_deaf(received).await?
     }
 

@@ -174,6 +174,9 @@ impl Client {
         for accepted in call.accept {
             request = request.header(header::ACCEPT, *accepted);
         }
+        if call.names {
+            request = request.header("x-is-resource-name", "true");
+        }
         if !call.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
@@ -267,6 +270,8 @@ pub(super) struct Call<'a> {
     pub(super) authorization: Option<&'a Secret>,
     /// Its `Accept` lines.
     pub(super) accept: &'a [&'a str],
+    /// Whether its path names projects, also those whose names look like numbers.
+    pub(super) names: bool,
     /// Its body: JSON, or empty.
     pub(super) body: Bytes,
 }
@@ -280,6 +285,7 @@ impl<'a> Call<'a> {
             host: None,
             authorization: None,
             accept: &[],
+            names: false,
             body: Bytes::new(),
         }
     }

@@ -144,6 +144,7 @@ impl Pull<'_> {
                 host: self.way.host.as_deref(),
                 authorization: self.token.as_ref(),
                 accept: if what.starts_with("manifests/") { &ACCEPTED } else { &[] },
+                names: false,
                 body: bytes::Bytes::new(),
             };
             let answer = self.client.send(call).await.map_err(|e| e.to_string())?;

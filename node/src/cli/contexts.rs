@@ -174,7 +174,7 @@ pub(super) fn login(login: &Login) -> io::Result<()> {
     println!("logged in to {name} as {}; kept in {}", login.user, file.display());
     if runtime.block_on(client.request("/api/v2.0/users/current"))?.0 != StatusCode::OK {
         eprintln!(
-            "{} is no user: commands work as far as it was granted what they need (docs/cli.md#robots)",
+            "{} is no user: commands work as far as it was granted what they need (docs/cli.md, Robots)",
             login.user
         );
     }

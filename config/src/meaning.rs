@@ -177,6 +177,7 @@ fn http(http: &mut Section<'_>, s: &mut Settings) {
         &mut s.http.max_connections_per_address,
         1..=1_000_000,
     );
+    http.count("wasted_connections", &mut s.http.wasted_connections, 0..=1_000_000);
     http.count("max_streams", &mut s.http.max_streams, 1..=1000);
     http.size("upload_memory", &mut s.http.upload_memory, 0..=(64 << 30));
     http.size("max_header_bytes", &mut s.http.max_header_bytes, (8 << 10)..=(256 << 10));

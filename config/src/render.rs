@@ -45,6 +45,7 @@ http:
   trusted_proxies: {trusted_proxies}
   max_connections: {max_connections}
   max_connections_per_address: {max_connections_per_address}
+  wasted_connections: {wasted_connections}
   max_streams: {max_streams}
   upload_memory: {upload_memory}
   max_header_bytes: {max_header_bytes}
@@ -156,6 +157,7 @@ drain: {drain}
         ),
         max_connections = s.http.max_connections,
         max_connections_per_address = s.http.max_connections_per_address,
+        wasted_connections = s.http.wasted_connections,
         max_streams = s.http.max_streams,
         upload_memory = written_size(s.http.upload_memory),
         max_header_bytes = written_size(s.http.max_header_bytes),

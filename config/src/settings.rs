@@ -134,6 +134,9 @@ pub struct Http {
     pub max_connections: u32,
     /// Maximum number of them from one address that is no trusted proxy; default 1000.
     pub max_connections_per_address: u32,
+    /// How many connections one address may waste at once, and has few new ones for a while after
+    /// that; default 1000. 0: as many as it likes.
+    pub wasted_connections: u32,
     /// Maximum number of open requests of one HTTP/2 connection; default 100.
     pub max_streams: u32,
     /// How many bytes of bodies all clients together may send over HTTP/2 before the node has read
@@ -157,6 +160,7 @@ impl Default for Http {
             trusted_proxies: Vec::new(),
             max_connections: 10_000,
             max_connections_per_address: 1000,
+            wasted_connections: 1000,
             max_streams: 100,
             upload_memory: 256 << 20,
             max_header_bytes: 64 << 10,

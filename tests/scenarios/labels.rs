@@ -145,6 +145,61 @@ fn labels_are_put_on_artifacts_found_everywhere_and_gone_with_what_they_are_abou
 }
 
 #[test]
+fn lists_of_labels_are_chosen_sorted_and_paged() {
+    let mesh = Mesh::up(3);
+    let one = mesh.client(0);
+    for (name, color, description) in [
+        ("gold", "#FFD700", "paid"),
+        ("silver", "#C0C0C0", "tried"),
+        ("golden-age", "#FFD700", ""),
+        ("bronze", "#CD7F32", "paid"),
+        ("tin", "#C0C0C0", ""),
+    ] {
+        let what = json!({"name": name, "scope": "g", "color": color, "description": description});
+        make(&one, &what);
+    }
+    for at in 0..3 {
+        let node = mesh.client(at);
+        let list = |query: &str| get(&node, &format!("{LABELS}?scope=g&{query}"));
+        for (query, expected) in [
+            ("sort=name", &["bronze", "gold", "golden-age", "silver", "tin"][..]),
+            ("sort=-name", &["tin", "silver", "golden-age", "gold", "bronze"]),
+            ("sort=color,-name", &["tin", "silver", "bronze", "golden-age", "gold"]),
+            ("sort=id", &["gold", "silver", "golden-age", "bronze", "tin"]),
+            ("q=name=~gold&sort=name", &["gold", "golden-age"]),
+            ("q=name=gold", &["gold"]),
+            ("q=name={tin%20bronze}&sort=name", &["bronze", "tin"]),
+            ("q=color=%23FFD700,description=paid", &["gold"]),
+            ("q=description=paid&sort=-id", &["bronze", "gold"]),
+            ("q=name=none", &[]),
+            ("name=gold&q=color=~ffd&sort=name", &["gold", "golden-age"]),
+        ] {
+            assert_eq!(names(&list(query)), expected, "node {at}: {query}");
+        }
+        let page = |number: u32| {
+            let path = format!("{LABELS}?scope=g&sort=name&page={number}&page_size=2");
+            must(&node, Method::GET, &path, &json!({}), 200)
+        };
+        let (first, last, beyond) = (page(1), page(3), page(4));
+        for answer in [&first, &last, &beyond] {
+            assert_eq!(answer.header("x-total-count"), Some("5"), "{answer}");
+        }
+        let link = |answer: &Answer| answer.header("link").unwrap_or_default().to_owned();
+        assert_eq!(names(&first.json()), ["bronze", "gold"]);
+        assert!(
+            link(&first).contains("page=2") && link(&first).contains("rel=\"next\""),
+            "{first}"
+        );
+        assert_eq!(names(&last.json()), ["tin"]);
+        assert!(link(&last).contains("rel=\"prev\"") && !link(&last).contains("next"), "{last}");
+        assert!(names(&beyond.json()).is_empty());
+        for wrong in ["q=weight=1", "sort=weight", "q=name", "page=0", "page_size=101", "page=x"] {
+            must(&node, Method::GET, &format!("{LABELS}?scope=g&{wrong}"), &json!({}), 400);
+        }
+    }
+}
+
+#[test]
 fn the_command_line_labels_artifacts() {
     let mesh = Mesh::up(3);
     tests::repository::create_project(&mesh.client(0), "team", false, 1);

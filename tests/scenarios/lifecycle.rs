@@ -30,6 +30,12 @@ fn ctrl_c_leaves_no_process_and_a_second_start_finds_everything() {
     let mesh = Mesh::up_in(&data, 3);
     assert_eq!(mesh.admin().1, password, "the administrator keeps the password");
     for at in 0..3 {
+        let said = mesh.words(at);
+        assert!(said.contains("stopped"), "it has ended in order:\n{said}");
+        for not in ["after a crash", " ERROR "] {
+            let line = said.lines().find(|line| line.contains(not));
+            assert_eq!(line, None, "node {at}: its files were closed, and nothing is amiss");
+        }
         for name in ["demo/kept", "kept/kept"] {
             let found = mesh
                 .repository(at, name)

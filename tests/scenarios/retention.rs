@@ -142,6 +142,50 @@ fn what_is_not_retained_goes_with_its_layers_and_the_rest_stays() {
     let states: Vec<&Value> =
         runs.as_array().into_iter().flatten().map(|run| &run["status"]).collect();
     assert_eq!(states, [&json!("Succeed"), &json!("Failed"), &json!("Succeed")], "{runs}");
+    is_logged(&mesh);
+}
+
+/// What the runs on `shop` were, in the audit log and among the jobs of each node.
+fn is_logged(mesh: &Formed) {
+    for at in 0..3 {
+        let get = |path: &str| {
+            let answer = mesh.client(at).get(path).unwrap_or_else(|none| panic!("{none}"));
+            assert_eq!(answer.status, 200, "{path}: {answer}");
+            answer.json()
+        };
+        for log in ["/api/v2.0/audit-logs", "/api/v2.0/projects/shop/logs"] {
+            let all = get(&format!("{log}?page_size=100"));
+            let told: Vec<String> = all
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|one| format!("{} {}", one["username"], one["operation_description"]))
+                .map(|line| line.replace('"', ""))
+                .collect();
+            let count = |start: &str| told.iter().filter(|line| line.starts_with(start)).count();
+            assert_eq!(count("admin update retention shop"), 1, "{log}: {told:#?}");
+            assert_eq!(count("admin create job retention"), 3, "{log}: {told:#?}");
+            assert!(count("atoll end job retention") >= 3, "{log}: {told:#?}");
+            assert!(count("atoll delete artifact shop/web") >= 1, "{log}: {told:#?}");
+        }
+        let jobs = get("/api/atoll/v1/jobs?kind=retention&project=shop");
+        assert_eq!(jobs.as_array().map(Vec::len), Some(3), "{jobs}");
+    }
+    let listed = atoll(mesh, "jobs", &["list", "--kind", "retention", "--output", "json"]);
+    let listed: Value = serde_json::from_str(&listed.out).expect("JSON");
+    let mut states: Vec<&str> =
+        listed.as_array().into_iter().flatten().filter_map(|job| job["state"].as_str()).collect();
+    states.sort_unstable();
+    assert_eq!(states, ["done", "done", "failed"], "{listed}");
+    for job in listed.as_array().into_iter().flatten() {
+        let id = job["id"].as_str().expect("an id");
+        let shown = atoll(mesh, "jobs", &["show", id, "--output", "json"]);
+        let shown: Value = serde_json::from_str(&shown.out).expect("JSON");
+        assert_eq!((&shown["kind"], &shown["project"]), (&json!("retention"), &json!("shop")));
+        let log = atoll(mesh, "jobs", &["log", id, "--output", "json"]);
+        let log: Value = serde_json::from_str(&log.out).unwrap_or_else(|e| panic!("{e}: {log:?}"));
+        assert!(log.is_array(), "{log}");
+    }
 }
 
 /// A pull through an edge, too: a HEAD and a GET by tag.

@@ -32,6 +32,12 @@ impl Desk {
         process::succeed(&mut self.command(line))
     }
 
+    /// What it prints with `--output json`: one document and nothing else.
+    fn json(&self, line: &str) -> serde_json::Value {
+        let out = self.run(&format!("{line} --output json"));
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("atoll {line}: {e}: {out}"))
+    }
+
     /// What it says when it must fail.
     fn refused(&self, line: &str) -> String {
         let Finished { success, err, .. } = process::finish(&mut self.command(line));
@@ -150,4 +156,173 @@ fn a_team_is_set_up_from_the_command_line() {
     desk.run("logout ann");
     let said = desk.refused("project list --context ann");
     assert!(said.contains("home"), "those that there are: {said}");
+}
+
+fn desk() -> Desk {
+    let mesh = Mesh::up(3);
+    let desk = Desk { mesh, folder: TempDir::with_prefix("atoll-desk-").expect("a folder") };
+    let file = desk.secret("password", desk.mesh.admin().1);
+    let url = desk.mesh.nodes()[0].url.clone();
+    desk.run(&format!("login {url} --password-file {file} --name home"));
+    desk
+}
+
+#[test]
+fn with_output_json_each_verb_prints_one_document() {
+    let desk = desk();
+    let new = desk.secret("new", "Correct-horse-1");
+    let done = |line: &str| {
+        let said = desk.json(line);
+        assert!(said["done"].as_str().is_some_and(|text| !text.is_empty()), "{line}: {said}");
+    };
+    done("project create team");
+    done("project set team public=true");
+    done(&format!("user create ann --new-password-file {new}"));
+    done("member add team ann guest");
+    done("member set team ann developer");
+    let robot = desk.json("robot create ci --project team --may pull,push");
+    assert!(robot["secret"].is_string(), "{robot}");
+    done("label create gold");
+    done("label update gold --color #FFD700");
+    let app = desk.mesh.repository(1, "team/app");
+    app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    done("tag add team/app:1 2");
+    done("label add team/app:1 gold");
+    done("label remove team/app:1 gold");
+    let rules = desk.json("immutable add team --tags v*");
+    done(&format!("immutable remove team {}", rules[0]["id"]));
+    desk.json("retention apply team --preset environments --production main-*");
+    let run = desk.json("retention run team --dry-run");
+    assert!(run["status"] == "Succeed" && run["log"].is_array(), "{run}");
+    done("retention remove team");
+    done("allowlist set CVE-2024-1");
+    for line in [
+        "project list",
+        "project show team",
+        "member list team",
+        "user list",
+        "robot list --project team",
+        "robot show robot$team+ci",
+        "trust list robot$team+ci",
+        "repo list team",
+        "artifact list team/app",
+        "artifact show team/app:1",
+        "tag list team/app",
+        "tag list team/app:1",
+        "label list",
+        "allowlist show",
+        "scanner",
+        "gc status",
+        "gc run --dry-run",
+        "jobs list",
+        "jobs schedules",
+        "repair team",
+        "audit --limit 5",
+        "status",
+    ] {
+        let shown = desk.json(line);
+        assert!(shown.is_array() || shown.is_object(), "{line}: {shown}");
+    }
+    let job = desk.json("jobs list")[0]["id"].as_str().expect("a job").to_owned();
+    assert!(desk.json(&format!("jobs log {job}")).is_array());
+    done("tag delete team/app:2");
+    done("artifact delete team/app:1");
+    done("repo delete team/app");
+    done("label delete gold");
+    done("robot disable robot$team+ci");
+    done("robot enable robot$team+ci");
+    assert!(desk.json("robot refresh robot$team+ci")["secret"].is_string());
+    done("robot delete robot$team+ci");
+    done("member remove team ann");
+    done("user administrator ann");
+    done("user disable ann");
+    done("user enable ann");
+    done("user delete ann");
+    done("project delete team");
+}
+
+#[test]
+fn who_is_disabled_is_refused_and_who_may_pull_is_shown() {
+    let desk = desk();
+    desk.run("project create team");
+    let said = desk.refused("project set team publik=true");
+    assert!(said.contains("publik") && said.contains("public, "), "all keys are named: {said}");
+    let secret = desk.secret("ann", "Correct-horse-1");
+    for (user, role) in [("ann", "developer"), ("bob", "guest"), ("eve", "guest")] {
+        desk.run(&format!("user create {user} --new-password-file {secret}"));
+        desk.run(&format!("member add team {user} {role}"));
+    }
+    desk.run("member add team devs maintainer --group oidc");
+    let shown = desk.run("project show team");
+    for line in ["members, robots", "bob, eve", "ann", "devs (group)"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    desk.run("project set team public=true");
+    assert!(desk.run("project show team").contains("everyone"));
+
+    let url = desk.mesh.nodes()[1].url.clone();
+    desk.run(&format!("login {url} --user ann --password-file {secret} --name ann"));
+    desk.run("project show team --context ann");
+    desk.run("user disable ann --context home");
+    let line = desk.run("user list --context home");
+    assert!(line.lines().any(|line| line.starts_with("ann") && line.contains("true")), "{line}");
+    desk.refused("project list --context ann");
+    desk.run("user enable ann --context home");
+    desk.run("project list --context ann");
+    desk.refused("user disable bob --context ann");
+
+    // a robot does what it was granted, also from the command line
+    let may = "pull,push,repository:list,artifact:list,artifact:read,tag:list,tag:create";
+    let made = desk.json(&format!("robot create ci --project team --may {may} --context home"));
+    desk.run("project set team public=false --context home");
+    let secret = desk.secret("ci", made["secret"].as_str().expect("a secret"));
+    let robot = "robot$team+ci";
+    desk.run(&format!("login {url} --user {robot} --password-file {secret} --name ci"));
+    desk.mesh
+        .repository(2, "team/deep/app")
+        .push(&Image::tiny(), "1")
+        .unwrap_or_else(|no| panic!("{no}"));
+    assert!(desk.run("repo list team").contains("team/deep/app"));
+    assert!(desk.run("artifact list team/deep/app").contains("sha256:"));
+    desk.run("tag add team/deep/app:1 2");
+    assert!(desk.run("tag list team/deep/app").contains('2'));
+    assert!(desk.run("artifact show team/deep/app:2").contains("sha256:"));
+    let said = desk.refused("tag delete team/deep/app:2");
+    assert!(said.contains(robot), "{said}");
+    desk.refused("project delete team");
+    let shown = desk.run("robot show robot$team+ci --context home");
+    assert!(shown.contains("tag:create") && shown.contains("project team"), "{shown}");
+    desk.run("robot disable robot$team+ci --context home");
+    desk.refused("repo list team");
+    desk.run("robot enable robot$team+ci --context home");
+    desk.run("repo list team");
+
+    // what happened is found by its kind
+    let log = desk.json("audit --kind robot --operation update --context home");
+    let log = log.as_array().cloned().unwrap_or_default();
+    assert!(log.len() >= 2 && log.iter().all(|one| one["resource_type"] == "robot"), "{log:?}");
+}
+
+#[test]
+fn trust_rules_are_made_and_removed_from_the_command_line() {
+    let desk = desk();
+    desk.run("project create team");
+    desk.run("robot create ci --project team");
+    let keys = serde_json::json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "alg": "ES256",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]});
+    let file = desk.secret("keys.json", &keys.to_string());
+    let add = "trust add robot$team+ci --issuer https://ci.example --audience atoll --subject";
+    let listed = desk.run(&format!("{add} repo:team/* --claim ref=main --keys-file {file}"));
+    assert!(listed.contains("https://ci.example") && listed.contains("main"), "{listed}");
+    let rules = desk.json("trust list robot$team+ci");
+    assert_eq!(rules[0]["claims"]["ref"], "main");
+    assert_eq!(rules[0]["keys"]["keys"][0]["kid"], "1");
+    let id = &rules[0]["id"];
+    desk.run(&format!("trust keys robot$team+ci {id} --keys-file {file}"));
+    let said = desk.refused(&format!("{add} x --keys-file {}", desk.secret("none", "no JSON")));
+    assert!(said.contains("--keys-file"), "{said}");
+    assert!(desk.refused("trust list robot$team+none").contains("robot$team+none"));
+    desk.run(&format!("trust remove robot$team+ci {id}"));
+    assert_eq!(desk.json("trust list robot$team+ci"), serde_json::json!([]));
 }

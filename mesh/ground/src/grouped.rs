@@ -70,7 +70,10 @@ impl Drop for Shared {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(writer) = self.writer.take() {
+            let name = writer.thread().name().unwrap_or_default().to_owned();
             let _ = writer.join();
+            // the writer had the other handle, so the file is closed after this
+            tracing::debug!(name, "closing a database");
         }
     }
 }

@@ -143,6 +143,8 @@ pub struct Ledger {
     ended: watch::Sender<Option<String>>,
     /// Whether this node stops. Its lease then goes back to the leader, and it asks for no other.
     stopping: watch::Sender<bool>,
+    /// Whether the consensus stops. No message of a peer reaches it any more.
+    deaf: watch::Sender<bool>,
     /// Whether this node's records are known to be wrong.
     differs: std::sync::atomic::AtomicBool,
     comparison: Mutex<Comparison>,
@@ -277,6 +279,7 @@ impl Ledger {
             doubtful: false.into(),
             ended: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
+            deaf: watch::Sender::new(false),
             differs: false.into(),
             comparison: Mutex::default(),
             sending_records: tokio::sync::Mutex::new(()),
@@ -566,7 +569,23 @@ impl Ledger {
                 "this voter has just restarted, and an older leader may still count on it".into(),
             );
         }
-        network::answer(&self.raft, kind, body).await
+        match self.unless_deaf(network::answer(&self.raft, kind, body)).await {
+            Ok(answer) => answer,
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+
+    /// What comes of a peer's message, unless the consensus stops first: it takes a message that
+    /// comes later for an error.
+    async fn unless_deaf<T>(&self, message: impl Future<Output = T>) -> Result<T, LinkError> {
+        let mut deaf = self.deaf.subscribe();
+        tokio::select! {
+            biased;
+            _ = deaf.wait_for(|deaf| *deaf) => {
+                Err(LinkError::Broken("this node is stopping".into()))
+            }
+            came = message => Ok(came),
+        }
     }
 
     /// Appends the entries that the leader sends in a stream, until it ends or one of them cannot be
@@ -576,7 +595,7 @@ impl Ledger {
         send: SendStream,
         receive: RecvStream,
     ) -> Result<(), LinkError> {
-        appending::receive(&self.raft, send, receive).await
+        self.unless_deaf(appending::receive(&self.raft, send, receive)).await?
     }
 
     /// Receives a snapshot.
@@ -586,7 +605,9 @@ impl Ledger {
         mut send: SendStream,
         mut receive: RecvStream,
     ) -> Result<(), LinkError> {
-        network::receive_snapshot(&self.raft, &self.arrivals, header, &mut send, &mut receive).await
+        let (send, receive) = (&mut send, &mut receive);
+        let received = network::receive_snapshot(&self.raft, &self.arrivals, header, send, receive);
+        self.unless_deaf(received).await?
     }
 
     /// Receives the leader's records, those that this node does not have.
@@ -598,7 +619,9 @@ impl Ledger {
     ) -> Result<(), LinkError> {
         let (machine, arrivals) = (&self.machine, &self.arrivals);
         let (send, receive) = (&mut send, &mut receive);
-        network::receive_state(&self.raft, machine, arrivals, announced, send, receive).await
+        let received =
+            network::receive_state(&self.raft, machine, arrivals, announced, send, receive);
+        self.unless_deaf(received).await?
     }
 
     /// Whether this node may assume that a majority hears it: it holds a lease, or leads with one.
@@ -620,6 +643,7 @@ impl Ledger {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+        self.deaf.send_replace(true);
         if let Err(error) = self.raft.shutdown().await {
             warn!(%error, "the consensus did not stop cleanly");
         }

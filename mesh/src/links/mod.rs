@@ -190,7 +190,7 @@ impl Links {
     /// From now on a peer's standing depends on `judge`'s records. Call this once. Before that, a
     /// certificate counts for what it shows.
     pub fn judge_by(&self, judge: Arc<dyn Judge>) {
-        let _ = self.judge.set(judge);
+        self.judge.set(Some(judge));
     }
 
     /// What a peer may do that shows this certificate.
@@ -492,10 +492,12 @@ impl Links {
         self.cached(node, Class::Control).map(|c| c.rtt())
     }
 
-    /// Closes all connections, and waits until the peers have been told.
+    /// Closes all connections, and waits until the peers have been told. The records are let go of
+    /// after that: they hold the links in turn, and their files are closed when nobody holds them.
     pub async fn close(&self) {
         self.endpoint.close(0u32.into(), LEAVING);
         let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+        self.judge.set(None);
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
@@ -143,8 +144,24 @@ pub(super) fn endpoint(
     Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(error)
 }
 
-/// Where the records' judgement can be had, once there are records.
-pub(super) type JudgeCell = Arc<OnceLock<Arc<dyn Judge>>>;
+/// Where the records' judgement can be had, from when there are records until the links are closed.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct JudgeCell(Arc<RwLock<Option<Arc<dyn Judge>>>>);
+
+impl JudgeCell {
+    /// Who judges, if somebody does.
+    pub(super) fn get(&self) -> Option<Arc<dyn Judge>> {
+        self.0.read().clone()
+    }
+
+    /// From now on `judge` does, or nobody.
+    pub(super) fn set(&self, judge: Option<Arc<dyn Judge>>) {
+        let before = std::mem::replace(&mut *self.0.write(), judge);
+        // outside of the lock: it may be the last that holds the records, and closes their files
+        drop(before);
+    }
+}
 
 /// Checks the certificates of nodes, at both ends of a link.
 ///

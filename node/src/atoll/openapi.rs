@@ -39,6 +39,11 @@ fn variable(path: &str, name: &str) -> Value {
             json!({"type": "string", "pattern": "^[0-9a-f]{1,32}$"})
         }
         "id" | "user" | "label" | "trust" => json!({"type": "integer", "minimum": 1}),
+        // a number names a project, too
+        "project" => schemas::of_pattern(schemas::PART, 255),
+        "name" if path.contains("/repositories/") => schemas::of_pattern(schemas::PARTS, 1024),
+        "reference" => schemas::of_pattern(schemas::REFERENCE, 135),
+        "tag" => schemas::of_pattern(schemas::TAG, 128),
         _ => json!({"type": "string", "minLength": 1}),
     };
     json!({"name": name, "in": "path", "required": true, "schema": schema})

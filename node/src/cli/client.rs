@@ -174,6 +174,9 @@ impl Client {
         for accepted in call.accept {
             request = request.header(header::ACCEPT, *accepted);
         }
+        if call.names {
+            request = request.header("x-is-resource-name", "true");
+        }
         if !call.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, call.content_type);
         }
@@ -267,6 +270,8 @@ pub(super) struct Call<'a> {
     pub(super) authorization: Option<&'a Secret>,
     /// Its `Accept` lines.
     pub(super) accept: &'a [&'a str],
+    /// Whether its path names projects, also those whose names look like numbers.
+    pub(super) names: bool,
     /// Its body, or nothing.
     pub(super) body: Bytes,
     /// The media type of the body.
@@ -282,6 +287,7 @@ impl<'a> Call<'a> {
             host: None,
             authorization: None,
             accept: &[],
+            names: false,
             body: Bytes::new(),
             content_type: "application/json",
         }

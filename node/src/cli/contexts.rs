@@ -157,7 +157,8 @@ pub(super) fn login(login: &Login) -> io::Result<()> {
     let password = password.trim().to_owned();
     let context = Context { url, user: login.user.clone(), password, ca };
     let client = context.client()?;
-    let answer = super::small_runtime()?.block_on(client.send(Call::get("/v2/")))?;
+    let runtime = super::small_runtime()?;
+    let answer = runtime.block_on(client.send(Call::get("/v2/")))?;
     match answer.status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED => {
@@ -171,6 +172,12 @@ pub(super) fn login(login: &Login) -> io::Result<()> {
     contexts.current = Some(name.clone());
     let file = contexts.write()?;
     println!("logged in to {name} as {}; kept in {}", login.user, file.display());
+    if runtime.block_on(client.request("/api/v2.0/users/current"))?.0 != StatusCode::OK {
+        eprintln!(
+            "{} is no user: commands work as far as it was granted what they need (docs/cli.md, Robots)",
+            login.user
+        );
+    }
     Ok(())
 }
 

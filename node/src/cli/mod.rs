@@ -68,6 +68,8 @@ enum Verb {
     User(api::UserCommand),
     /// Robots.
     Robot(api::RobotCommand),
+    /// Whose tokens of other issuers mean a robot, so that workloads need no secret.
+    Trust(api::TrustCommand),
     /// Repositories.
     Repo(api::RepositoryCommand),
     /// What repositories have.
@@ -137,6 +139,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Member(command) => api::members(&command),
         Verb::User(command) => api::users(&command),
         Verb::Robot(command) => api::robots(&command),
+        Verb::Trust(command) => api::trusts(&command),
         Verb::Repo(command) => api::repositories(&command),
         Verb::Artifact(command) => api::artifacts(&command),
         Verb::Tag(command) => api::tags(&command),

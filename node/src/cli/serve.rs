@@ -1,10 +1,10 @@
 //! `atoll serve`: runs one node until a signal. The first signal drains, a second one ends it at
 //! once.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -13,6 +13,9 @@ use crate::start::{self, Failed, observe, private};
 /// The exit status of a node that was removed (EX_CONFIG of sysexits.h): a supervisor should not
 /// start it again.
 const REMOVED: i32 = 78;
+
+/// How long a node that has drained waits for work that no stop reaches.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -56,18 +59,22 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
                 }
             },
         }
-        tokio::select! {
-            () = running.stop() => {}
+        let in_order = tokio::select! {
+            () = running.stop() => true,
             result = wait_for_a_reason_to_stop(false) => {
                 result?;
                 warn!("a second signal: stopping at once");
+                false
             }
-        }
+        };
         let _ = std::fs::remove_file(&pid_file);
-        Ok(())
+        Ok(in_order)
     });
-    runtime.shutdown_background();
-    result
+    // What still reads or writes a database holds it. One that is not closed is checked as a whole
+    // at the next start.
+    let last = if matches!(result, Ok(true)) { LAST_WORK } else { Duration::ZERO };
+    runtime.shutdown_timeout(last);
+    result.map(|_| ())
 }
 
 async fn wait_for_a_reason_to_stop(watch_stdin: bool) -> io::Result<()> {
@@ -77,8 +84,20 @@ async fn wait_for_a_reason_to_stop(watch_stdin: bool) -> io::Result<()> {
         if !watch_stdin {
             std::future::pending::<()>().await;
         }
-        let mut byte = [0; 1];
-        while let Ok(1..) = tokio::io::stdin().read(&mut byte).await {}
+        // a thread of its own: the runtime would wait at its end for a read that it had begun
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let reading = std::thread::Builder::new().name("stdin".into()).spawn(move || {
+            let mut byte = [0; 1];
+            while let Ok(1..) = io::stdin().read(&mut byte) {}
+            let _ = tell.send(());
+        });
+        match reading {
+            Ok(_) => drop(told.await),
+            Err(error) => {
+                warn!(%error, "standard input is not watched");
+                std::future::pending::<()>().await;
+            }
+        }
     };
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM"),

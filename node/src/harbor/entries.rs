@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use http::{Response, StatusCode};
 use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
-use rules::ledger::records::{EDGES, Project, SPARSE_IMAGES, SPARSE_INDEXES};
+use rules::ledger::records::Project;
+use rules::policies::keys;
 use rules::policies::vulnerabilities::metadata::SCHEDULE;
 use serde_json::json;
 
-use super::metadata::KEPT;
 use super::projects::metadata_of;
 use super::{Harbor, bad, body};
 use crate::http::answer::json_answer;
@@ -44,11 +44,7 @@ fn check(project: &Project, key: &str, value: &str) -> Result<(), Failure> {
     if of_proxies && project.upstream.is_none() {
         return Err(bad(format!("{key}: this project caches no registry")));
     }
-    let known = of_proxies
-        || ALWAYS.iter().any(|(name, _)| *name == key)
-        || [EDGES, SPARSE_IMAGES, SPARSE_INDEXES].contains(&key)
-        || KEPT.contains(&key);
-    if !known {
+    if !keys::is_known(key) {
         return Err(bad(format!("invalid key: {key}")));
     }
     if FLAGS.contains(&key) && !matches!(value, "true" | "false") {

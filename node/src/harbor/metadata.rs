@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use rules::ledger::jobs::cron::Cron;
+use rules::policies::keys::STORED;
 use rules::policies::vulnerabilities;
 use serde_json::Value;
 
@@ -12,25 +13,6 @@ use crate::http::{Code, Failure};
 
 /// The maximum length of a value in bytes.
 const LONGEST: usize = 128;
-/// The keys that are stored. Other keys are dropped, as in Harbor.
-pub(super) const KEPT: [&str; 15] = [
-    "auto_sbom_generation",
-    "auto_scan",
-    "enable_content_trust",
-    "enable_content_trust_cosign",
-    "max_upstream_conn",
-    "prevent_vul",
-    "proxy_cache_filter_kind",
-    "proxy_referrer_api",
-    "proxy_speed_kb",
-    "reuse_sys_cve_allowlist",
-    "severity",
-    vulnerabilities::metadata::FIXABLE,
-    vulnerabilities::metadata::SCHEDULE,
-    vulnerabilities::metadata::INSUFFICIENT,
-    vulnerabilities::metadata::UNSCANNED,
-];
-
 /// Some clients send an empty text for what they do not set.
 fn is_written(value: &Value) -> bool {
     !value.is_null() && value.as_str() != Some("")
@@ -45,11 +27,11 @@ pub(super) fn schedule(text: &str) -> Result<Option<Cron>, Failure> {
     read.map(Some).map_err(|e| bad(format!("metadata.scan_schedule: {e}, or none")))
 }
 
-/// The entries of `written` that are stored. Refuses values that are too long, not strings, or without
+/// The entries of `written` that are stored. Others are dropped, as in Harbor. Refuses values that are too long, not strings, or without
 /// a meaning.
 pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, Failure> {
     let known =
-        written.iter().filter(|(key, value)| KEPT.contains(&key.as_str()) && is_written(value));
+        written.iter().filter(|(key, value)| STORED.contains(&key.as_str()) && is_written(value));
     known
         .map(|(key, value)| match value.as_str() {
             Some(text) if text.len() <= LONGEST => {

@@ -21,7 +21,7 @@ pub(super) struct Begun<S> {
 
 impl<S: AsyncRead + Unpin> Begun<S> {
     /// Reads until it is certain whether `stream` begins like HTTP/2. Waits for as long as the
-    /// client sends nothing.
+    /// client sends nothing. It is an error if it ends without a byte.
     pub(super) async fn read(mut stream: S) -> io::Result<(Self, bool)> {
         let mut first = [0; PREFACE.len()];
         let mut read = 0;
@@ -30,6 +30,9 @@ impl<S: AsyncRead + Unpin> Begun<S> {
                 0 => break,
                 more => read += more,
             }
+        }
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let is_http2 = read == first.len() && first == PREFACE;
         Ok((Begun { stream, first, read, given: 0 }, is_http2))
@@ -112,6 +115,9 @@ mod tests {
         for cut in 0..PREFACE.len() {
             let (is_http2, all) = told(&[&whole[..cut], &whole[cut..]]).await;
             assert!(is_http2 && all == whole, "cut at {cut}");
+            if cut == 0 {
+                continue; // ended without a byte
+            }
             let (is_http2, all) = told(&[&whole[..cut]]).await;
             assert!(!is_http2 && all == whole[..cut], "ended at {cut}");
         }

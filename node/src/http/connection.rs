@@ -4,7 +4,7 @@ use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::future::Either;
@@ -16,6 +16,7 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use rules::people::penalties::Waste;
 use rules::people::streams::Verdict;
 use rules::people::windows::Windows;
 use rules::words::network::Network;
@@ -47,6 +48,8 @@ pub struct ConnectionTerms {
     pub most: usize,
     /// The maximum number from one address.
     pub each: usize,
+    /// How many connections one address may waste at once (see [`rules::people::penalties`]).
+    pub wasted: u32,
     /// The addresses behind which there are many clients.
     pub proxies: Vec<Network>,
     /// How long the TLS handshake or a request's head may take, and how long a connection may be
@@ -105,26 +108,57 @@ impl Drop for Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientAddress(pub(super) IpAddr);
 
+/// What a connection was good for.
+#[derive(Default)]
+struct Use {
+    /// A request has come.
+    asked: AtomicBool,
+    /// The head of one was too large.
+    long_head: AtomicBool,
+}
+
+impl Use {
+    /// The waste that it was, if it was one. `error` is why it ended, if not in order.
+    fn waste(&self, error: Option<&hyper::Error>) -> Option<Waste> {
+        if self.long_head.load(Relaxed) || error.is_some_and(hyper::Error::is_parse_too_large) {
+            Some(Waste::LongHead)
+        } else if error.is_some_and(is_too_fast) {
+            Some(Waste::Resets)
+        } else {
+            (!self.asked.load(Relaxed)).then_some(Waste::Nothing)
+        }
+    }
+}
+
+/// Whether HTTP/2 itself has ended a connection whose client resets streams faster than they are
+/// taken up.
+fn is_too_fast(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let of_http2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    of_http2.is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
 /// Serves HTTP/1.1 until the connection ends or, when it is told to end, until its open request has
-/// ended.
+/// ended. Says whether it was wasted.
 pub(super) async fn http1<S, H, F>(
     stream: S,
     client: ClientAddress,
     handle: H,
     terms: &ConnectionTerms,
     end: Ending<'_>,
-) where
+) -> Option<Waste>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
     let most = (terms.headers, terms.header_bytes);
-    let asked = Arc::new(AtomicBool::new(false));
-    let asks = asked.clone();
+    let used = Arc::new(Use::default());
+    let uses = used.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        asks.store(true, Ordering::Relaxed);
+        uses.asked.store(true, Relaxed);
         request.extensions_mut().insert(client);
-        let response = answered(&handle, request, most);
+        let response = answered(&handle, request, most, &uses);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
     // without pipeline_flush, which would make hyper copy every body
@@ -139,13 +173,16 @@ pub(super) async fn http1<S, H, F>(
         result = &mut connection => result,
         displaced = end.told() => {
             // of a head that has begun hyper would wait for the end
-            if displaced && !asked.load(Ordering::Relaxed) {
-                return;
+            if displaced && !used.asked.load(Relaxed) {
+                return None;
             }
+            // this end is not the client's
+            used.asked.store(true, Relaxed);
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
     };
+    let waste = used.waste(result.as_ref().err());
     if let Err(error) = result {
         debug!(%error, "connection ended early");
         if error.is_user() || error.is_body_write_aborted() {
@@ -156,17 +193,20 @@ pub(super) async fn http1<S, H, F>(
             let _ = stream.shutdown().await;
         }
     }
+    waste
 }
 
 /// Serves HTTP/2 until the connection ends or, after a stop, until its open requests have ended. A
-/// body that cannot be continued ends with a reset of its stream, never with a clean end.
+/// body that cannot be continued ends with a reset of its stream, never with a clean end. Says whether
+/// the connection was wasted.
 pub(super) async fn http2<S, H, F>(
     stream: S,
     client: ClientAddress,
     handle: H,
     terms: &ConnectionTerms,
     end: Ending<'_>,
-) where
+) -> Option<Waste>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
@@ -176,12 +216,15 @@ pub(super) async fn http2<S, H, F>(
     let window = Window::lent(&terms.windows);
     let most = (terms.headers, terms.header_bytes);
     let begun = streams.clone();
+    let used = Arc::new(Use::default());
+    let uses = used.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client);
         name_host(&mut request);
         let is_head = request.method() == Method::HEAD;
+        uses.asked.store(true, Relaxed);
         let open = begun.begin();
-        let response = answered(&handle, request, most);
+        let response = answered(&handle, request, most, &uses);
         async move {
             let mut response = response.await;
             // HTTP/2 has no header for the end of a connection (RFC 9113 section 8.2.2), and need
@@ -214,6 +257,8 @@ pub(super) async fn http2<S, H, F>(
         tokio::select! {
             result = connection.as_mut() => break result,
             _ = end.told() => {
+                // this end is not the client's
+                used.asked.store(true, Relaxed);
                 connection.as_mut().graceful_shutdown();
                 break until_ended(connection.as_mut(), &streams, terms, look).await;
             }
@@ -233,13 +278,15 @@ pub(super) async fn http2<S, H, F>(
             Verdict::End => {
                 metrics::counter!("atoll_connections_reset_rapidly_total").increment(1);
                 debug!(client = %client.0, "ended: the client breaks off most requests");
-                return;
+                return Some(Waste::Resets);
             }
         }
     };
+    let waste = used.waste(result.as_ref().err());
     if let Err(error) = result {
         debug!(%error, "connection ended early");
     }
+    waste
 }
 
 /// Waits for the end of a connection that takes no more requests. One whose client does not answer
@@ -267,6 +314,7 @@ fn answered<H, F>(
     handle: &H,
     request: hyper::Request<Incoming>,
     most: (usize, usize),
+    used: &Use,
 ) -> impl Future<Output = Response<Payload>> + Send + use<H, F>
 where
     H: Fn(hyper::Request<Incoming>) -> F,
@@ -280,6 +328,7 @@ where
     if headers.len() <= count && size <= bytes {
         return Either::Left(handle(request));
     }
+    used.long_head.store(true, Relaxed);
     let text = format!(
         "the request has more than {count} headers or {bytes} bytes of them; see http.max_headers \
          and http.max_header_bytes"

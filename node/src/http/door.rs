@@ -356,15 +356,18 @@ impl Door {
         let challenge = match &error {
             // a browser that gets this challenge sends the password with every page; it is only
             // needed for the API
-            AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
+            AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api)))
+            | AccessError::Ended(Some(NeededScope::Registry(RegistryScope::Api))) => {
                 "Basic realm=\"atoll\"".to_owned()
             }
-            AccessError::Missing(Some(needed)) => {
+            AccessError::Missing(Some(needed)) | AccessError::Ended(Some(needed)) => {
                 self.challenge(request, &[("scope", &needed.scope())])
             }
             AccessError::Scope(needed) => self
                 .challenge(request, &[("scope", &needed.scope()), ("error", "insufficient_scope")]),
-            AccessError::Missing(None) | AccessError::Wrong => self.challenge(request, &[]),
+            AccessError::Missing(None) | AccessError::Ended(None) | AccessError::Wrong => {
+                self.challenge(request, &[])
+            }
             AccessError::Denied(_)
             | AccessError::TooMany(_)
             | AccessError::Unchecked(_)

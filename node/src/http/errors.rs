@@ -245,6 +245,11 @@ impl From<AccessError> for Failure {
             AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
                 Failure::new(Code::Unauthorized, "credentials of a user or a robot are needed")
             }
+            AccessError::Ended(_) => Failure::new(
+                Code::Unauthorized,
+                "this token or session does not count: it has expired, or it is not of this registry, or its \
+                 owner was disabled or has another password; sign in again",
+            ),
             AccessError::Missing(_) | AccessError::Wrong => Failure::new(
                 Code::Unauthorized,
                 "credentials are needed, or those given are not right",

@@ -13,6 +13,7 @@ use http::Response;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use rules::people::crowd::{Crowd, Full, Place};
+use rules::people::penalties::Waste;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
@@ -23,6 +24,7 @@ use super::certificate::Certificate;
 use super::connection::{self, ClientAddress, ConnectionTerms, Ending};
 use super::handshakes::{Handshakes, PROTOCOLS};
 use super::patience::Patient;
+use super::punishing::Punishing;
 use super::small_first::SmallFirst;
 use super::socket;
 
@@ -117,6 +119,7 @@ where
     let terms = Arc::new(terms);
     let crowd = Crowd::new(terms.most, terms.each);
     let room = Arc::new(Mutex::new(Room { crowd, told: HashMap::new() }));
+    let punishing = Arc::new(Punishing::new(terms.wasted));
     loop {
         let (stream, peer) = tokio::select! {
             () = tasks.stopping() => return,
@@ -132,11 +135,15 @@ where
             },
         };
         let proxy = terms.proxies.iter().any(|network| network.contains(peer.ip()));
-        let inside = match Inside::enter(&room, peer.ip(), proxy) {
+        let inside = if proxy || punishing.admit(peer.ip()) {
+            Inside::enter(&room, peer.ip(), proxy).map_err(Full::word)
+        } else {
+            Err("punished")
+        };
+        let inside = match inside {
             Ok(inside) => inside,
             Err(full) => {
-                metrics::counter!("atoll_connections_refused_total", "full" => full.word())
-                    .increment(1);
+                metrics::counter!("atoll_connections_refused_total", "full" => full).increment(1);
                 // the rest of an answer that does not fit at once is not worth a task
                 if listener.tls.is_none() {
                     let _ = stream.try_write(CROWDED);
@@ -146,58 +153,73 @@ where
         };
         let _ = stream.set_nodelay(true);
         let (handle, tls, inner) = (handle.clone(), listener.tls.clone(), tasks.clone());
-        let terms = terms.clone();
+        let (terms, punishing) = (terms.clone(), punishing.clone());
         tasks.spawn_draining("http.connection", async move {
             let end = Ending { tasks: &inner, displaced: &inside.end };
-            if let Err(error) = speak(stream, peer.ip(), tls, handle, &terms, end).await {
-                debug!(client = %peer, %error, "a connection ended before its first request");
+            let waste = speak(stream, peer, tls, handle, &terms, end).await;
+            if let Some(waste) = waste.filter(|_| !proxy) {
+                punishing.wasted(peer.ip(), waste);
             }
         });
     }
 }
 
-/// Finds out which protocol a connection speaks, and serves it.
+/// Finds out which protocol a connection speaks, and serves it. Says whether it was wasted.
 async fn speak<H, F>(
     stream: TcpStream,
-    client: IpAddr,
+    peer: SocketAddr,
     tls: Option<Arc<Handshakes>>,
     handle: H,
     terms: &ConnectionTerms,
     end: Ending<'_>,
-) -> io::Result<()>
+) -> Option<Waste>
 where
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
-    let client = ClientAddress(client);
-    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let client = ClientAddress(peer.ip());
     let Some(tls) = tls else {
-        let begun = tokio::time::timeout(terms.head, Begun::read(stream));
-        let (stream, is_http2) = unless_displaced(end, begun).await?.map_err(late)??;
+        let (stream, is_http2) = match begun(peer, terms.head, Begun::read(stream), end).await {
+            Ok(begun) => begun,
+            Err(waste) => return waste,
+        };
         let stream = Patient::new(stream, terms.stall);
-        match is_http2 {
+        return match is_http2 {
             true => connection::http2(stream, client, handle, terms, end).await,
             false => connection::http1(stream, client, handle, terms, end).await,
-        }
-        return Ok(());
+        };
     };
-    let accepted = tokio::time::timeout(terms.head, tls.shake(stream));
-    let stream = unless_displaced(end, accepted).await?.map_err(late)??;
+    let stream = match begun(peer, terms.head, tls.shake(stream), end).await {
+        Ok(stream) => stream,
+        Err(waste) => return waste,
+    };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(PROTOCOLS[0]);
     let stream = Patient::new(SmallFirst::new(stream), terms.stall);
     match is_http2 {
         true => connection::http2(stream, client, handle, terms, end).await,
         false => connection::http1(stream, client, handle, terms, end).await,
     }
-    Ok(())
 }
 
-/// What the beginning of a connection comes to, unless it is to make room for another one first.
-async fn unless_displaced<T>(end: Ending<'_>, beginning: impl Future<Output = T>) -> io::Result<T> {
-    tokio::select! {
-        begun = beginning => Ok(begun),
-        () = end.displaced.notified() => Err(io::Error::other("another client took its place")),
-    }
+/// What the beginning of a connection comes to, within `time`; else whether it was wasted. It was
+/// not if it is to make room for another one.
+async fn begun<T>(
+    peer: SocketAddr,
+    time: Duration,
+    beginning: impl Future<Output = io::Result<T>>,
+    end: Ending<'_>,
+) -> Result<T, Option<Waste>> {
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(time, beginning) => begun,
+        () = end.displaced.notified() => return Err(None),
+    };
+    let error = match begun {
+        Ok(Ok(begun)) => return Ok(begun),
+        Ok(Err(error)) => error,
+        Err(_) => io::ErrorKind::TimedOut.into(),
+    };
+    debug!(client = %peer, %error, "a connection ended before its first request");
+    Err(Some(Waste::Nothing))
 }
 
 #[cfg(test)]
@@ -237,6 +259,7 @@ mod tests {
             stall,
             most: 9,
             each: 9,
+            wasted: 1000,
             proxies: Vec::new(),
             head,
             header_bytes,
@@ -316,6 +339,83 @@ mod tests {
                 assert!(rest.is_empty() || rest.ends_with(b"whole"), "{rest:?}");
             }
             assert_eq!(get(&mut held.pop().unwrap()).unwrap(), "HTTP/1.1 200", "the newest stays");
+        });
+        asked.await.unwrap();
+        tasks.stop(HEAD).await;
+    }
+
+    /// What a client from this address of loopback reads that sends `bytes`, and then nothing
+    /// more.
+    fn said_to(from: u8, address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, from], 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut stream = std::net::TcpStream::from(socket);
+        stream.set_read_timeout(Some(HEAD)).unwrap();
+        // one that is refused may be closed already
+        let sent = stream.write_all(bytes);
+        if !bytes.ends_with(b"\r\n\r\n") {
+            let _ = sent.and_then(|()| stream.shutdown(std::net::Shutdown::Write));
+        }
+        let mut said = Vec::new();
+        match stream.read_to_end(&mut said) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => said,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_wastes_connections_has_few_new_ones_and_others_have_theirs() {
+        const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let long = [b"GET / HTTP/1.1\r\nx: ", &[b'x'; 300_000][..]].concat();
+        let mut resets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        resets.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        for stream in (1..1000u32).step_by(2) {
+            // GET http / with an authority that is one letter, and its reset
+            resets.extend([0, 0, 6, 1, 5]);
+            resets.extend(stream.to_be_bytes());
+            resets.extend([0x82, 0x86, 0x84, 0x41, 1, b'a']);
+            resets.extend([0, 0, 4, 3, 0]);
+            resets.extend(stream.to_be_bytes());
+            resets.extend([0, 0, 0, 8]);
+        }
+        let mut terms = terms(HEAD, HEAD);
+        (terms.most, terms.each, terms.wasted) = (1000, 1000, 10);
+        terms.proxies = vec!["127.0.0.9/32".parse().unwrap()];
+        let (address, tasks) = served(
+            |_| async {
+                tokio::task::yield_now().await;
+                Response::new(Payload::full("whole"))
+            },
+            terms,
+        )
+        .await;
+        let asked = ground::supervise::blocking(move || {
+            let whole = |from| said_to(from, address, GET).ends_with(b"whole");
+            let wasted: [(&[u8], &str); 5] = [
+                (b"", "nothing"),
+                (b"GET / HT", "half a head"),
+                (b"\x16\x03\x01\x02\x00\x01", "no HTTP"),
+                (&long, "a long head"),
+                (&resets, "resets"),
+            ];
+            for (from, (bytes, what)) in (2..).zip(wasted) {
+                for _ in 0..10 {
+                    assert!(whole(from), "{what}: useful ones are not counted");
+                }
+                // more come than are counted: it is told how long it takes by when one is refused
+                let refused = (0..1000).any(|_| {
+                    said_to(from, address, bytes);
+                    !whole(from)
+                });
+                assert!(refused, "{what}");
+                assert!(whole(100), "{what}: another address");
+            }
+            for _ in 0..100 {
+                said_to(9, address, b"");
+            }
+            assert!((0..20).all(|_| whole(9)), "a proxy is not punished");
         });
         asked.await.unwrap();
         tasks.stop(HEAD).await;

@@ -14,6 +14,7 @@ mod origin;
 mod patience;
 mod payload;
 pub mod policies;
+mod punishing;
 pub mod request;
 pub mod request_id;
 pub mod route;

@@ -100,11 +100,15 @@ fn describe() {
     describe_gauge!("atoll_connections_open", "connections of clients that are open");
     describe_counter!(
         "atoll_connections_refused_total",
-        "connections that were not served, because too many were open"
+        "connections that were not served, because too many were open or their address is punished"
     );
     describe_counter!(
         "atoll_connections_displaced_total",
         "connections that were told to end, to make room for a client that has fewer"
+    );
+    describe_counter!(
+        "atoll_clients_punished_total",
+        "penalties of addresses that wasted too many connections"
     );
     describe_counter!("atoll_http2_connections_total", "connections of clients that spoke HTTP/2");
     describe_counter!(

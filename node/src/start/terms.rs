@@ -286,6 +286,7 @@ pub(super) fn connections(settings: &Settings) -> ConnectionTerms {
         stall: settings.deadlines.stall,
         most,
         each: settings.http.max_connections_per_address as usize,
+        wasted: settings.http.wasted_connections,
         proxies: settings.http.trusted_proxies.clone(),
         head: settings.http.head_timeout,
         header_bytes: settings.http.max_header_bytes as usize,

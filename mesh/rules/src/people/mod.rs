@@ -15,6 +15,7 @@
 //! | [`discovery`] | when such an issuer is asked for its keys |
 //! | [`crowd`] | how many connections clients may have open |
 //! | [`streams`] | when an HTTP/2 connection is ended for its client's requests |
+//! | [`penalties`] | which addresses have few new connections for a while |
 //! | [`windows`] | how much a client may send over HTTP/2 before it was read |
 //! | [`guesses`] | who may have a password checked now |
 
@@ -28,6 +29,7 @@ pub mod guesses;
 pub mod keys;
 pub mod ldap;
 pub mod passwords;
+pub mod penalties;
 pub mod robots;
 pub mod roles;
 pub mod streams;

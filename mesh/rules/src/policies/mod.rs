@@ -5,9 +5,11 @@
 //! | [`selectors`] | which repositories and tags a rule is about |
 //! | [`immutability`] | tags that are never moved or deleted |
 //! | [`retention`] | what stays of a repository, and what goes |
+//! | [`keys`] | the keys of a project's metadata |
 //! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
 pub mod immutability;
+pub mod keys;
 pub mod retention;
 pub mod selectors;
 pub mod vulnerabilities;

@@ -68,6 +68,10 @@ pub enum AccessError {
     /// The credentials are wrong, or cannot be read.
     #[error("the user name, the password or the token is not right")]
     Wrong,
+    /// The token or the session counts for nothing, or for nothing any more. Another token would need
+    /// this scope.
+    #[error("the token or the session does not count any more")]
+    Ended(Option<NeededScope>),
     /// The token is valid, but not for this. Another one with this scope may be (RFC 6750 section
     /// 3.1).
     #[error("the token is not valid for this")]
@@ -258,6 +262,7 @@ impl Caller {
     /// What to answer if this caller has to be somebody, but is not.
     pub fn unknown(&self, needed: Option<NeededScope>) -> AccessError {
         match &self.refused {
+            Some(AccessError::Ended(_)) => AccessError::Ended(needed),
             Some(AccessError::Wrong) | None => AccessError::Missing(needed),
             Some(unchecked) => unchecked.clone(),
         }
@@ -361,8 +366,8 @@ impl Access {
     ) -> Result<Caller, AccessError> {
         let why = match (unchecked, &self.records) {
             // another edge may have signed it; a client that is asked for a token gets one here
-            (Some(_), Records::Edge(_)) if reads => AccessError::Wrong,
-            (why, _) => why.unwrap_or(AccessError::Wrong),
+            (Some(_), Records::Edge(_)) if reads => AccessError::Ended(None),
+            (why, _) => why.unwrap_or(AccessError::Ended(None)),
         };
         if !reads {
             return Err(why);

@@ -4,6 +4,27 @@ use serde_json::{Map, Value, json};
 
 const TEXT: &str = "text";
 
+// The grammars of `rules::words::names`; a test compares them.
+/// A part of a repository's name, such as a project.
+pub(super) const PART: &str = r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$";
+/// A repository's name without its project; in paths slashes are encoded.
+pub(super) const PARTS: &str = r"^[a-z0-9]+((\.|_|__|-+|/|%2F|%252F)[a-z0-9]+)*$";
+/// A tag.
+pub(super) const TAG: &str = r"^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$";
+/// A tag, or a digest.
+pub(super) const REFERENCE: &str =
+    r"^([a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$";
+/// A robot's name, without the prefix and without its project.
+const ROBOT: &str = r"^[a-z0-9]+([._-][a-z0-9]+)*$";
+/// A user's name. Characters that cannot be seen are refused, too.
+const USER: &str =
+    "^[^\\s\\x00-\\x1f\\x7f,\"~#$%:]([^\\x00-\\x1f\\x7f,\"~#$%:]*[^\\s\\x00-\\x1f\\x7f,\"~#$%:])?$";
+
+/// A text of this form.
+pub(super) fn of_pattern(pattern: &str, most: u32) -> Value {
+    json!({"type": "string", "pattern": pattern, "minLength": 1, "maxLength": most})
+}
+
 /// An object with these fields. A `?` at the end of a name means that the field may be missing, or
 /// null.
 fn object(fields: &[(&str, Value)]) -> Value {
@@ -248,7 +269,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         (
             "NewProject",
             object(&[
-                ("project_name", name()),
+                ("project_name", of_pattern(PART, 255)),
                 ("public?", flag.clone()),
                 ("registry_id?", number.clone()),
                 ("metadata", metadata()),
@@ -270,7 +291,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
             ]),
         ),
         ("RoleChange", object(&[("role_id", role())])),
-        ("NewTag", object(&[("name", name())])),
+        ("NewTag", object(&[("name", of_pattern(TAG, 128))])),
         ("AttachedLabel", object(&[("id", json!({"type": "integer", "minimum": 1}))])),
         (
             "NewLabel",
@@ -310,7 +331,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         (
             "NewUser",
             object(&[
-                ("username", name()),
+                ("username", of_pattern(USER, 255)),
                 ("password", password()),
                 ("email", text.clone()),
                 ("realname", long(255)),
@@ -341,7 +362,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         (
             "NewRobot",
             object(&[
-                ("name", name()),
+                ("name", of_pattern(ROBOT, 128)),
                 ("level", json!({"enum": ["system", "project"]})),
                 ("duration?", number),
                 ("disable", flag),
@@ -432,4 +453,52 @@ fn bodies() -> Vec<(&'static str, Value)> {
 pub(super) fn all() -> Value {
     let all = answers().into_iter().chain(bodies());
     Value::Object(all.map(|(name, schema)| (name.to_owned(), schema)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rules::words::names::{ProjectName, Reference, RobotName, Tag, UserName};
+
+    #[test]
+    fn patterns_of_names_are_what_is_accepted() {
+        let fits = |pattern: &str, text: &str| regex::Regex::new(pattern).unwrap().is_match(text);
+        let long = "a".repeat(128);
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for text in [
+            "a",
+            "7",
+            "a.b",
+            "a..b",
+            "a__b",
+            "a___b",
+            "a--b",
+            "-a",
+            "a-",
+            "A",
+            "a_b.c",
+            "a/b",
+            "a b",
+            "",
+            "_a",
+            ".a",
+            "ü",
+            "a:b",
+            "a$b",
+            "a#",
+            " a",
+            "a ",
+            "ann@example.com",
+            "a\u{7}",
+            &long,
+            &digest,
+        ] {
+            assert_eq!(fits(PART, text), text.parse::<ProjectName>().is_ok(), "project {text:?}");
+            assert_eq!(fits(TAG, text), text.parse::<Tag>().is_ok(), "tag {text:?}");
+            assert_eq!(fits(REFERENCE, text), text.parse::<Reference>().is_ok(), "{text:?}");
+            assert_eq!(fits(ROBOT, text), text.parse::<RobotName>().is_ok(), "robot {text:?}");
+            assert_eq!(fits(USER, text), text.parse::<UserName>().is_ok(), "user {text:?}");
+        }
+        assert!(fits(PARTS, "deep/er") && fits(PARTS, "deep%252Fer") && !fits(PARTS, "deep//er"));
+    }
 }

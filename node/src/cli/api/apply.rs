@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::projects::by_name;
-use super::{Api, Asking, part, text, with};
+use super::projects::{by_name, path};
+use super::{Api, Asking, text, with};
 
 /// Arguments of `apply`.
 #[derive(clap::Args)]
@@ -49,7 +49,7 @@ pub(in crate::cli) fn run(command: &ApplyCommand) -> io::Result<()> {
         }
         let metadata: Map<String, Value> =
             changes.iter().map(|(key, _, becomes)| ((*key).to_owned(), json!(becomes))).collect();
-        let path = format!("/api/v2.0/projects/{}", part(&project["project_id"].to_string()));
+        let path = path(&named);
         api.send(Method::PUT, &path, Some(&json!({"metadata": metadata}))).await?;
         if !api.is_json() {
             println!("project {named} is changed");

@@ -26,6 +26,9 @@ pub(in crate::cli) struct AuditCommand {
     /// Only this: create, delete, update, pull, push, login, failover, ...
     #[arg(long)]
     operation: Option<String>,
+    /// Only this kind of resource: artifact, tag, project, member, robot, user, ...
+    #[arg(long, value_name = "RESOURCE")]
+    kind: Option<String>,
     /// Only what was refused or has failed.
     #[arg(long)]
     refused: bool,
@@ -48,7 +51,9 @@ pub(in crate::cli) struct AuditCommand {
 impl AuditCommand {
     /// The path of the list, with the conditions.
     fn place(&self) -> io::Result<String> {
-        for value in [&self.by, &self.operation, &self.since, &self.until].into_iter().flatten() {
+        for value in
+            [&self.by, &self.operation, &self.kind, &self.since, &self.until].into_iter().flatten()
+        {
             if value.contains([',', '~', '[', ']']) {
                 return Err(io::Error::other(format!("'{value}' has a sign that no name has")));
             }
@@ -56,6 +61,7 @@ impl AuditCommand {
         let mut conditions = Vec::new();
         conditions.extend(self.by.as_ref().map(|name| format!("username={name}")));
         conditions.extend(self.operation.as_ref().map(|what| format!("operation={what}")));
+        conditions.extend(self.kind.as_ref().map(|kind| format!("resource_type={kind}")));
         conditions.extend(self.refused.then(|| "operation_result=false".to_owned()));
         if self.since.is_some() || self.until.is_some() {
             let text = |time: &Option<String>| time.clone().unwrap_or_default();

@@ -4,7 +4,7 @@ use std::io;
 
 use serde_json::Value;
 
-use super::stored::artifact_path_by_name;
+use super::stored::artifact_path;
 use super::{Api, Asking, text, with};
 use crate::cli::shown::safe;
 
@@ -20,7 +20,7 @@ pub(in crate::cli) struct ExplainCommand {
 /// Runs it.
 pub(in crate::cli) fn run(command: &ExplainCommand) -> io::Result<()> {
     with(&command.asking, |api: Api| async move {
-        let path = artifact_path_by_name(&api, &command.image).await?;
+        let path = artifact_path(&command.image)?;
         let answer = api.get(&format!("{path}/explanation")).await?;
         if api.is_json() {
             api.print_one(&answer);

@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{Api, Asking, part, text, with};
+use crate::cli::shown::safe_json;
 
 const JOBS: &str = "/api/atoll/v1/jobs";
 const SCHEDULES: &str = "/api/atoll/v1/schedules";
@@ -155,7 +156,7 @@ pub(in crate::cli) fn jobs(command: &JobsCommand) -> io::Result<()> {
             JobsVerb::Unschedule { project, name } => {
                 let path = format!("{SCHEDULES}/{}/{}", part(project), part(name));
                 api.send(Method::DELETE, &path, None).await?;
-                println!("schedule {name} of project {project} is removed");
+                api.say(&format!("schedule {name} of project {project} is removed"));
                 Ok(())
             }
         }
@@ -179,8 +180,15 @@ async fn log(api: &Api, id: &str, follow: bool) -> io::Result<()> {
             let log = log.as_array().cloned().unwrap_or_default();
             // another run, perhaps at another node, has a log of its own
             let known = if log.starts_with(&printed) { printed.len() } else { 0 };
+            if api.is_json() && !follow {
+                println!("{}", safe_json(&Value::Array(log)));
+                return Ok(());
+            }
             for line in &log[known..] {
-                println!("{}  {}", text(&line["time"]), text(&line["line"]));
+                match api.is_json() {
+                    true => println!("{line}"),
+                    false => println!("{}  {}", text(&line["time"]), text(&line["line"])),
+                }
             }
             printed = log;
         }

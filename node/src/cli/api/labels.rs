@@ -138,7 +138,7 @@ pub(in crate::cli) fn run(command: &LabelCommand) -> io::Result<()> {
                     None => what["scope"] = "g".into(),
                 }
                 api.send(Method::POST, LABELS, Some(&what)).await?;
-                println!("label {name} is there");
+                api.say(&format!("label {name} is there"));
             }
             Verb::Update { label: called, project, name, description, color } => {
                 let was = label(&api, project.as_deref(), called).await?;
@@ -152,26 +152,26 @@ pub(in crate::cli) fn run(command: &LabelCommand) -> io::Result<()> {
                 }
                 let path = format!("{LABELS}/{}", part(&was["id"].to_string()));
                 api.send(Method::PUT, &path, Some(&what)).await?;
-                println!("label {called} is changed");
+                api.say(&format!("label {called} is changed"));
             }
             Verb::Delete { label: called, project } => {
                 let found = label(&api, project.as_deref(), called).await?;
                 let path = format!("{LABELS}/{}", part(&found["id"].to_string()));
                 api.send(Method::DELETE, &path, None).await?;
-                println!("label {called} is deleted");
+                api.say(&format!("label {called} is deleted"));
             }
             Verb::Add { artifact, label: called } => {
-                let path = format!("{}/labels", artifact_path(&api, artifact).await?);
+                let path = format!("{}/labels", artifact_path(artifact)?);
                 let found = label_for(&api, artifact, called).await?;
                 api.send(Method::POST, &path, Some(&json!({"id": found["id"]}))).await?;
-                println!("{artifact} has label {called}");
+                api.say(&format!("{artifact} has label {called}"));
             }
             Verb::Remove { artifact, label: called } => {
                 let found = label_for(&api, artifact, called).await?;
-                let artifact_at = artifact_path(&api, artifact).await?;
+                let artifact_at = artifact_path(artifact)?;
                 let path = format!("{artifact_at}/labels/{}", part(&found["id"].to_string()));
                 api.send(Method::DELETE, &path, None).await?;
-                println!("label {called} is off {artifact}");
+                api.say(&format!("label {called} is off {artifact}"));
             }
         }
         Ok(())

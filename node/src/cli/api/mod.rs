@@ -11,14 +11,16 @@ mod labels;
 mod people;
 mod policies;
 mod projects;
+mod robots;
 mod scanning;
 mod stored;
+mod trusts;
 
 use std::io;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::client::{Call, Client, refusal};
@@ -32,11 +34,10 @@ pub(super) use dr::{DrCommand, run as dr};
 pub(super) use explain::{ExplainCommand, run as explain};
 pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};
 pub(super) use labels::{LabelCommand, run as labels};
-pub(super) use people::{
-    MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
-};
+pub(super) use people::{MemberCommand, UserCommand, members, users};
 pub(super) use policies::{ImmutableCommand, RetentionCommand, immutable, retention};
 pub(super) use projects::{ProjectCommand, run as projects};
+pub(super) use robots::{RobotCommand, run as robots};
 pub(super) use scanning::{
     AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,
     sbom, scan, scanner, vulnerabilities,
@@ -44,6 +45,7 @@ pub(super) use scanning::{
 pub(super) use stored::{
     ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,
 };
+pub(super) use trusts::{TrustCommand, run as trusts};
 
 /// The largest page that the API gives.
 const PAGE: usize = 100;
@@ -86,12 +88,18 @@ where
 impl Api {
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Sent> {
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let answer = self.client.send(Call { method, body, ..Call::get(path) }).await?;
+        let answer =
+            self.client.send(Call { method, body, names: true, ..Call::get(path) }).await?;
         let (status, total) = (answer.status, answer.header("x-total-count").map(str::to_owned));
         let location = answer.header("location").map(str::to_owned);
         let bytes = answer.whole().await?;
         if !status.is_success() {
-            return Err(io::Error::other(refusal(status, &bytes)));
+            let kind = match status {
+                StatusCode::NOT_FOUND => io::ErrorKind::NotFound,
+                StatusCode::FORBIDDEN => io::ErrorKind::PermissionDenied,
+                _ => io::ErrorKind::Other,
+            };
+            return Err(io::Error::new(kind, refusal(status, &bytes)));
         }
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let total = total.and_then(|text| text.parse().ok());
@@ -100,7 +108,7 @@ impl Api {
 
     /// An answer that is plain text.
     async fn plain(&self, path: &str) -> io::Result<String> {
-        let answer = self.client.send(Call::get(path)).await?;
+        let answer = self.client.send(Call { names: true, ..Call::get(path) }).await?;
         let status = answer.status;
         let bytes = answer.whole().await?;
         match status.is_success() {
@@ -144,6 +152,14 @@ impl Api {
                 .collect()
         });
         print!("{}", table(&head, rows.collect()));
+    }
+
+    /// Says what was done, in a sentence. As JSON it is the field `done`.
+    fn say(&self, done: &str) {
+        match self.output {
+            Output::Json => println!("{}", safe_json(&json!({ "done": done }))),
+            Output::Table => println!("{}", safe(done)),
+        }
     }
 
     fn is_json(&self) -> bool {

@@ -1,4 +1,4 @@
-//! `atoll member`, `atoll user` and `atoll robot`.
+//! `atoll member` and `atoll user`.
 
 use std::fs;
 use std::io::{self, Read};
@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use http::Method;
-use rules::words::moment::Timestamp;
 use rules::words::roles::ProjectRole;
 use serde_json::{Value, json};
 
-use super::projects::{by_name, path};
+use super::projects::path;
 use super::{Api, Asking, part, with};
-use crate::cli::shown::safe_json;
 
 /// Arguments of `member`.
 #[derive(clap::Args)]
@@ -154,6 +152,16 @@ enum UserVerb {
         #[arg(long)]
         off: bool,
     },
+    /// Let a user in again who was disabled.
+    Enable {
+        /// Their name.
+        name: String,
+    },
+    /// Keep a user out, whatever they show, until they are enabled again.
+    Disable {
+        /// Their name.
+        name: String,
+    },
     /// Delete a user.
     Delete {
         /// Their name.
@@ -161,62 +169,18 @@ enum UserVerb {
     },
 }
 
-/// Arguments of `robot`.
-#[derive(clap::Args)]
-pub(in crate::cli) struct RobotCommand {
-    #[command(subcommand)]
-    verb: RobotVerb,
-    #[command(flatten)]
-    asking: Asking,
-}
-
-#[derive(Subcommand)]
-enum RobotVerb {
-    /// List the robots of a project, or those of the registry.
-    List {
-        /// The project.
-        #[arg(long)]
-        project: Option<String>,
-    },
-    /// Create a robot of a project, and print its secret: this is the only time.
-    Create {
-        /// The name after `robot$PROJECT+`.
-        name: String,
-        /// The project.
-        #[arg(long)]
-        project: String,
-        /// What it may do in the project's repositories, separated by commas.
-        #[arg(long, value_delimiter = ',', default_value = "pull", value_name = "pull,push,..")]
-        may: Vec<String>,
-        /// For how many days; -1 means for ever.
-        #[arg(long, default_value_t = 30, allow_negative_numbers = true)]
-        days: i64,
-    },
-    /// Give a robot another secret, and print it.
-    Refresh {
-        /// Its whole name.
-        name: String,
-        /// Its project, if it has one.
-        #[arg(long)]
-        project: Option<String>,
-    },
-    /// Delete a robot.
-    Delete {
-        /// Its whole name.
-        name: String,
-        /// Its project, if it has one.
-        #[arg(long)]
-        project: Option<String>,
-    },
-}
-
-async fn members_path(api: &Api, project: &str) -> io::Result<String> {
-    let project = by_name(api, project).await?;
-    Ok(format!("{}/members", path(&project["project_id"].to_string())))
+fn members_path(project: &str) -> String {
+    format!("{}/members", path(project))
 }
 
 /// The number of the entry of a list whose `field` is `name`.
-fn number_of(list: &[Value], field: &str, name: &str, id: &str, what: &str) -> io::Result<String> {
+pub(super) fn number_of(
+    list: &[Value],
+    field: &str,
+    name: &str,
+    id: &str,
+    what: &str,
+) -> io::Result<String> {
     let found = list.iter().find(|one| one[field] == name);
     let number = found.and_then(|one| one[id].as_u64());
     number
@@ -228,14 +192,14 @@ fn number_of(list: &[Value], field: &str, name: &str, id: &str, what: &str) -> i
 pub(in crate::cli) fn members(command: &MemberCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         let member = async |project: &str, user: &str| {
-            let path = members_path(&api, project).await?;
+            let path = members_path(project);
             let all = api.all(&path).await?;
             let id = number_of(&all, "entity_name", user, "id", &format!("member of {project}:"))?;
             Ok::<_, io::Error>(format!("{path}/{id}"))
         };
         match &command.verb {
             MemberVerb::List { project } => {
-                let all = api.all(&members_path(&api, project).await?).await?;
+                let all = api.all(&members_path(project)).await?;
                 api.print(
                     &all,
                     &[("MEMBER", "/entity_name"), ("KIND", "/entity_type"), ("ROLE", "/role_name")],
@@ -245,18 +209,18 @@ pub(in crate::cli) fn members(command: &MemberCommand) -> io::Result<()> {
                 let mut body = json!({"role_id": role.number()});
                 let (field, member) = new_member(user, *group);
                 body[field] = member;
-                let path = members_path(&api, project).await?;
+                let path = members_path(project);
                 api.send(Method::POST, &path, Some(&body)).await?;
-                println!("{user} is a member of {project}");
+                api.say(&format!("{user} is a member of {project}"));
             }
             MemberVerb::Set { project, user, role } => {
                 let body = json!({"role_id": role.number()});
                 api.send(Method::PUT, &member(project, user).await?, Some(&body)).await?;
-                println!("{user} has another role in {project}");
+                api.say(&format!("{user} has another role in {project}"));
             }
             MemberVerb::Remove { project, user } => {
                 api.send(Method::DELETE, &member(project, user).await?, None).await?;
-                println!("{user} is no member of {project} any more");
+                api.say(&format!("{user} is no member of {project} any more"));
             }
         }
         Ok(())
@@ -306,6 +270,7 @@ pub(in crate::cli) fn users(command: &UserCommand) -> io::Result<()> {
                         ("USER", "/username"),
                         ("MAIL", "/email"),
                         ("ADMINISTRATOR", "/sysadmin_flag"),
+                        ("DISABLED", "/disabled"),
                         ("SINCE", "/creation_time"),
                     ],
                 );
@@ -317,7 +282,7 @@ pub(in crate::cli) fn users(command: &UserCommand) -> io::Result<()> {
                     body["email"] = json!(email);
                 }
                 api.send(Method::POST, "/api/v2.0/users", Some(&body)).await?;
-                println!("user {name} is there");
+                api.say(&format!("user {name} is there"));
             }
             UserVerb::Password { name, new_password_file, old_password_file } => {
                 let path = format!("{}/password", user_path(&api, name).await?);
@@ -327,102 +292,29 @@ pub(in crate::cli) fn users(command: &UserCommand) -> io::Result<()> {
                     body["old_password"] = json!(password(Some(old), name)?);
                 }
                 api.send(Method::PUT, &path, Some(&body)).await?;
-                println!("{name} has another password; tokens of before are refused");
+                api.say(&format!("{name} has another password; tokens of before are refused"));
             }
             UserVerb::Administrator { name, off } => {
                 let path = format!("{}/sysadmin", user_path(&api, name).await?);
                 api.send(Method::PUT, &path, Some(&json!({"sysadmin_flag": !off}))).await?;
                 let now = if *off { "no administrator any more" } else { "an administrator" };
-                println!("{name} is {now}");
+                api.say(&format!("{name} is {now}"));
+            }
+            UserVerb::Enable { name } => {
+                let path = user_path(&api, name).await?;
+                api.send(Method::PUT, &path, Some(&json!({"disabled": false}))).await?;
+                api.say(&format!("user {name} may come in"));
+            }
+            UserVerb::Disable { name } => {
+                let path = user_path(&api, name).await?;
+                api.send(Method::PUT, &path, Some(&json!({"disabled": true}))).await?;
+                api.say(&format!("user {name} is refused until they are enabled again"));
             }
             UserVerb::Delete { name } => {
                 api.send(Method::DELETE, &user_path(&api, name).await?, None).await?;
-                println!("user {name} is deleted");
+                api.say(&format!("user {name} is deleted"));
             }
         }
         Ok(())
     })
-}
-
-async fn robots(api: &Api, project: Option<&str>) -> io::Result<Vec<Value>> {
-    let list = match project {
-        Some(name) => {
-            let number = by_name(api, name).await?["project_id"].to_string();
-            format!("/api/v2.0/robots?q=Level=project,ProjectID={number}")
-        }
-        None => "/api/v2.0/robots".to_owned(),
-    };
-    api.all(&list).await
-}
-
-/// Runs `robot`.
-pub(in crate::cli) fn run_robot(command: &RobotCommand) -> io::Result<()> {
-    with(&command.asking, |api| async move {
-        let one = async |name: &str, project: Option<&str>| {
-            let all = robots(&api, project).await?;
-            let id = number_of(&all, "name", name, "id", "robot")?;
-            Ok::<_, io::Error>(format!("/api/v2.0/robots/{id}"))
-        };
-        match &command.verb {
-            RobotVerb::List { project } => {
-                let mut all = robots(&api, project.as_deref()).await?;
-                if !api.is_json() {
-                    for one in &mut all {
-                        one["expires_at"] = expiry(&one["expires_at"]).into();
-                    }
-                }
-                api.print(
-                    &all,
-                    &[
-                        ("ID", "/id"),
-                        ("ROBOT", "/name"),
-                        ("DISABLED", "/disable"),
-                        ("EXPIRES", "/expires_at"),
-                    ],
-                );
-            }
-            RobotVerb::Create { name, project, may, days } => {
-                let access: Vec<Value> = may
-                    .iter()
-                    .map(|action| json!({"resource": "repository", "action": action}))
-                    .collect();
-                let body = json!({
-                    "name": name, "level": "project", "duration": days,
-                    "permissions": [{"kind": "project", "namespace": project, "access": access}],
-                });
-                let made = api.send(Method::POST, "/api/v2.0/robots", Some(&body)).await?;
-                if made.location.is_none() {
-                    return Err(io::Error::other("the node did not say which robot it made"));
-                }
-                show_secret(&api, made.body["name"].as_str().unwrap_or(name), &made.body);
-            }
-            RobotVerb::Refresh { name, project } => {
-                let path = one(name, project.as_deref()).await?;
-                let made = api.send(Method::PATCH, &path, Some(&json!({}))).await?;
-                show_secret(&api, name, &made.body);
-            }
-            RobotVerb::Delete { name, project } => {
-                api.send(Method::DELETE, &one(name, project.as_deref()).await?, None).await?;
-                println!("robot {name} is deleted");
-            }
-        }
-        Ok(())
-    })
-}
-
-/// When a robot's secret ends, for people. Harbor's form is seconds since 1970, and -1 for never.
-fn expiry(seconds: &Value) -> String {
-    match seconds.as_i64() {
-        Some(at) if at > 0 => Timestamp(at as u64 * 1000).to_string(),
-        _ => "never".to_owned(),
-    }
-}
-
-fn show_secret(api: &Api, name: &str, made: &Value) {
-    if api.output == super::Output::Json {
-        println!("{}", safe_json(made));
-    } else {
-        println!("{name}\n{}", made["secret"].as_str().unwrap_or_default());
-        eprintln!("This secret is not shown again.");
-    }
 }

@@ -139,7 +139,9 @@ pub(in crate::cli) fn retention(command: &RetentionCommand) -> io::Result<()> {
                 run(&api, project, &body).await
             }
             RetentionVerb::Remove { project } => {
-                api.send(Method::DELETE, &place(project), None).await.map(drop)
+                api.send(Method::DELETE, &place(project), None).await?;
+                api.say(&format!("project {project} has no retention policy any more"));
+                Ok(())
             }
         }
     })
@@ -201,14 +203,18 @@ async fn run(api: &Api, project: &str, body: &Value) -> io::Result<()> {
         }
         tokio::time::sleep(LOOK).await;
     };
-    match api.plain(&format!("{path}/{}/tasks/1", text(id))).await {
-        Ok(log) => {
-            // each line begins with its time
-            for line in log.lines().filter_map(|line| Some(line.split_once(' ')?.1)) {
-                println!("{}", safe(line));
-            }
+    let log = api.plain(&format!("{path}/{}/tasks/1", text(id))).await;
+    if api.is_json() {
+        let mut shown = ended.clone();
+        shown["log"] = log.unwrap_or_default().lines().collect();
+        api.print_one(&shown);
+    } else if let Ok(log) = log {
+        // each line begins with its time
+        for line in log.lines().filter_map(|line| Some(line.split_once(' ')?.1)) {
+            println!("{}", safe(line));
         }
-        Err(_) => println!("{}", text(&ended["result"])),
+    } else {
+        println!("{}", text(&ended["result"]));
     }
     match ended["status"].as_str() {
         Some("Succeed") => Ok(()),
@@ -239,7 +245,9 @@ pub(in crate::cli) fn immutable(command: &ImmutableCommand) -> io::Result<()> {
             }
             ImmutableVerb::Remove { project, id } => {
                 let path = format!("{}/{id}", rules(project));
-                api.send(Method::DELETE, &path, None).await.map(drop)
+                api.send(Method::DELETE, &path, None).await?;
+                api.say(&format!("rule {id} of {project} is removed"));
+                Ok(())
             }
         }
     })

@@ -4,9 +4,10 @@ use std::io;
 
 use clap::Subcommand;
 use http::Method;
+use rules::policies::keys;
 use serde_json::{Map, Value, json};
 
-use super::{Api, Asking, part, with};
+use super::{Api, Asking, part, text, with};
 
 /// Arguments of `project`.
 #[derive(clap::Args)]
@@ -41,7 +42,8 @@ enum Verb {
         registry: Option<u64>,
     },
     /// Change metadata of a project: public=true, durability=2, sparse_indexes=false,
-    /// edges=cache-* (which edges serve it), and others (docs/api.md#projects).
+    /// edges=cache-* (which edges serve it), and others (docs/api.md#projects). A key that no
+    /// project has is refused, and all keys are named.
     Set {
         /// Its name.
         name: String,
@@ -56,24 +58,66 @@ enum Verb {
     },
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// The path of a project. Its name may consist of digits, so it is not taken for a number: see
-/// [`by_name`].
+/// The path of a project. Its name may consist of digits, and is not taken for a number: each
+/// request says so.
 pub(super) fn path(name: &str) -> String {
     format!("/api/v2.0/projects/{}", part(name))
 }
 
-/// The number of a project, which names it whatever its name looks like.
+/// A project as the API shows it.
 pub(super) async fn by_name(api: &Api, name: &str) -> io::Result<Value> {
-    let found = api.all(&format!("/api/v2.0/projects?name={}", part(name))).await?;
-    let found = found.into_iter().find(|project| project["name"] == name);
-    found.ok_or_else(|| {
-        io::Error::other(format!("there is no project {name}, or you may not see it"))
+    api.get(&path(name)).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::other(format!("there is no project {name}, or you may not see it"))
+        }
+        _ => error,
     })
+}
+
+/// Refuses keys that no project has. The API drops them, as Harbor's does.
+fn check_keys(metadata: &[(String, String)]) -> io::Result<()> {
+    let unknown = metadata.iter().find(|(key, _)| !keys::is_known(key));
+    let Some((key, _)) = unknown else { return Ok(()) };
+    let mut all: Vec<&str> = keys::FIELDS.into_iter().chain(keys::STORED).collect();
+    all.sort_unstable();
+    let all = all.join(", ");
+    Err(io::Error::other(format!("no project has a key {key}; there are: {all}")))
+}
+
+/// Prints a project, and who may pull from it.
+async fn show(api: &Api, name: &str) -> io::Result<()> {
+    let mut project = by_name(api, name).await?;
+    if api.is_json() {
+        api.print_one(&project);
+        return Ok(());
+    }
+    project["pulls"] = match project["metadata"]["public"] == "true" {
+        true => "everyone, also without a login".into(),
+        false => "members, robots that were granted it, and administrators".into(),
+    };
+    let members = match api.all(&format!("{}/members", path(name))).await {
+        Ok(members) => members,
+        Err(error) => {
+            project["members"] = format!("not shown: {error}").into();
+            Vec::new()
+        }
+    };
+    for member in &members {
+        let role = format!("members: {}", text(&member["role_name"]));
+        let group = if member["entity_type"] == "g" { " (group)" } else { "" };
+        let name = format!("{}{group}", text(&member["entity_name"]));
+        project[&role] = match project[&role].as_str() {
+            Some(before) => format!("{before}, {name}").into(),
+            None => name.into(),
+        };
+    }
+    api.print_one(&project);
+    Ok(())
 }
 
 /// Runs it.
@@ -93,7 +137,7 @@ pub(in crate::cli) fn run(command: &ProjectCommand) -> io::Result<()> {
                     ],
                 );
             }
-            Verb::Show { name } => api.print_one(&by_name(&api, name).await?),
+            Verb::Show { name } => show(&api, name).await?,
             Verb::Create { name, public, durability, registry } => {
                 let mut metadata =
                     Map::from_iter([("public".to_owned(), json!(public.to_string()))]);
@@ -103,21 +147,20 @@ pub(in crate::cli) fn run(command: &ProjectCommand) -> io::Result<()> {
                 let body =
                     json!({"project_name": name, "metadata": metadata, "registry_id": registry});
                 api.send(Method::POST, "/api/v2.0/projects", Some(&body)).await?;
-                println!("project {name} is there");
+                api.say(&format!("project {name} is there"));
             }
             Verb::Set { name, metadata } => {
+                check_keys(metadata)?;
                 let metadata: Map<String, Value> =
                     metadata.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-                let project = by_name(&api, name).await?;
-                let path = path(&project["project_id"].to_string());
-                api.send(Method::PUT, &path, Some(&json!({"metadata": metadata}))).await?;
-                println!("project {name} is changed");
+                by_name(&api, name).await?;
+                api.send(Method::PUT, &path(name), Some(&json!({"metadata": metadata}))).await?;
+                api.say(&format!("project {name} is changed"));
             }
             Verb::Delete { name } => {
-                let project = by_name(&api, name).await?;
-                let path = path(&project["project_id"].to_string());
-                api.send(Method::DELETE, &path, None).await?;
-                println!("project {name} is deleted");
+                by_name(&api, name).await?;
+                api.send(Method::DELETE, &path(name), None).await?;
+                api.say(&format!("project {name} is deleted"));
             }
         }
         Ok(())

@@ -9,9 +9,9 @@ use rules::policies::vulnerabilities::Severity;
 use serde_json::{Value, json};
 
 use super::database::{DatabaseVerb, import};
-use super::projects::by_name;
+use super::projects::{by_name, path};
 use super::stored::artifact_path;
-use super::{Api, Asking, part, with};
+use super::{Api, Asking, with};
 use crate::cli::shown::safe;
 
 /// The time between two looks at a scan.
@@ -162,16 +162,16 @@ pub(in crate::cli) fn scan(command: &ScanCommand) -> io::Result<()> {
         (None, None) => return Err(io::Error::other("which image? REPOSITORY:TAG")),
     };
     with(&command.asking, |api| async move {
-        let path = artifact_path(&api, image).await?;
+        let path = artifact_path(image)?;
         if command.stop {
             api.send(Method::POST, &format!("{path}/scan/stop"), None).await?;
-            println!("the scan of {image} is stopped");
+            api.say(&format!("the scan of {image} is stopped"));
             return Ok(());
         }
         let before = overview(&api, &path).await?;
         api.send(Method::POST, &format!("{path}/scan"), None).await?;
         if command.no_wait {
-            println!("a scan of {image} is asked for");
+            api.say(&format!("a scan of {image} is asked for"));
             return Ok(());
         }
         let (mut found, mut looked) = (overview(&api, &path).await?, 0);
@@ -193,9 +193,9 @@ pub(in crate::cli) fn scan(command: &ScanCommand) -> io::Result<()> {
         }
         if api.is_json() {
             api.print_one(&found);
-            return Ok(());
         }
         match found["scan_status"].as_str() {
+            Some("Success") if api.is_json() => Ok(()),
             Some("Success") => {
                 println!("{image}: {}", summary(&found));
                 Ok(())
@@ -233,7 +233,7 @@ fn summary(found: &Value) -> String {
 /// Runs `vulnerabilities`.
 pub(in crate::cli) fn vulnerabilities(command: &VulnerabilitiesCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
-        let path = artifact_path(&api, &command.image).await?;
+        let path = artifact_path(&command.image)?;
         let answer = api.get(&format!("{path}/additions/vulnerabilities")).await?;
         let report = &answer[REPORT];
         let of = |one: &Value| Severity::named(one["severity"].as_str().unwrap_or_default());
@@ -328,13 +328,11 @@ fn sarif(image: &str, found: &[Value], insufficient: Option<&str>) -> Value {
 /// Runs `sbom`.
 pub(in crate::cli) fn sbom(command: &SbomCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
-        let path = artifact_path(&api, &command.image).await?;
+        let path = artifact_path(&command.image)?;
         if command.keep {
             let kind = json!({"scan_type": "sbom"});
             api.send(Method::POST, &format!("{path}/scan"), Some(&kind)).await?;
-            if !api.is_json() {
-                println!("the SBOMs of {} are beside it, as referrers", safe(&command.image));
-            }
+            api.say(&format!("the SBOMs of {} are beside it, as referrers", command.image));
             return Ok(());
         }
         let format = match command.format {
@@ -351,15 +349,11 @@ pub(in crate::cli) fn sbom(command: &SbomCommand) -> io::Result<()> {
 pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         const SYSTEM: &str = "/api/v2.0/system/CVEAllowlist";
-        let place = |project: Value| format!("/api/v2.0/projects/{}", part(&project.to_string()));
         match &command.verb {
             AllowlistVerb::Show { project } => {
                 let list = match project {
                     None => api.get(SYSTEM).await?,
-                    Some(name) => {
-                        let project = by_name(&api, name).await?["project_id"].clone();
-                        api.get(&place(project)).await?["cve_allowlist"].clone()
-                    }
+                    Some(name) => by_name(&api, name).await?["cve_allowlist"].clone(),
                 };
                 if api.is_json() {
                     api.print_one(&list);
@@ -377,12 +371,12 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
                 match project {
                     None => drop(api.send(Method::PUT, SYSTEM, Some(&list)).await?),
                     Some(name) => {
-                        let project = by_name(&api, name).await?["project_id"].clone();
+                        by_name(&api, name).await?;
                         let body = json!({"cve_allowlist": list});
-                        api.send(Method::PUT, &place(project), Some(&body)).await?;
+                        api.send(Method::PUT, &path(name), Some(&body)).await?;
                     }
                 }
-                println!("the list has {} ids now", ids.len());
+                api.say(&format!("the list has {} ids now", ids.len()));
                 if let Some(name) = project {
                     let metadata = by_name(&api, name).await?["metadata"].clone();
                     if metadata["reuse_sys_cve_allowlist"] != "false" {

@@ -6,8 +6,8 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::projects::{by_name, path};
-use super::{Api, Asking, part, with};
+use super::projects::path;
+use super::{Asking, with};
 
 /// Arguments of `repo`.
 #[derive(clap::Args)]
@@ -90,14 +90,12 @@ enum TagVerb {
     },
 }
 
-/// The path of a repository, by the number of its project.
-async fn repository_path(api: &Api, name: &str) -> io::Result<String> {
+/// The path of a repository.
+fn repository_path(name: &str) -> io::Result<String> {
     let (project, rest) = name
         .split_once('/')
         .ok_or_else(|| io::Error::other(format!("{name} is not PROJECT/NAME")))?;
-    let project = by_name(api, project).await?;
-    let number = project["project_id"].to_string();
-    Ok(format!("{}/repositories/{}", path(&number), rest.replace('/', "%252F")))
+    Ok(format!("{}/repositories/{}", path(project), rest.replace('/', "%252F")))
 }
 
 /// A repository and a reference in it.
@@ -111,22 +109,9 @@ fn named(artifact: &str) -> io::Result<(&str, &str)> {
     })
 }
 
-pub(super) async fn artifact_path(api: &Api, artifact: &str) -> io::Result<String> {
+pub(super) fn artifact_path(artifact: &str) -> io::Result<String> {
     let (repository, reference) = named(artifact)?;
-    Ok(format!("{}/artifacts/{reference}", repository_path(api, repository).await?))
-}
-
-/// The same without asking the node for the project's number: one that is cut off does not tell it.
-/// A project whose name is a number is asked for as always.
-pub(super) async fn artifact_path_by_name(api: &Api, artifact: &str) -> io::Result<String> {
-    let (repository, reference) = named(artifact)?;
-    match repository.split_once('/') {
-        Some((project, rest)) if !project.bytes().all(|byte| byte.is_ascii_digit()) => {
-            let (project, rest) = (path(&part(project)), rest.replace('/', "%252F"));
-            Ok(format!("{project}/repositories/{rest}/artifacts/{reference}"))
-        }
-        _ => artifact_path(api, artifact).await,
-    }
+    Ok(format!("{}/artifacts/{reference}", repository_path(repository)?))
 }
 
 /// Runs `repo`.
@@ -135,10 +120,7 @@ pub(in crate::cli) fn repositories(command: &RepositoryCommand) -> io::Result<()
         match &command.verb {
             RepositoryVerb::List { project } => {
                 let list = match project {
-                    Some(name) => {
-                        let project = by_name(&api, name).await?;
-                        format!("{}/repositories", path(&project["project_id"].to_string()))
-                    }
+                    Some(name) => format!("{}/repositories", path(name)),
                     None => "/api/v2.0/repositories".to_owned(),
                 };
                 let found = api.all(&list).await?;
@@ -152,9 +134,9 @@ pub(in crate::cli) fn repositories(command: &RepositoryCommand) -> io::Result<()
                 );
             }
             RepositoryVerb::Delete { repository } => {
-                let path = repository_path(&api, repository).await?;
+                let path = repository_path(repository)?;
                 api.send(Method::DELETE, &path, None).await?;
-                println!("repository {repository} is deleted");
+                api.say(&format!("repository {repository} is deleted"));
             }
         }
         Ok(())
@@ -166,7 +148,7 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         match &command.verb {
             ArtifactVerb::List { repository } => {
-                let path = repository_path(&api, repository).await?;
+                let path = repository_path(repository)?;
                 let path = format!("{path}/artifacts?with_label=true");
                 let mut found = api.all(&path).await?;
                 for one in &mut found {
@@ -190,15 +172,15 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
                 );
             }
             ArtifactVerb::Show { artifact } => {
-                let path = artifact_path(&api, artifact).await?;
+                let path = artifact_path(artifact)?;
                 api.print_one(
                     &api.get(&format!("{path}?with_accessory=true&with_label=true")).await?,
                 );
             }
             ArtifactVerb::Delete { artifact } => {
-                let path = artifact_path(&api, artifact).await?;
+                let path = artifact_path(artifact)?;
                 api.send(Method::DELETE, &path, None).await?;
-                println!("{artifact} is deleted with all its tags");
+                api.say(&format!("{artifact} is deleted with all its tags"));
             }
         }
         Ok(())
@@ -224,26 +206,26 @@ pub(in crate::cli) fn tags(command: &TagCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         match &command.verb {
             TagVerb::List { artifact } if named(artifact).is_ok() => {
-                let path = format!("{}/tags", artifact_path(&api, artifact).await?);
+                let path = format!("{}/tags", artifact_path(artifact)?);
                 api.print(&api.all(&path).await?, &[("TAG", "/name"), ("PUSHED", "/push_time")]);
             }
             TagVerb::List { artifact: repository } => {
-                let path = format!("{}/artifacts", repository_path(&api, repository).await?);
+                let path = format!("{}/artifacts", repository_path(repository)?);
                 api.print(
                     &tags_of_all(&api.all(&path).await?),
                     &[("TAG", "/name"), ("PUSHED", "/push_time"), ("DIGEST", "/digest")],
                 );
             }
             TagVerb::Add { artifact, tag } => {
-                let path = format!("{}/tags", artifact_path(&api, artifact).await?);
+                let path = format!("{}/tags", artifact_path(artifact)?);
                 api.send(Method::POST, &path, Some(&json!({"name": tag}))).await?;
-                println!("{artifact} is {tag}, too");
+                api.say(&format!("{artifact} is {tag}, too"));
             }
             TagVerb::Delete { artifact } => {
                 let (_, tag) = named(artifact)?;
-                let path = format!("{}/tags/{tag}", artifact_path(&api, artifact).await?);
+                let path = format!("{}/tags/{tag}", artifact_path(artifact)?);
                 api.send(Method::DELETE, &path, None).await?;
-                println!("tag {artifact} is gone; its artifact stays");
+                api.say(&format!("tag {artifact} is gone; its artifact stays"));
             }
         }
         Ok(())

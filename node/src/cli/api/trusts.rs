@@ -1,0 +1,134 @@
+//! `atoll trust`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::robots::Named;
+use super::{Api, Asking, with};
+
+/// Arguments of `trust`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct TrustCommand {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the trust rules of a robot.
+    List(Named),
+    /// Let tokens of an issuer mean a robot. Without a file of keys the issuer is asked for them.
+    Add {
+        #[command(flatten)]
+        robot: Named,
+        /// The issuer, as its tokens name it (`iss`).
+        #[arg(long, value_name = "URL")]
+        issuer: String,
+        /// The audience that its tokens are for (`aud`).
+        #[arg(long)]
+        audience: String,
+        /// Whose tokens (`sub`); `*` stands for any text.
+        #[arg(long)]
+        subject: String,
+        /// Another claim that has to fit; may be given several times.
+        #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = super::projects::pair)]
+        claims: Vec<(String, String)>,
+        /// A file with the issuer's keys (a JWK Set).
+        #[arg(long, value_name = "FILE")]
+        keys_file: Option<PathBuf>,
+    },
+    /// Replace the keys of a rule. Without a file the issuer is asked for them from now on.
+    Keys {
+        #[command(flatten)]
+        robot: Named,
+        /// The rule's number.
+        id: u64,
+        /// A file with the issuer's keys (a JWK Set).
+        #[arg(long, value_name = "FILE")]
+        keys_file: Option<PathBuf>,
+    },
+    /// Remove a rule. Tokens that were given for the issuer's are refused, too.
+    Remove {
+        #[command(flatten)]
+        robot: Named,
+        /// The rule's number.
+        id: u64,
+    },
+}
+
+/// The keys in a file; null without one.
+fn keys(file: Option<&Path>) -> io::Result<Value> {
+    let Some(file) = file else { return Ok(Value::Null) };
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| io::Error::new(e.kind(), format!("--keys-file {}: {e}", file.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|e| io::Error::other(format!("--keys-file {} is no JSON: {e}", file.display())))
+}
+
+async fn rules(api: &Api, robot: &Named) -> io::Result<String> {
+    Ok(format!("{}/trusts", robot.path(api).await?))
+}
+
+/// Prints the rules of a robot. For people, keys are shown by their number only.
+async fn list(api: &Api, path: &str) -> io::Result<()> {
+    let mut all = api.get(path).await?.as_array().cloned().unwrap_or_default();
+    if !api.is_json() {
+        for rule in &mut all {
+            let count = rule["keys"]["keys"].as_array().map(Vec::len);
+            rule["keys"] =
+                count.map_or_else(|| "asked for".into(), |count| count.to_string().into());
+        }
+    }
+    api.print(
+        &all,
+        &[
+            ("ID", "/id"),
+            ("ISSUER", "/issuer"),
+            ("AUDIENCE", "/audience"),
+            ("SUBJECT", "/subject"),
+            ("CLAIMS", "/claims"),
+            ("KEYS", "/keys"),
+        ],
+    );
+    Ok(())
+}
+
+/// Runs it.
+pub(in crate::cli) fn run(command: &TrustCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        match &command.verb {
+            Verb::List(robot) => list(&api, &rules(&api, robot).await?).await?,
+            Verb::Add { robot, issuer, audience, subject, claims, keys_file } => {
+                let claims = claims.iter().map(|(name, value)| (name.clone(), json!(value)));
+                let body = json!({
+                    "issuer": issuer,
+                    "audience": audience,
+                    "subject": subject,
+                    "claims": claims.collect::<Map<_, _>>(),
+                    "keys": keys(keys_file.as_deref())?,
+                });
+                let path = rules(&api, robot).await?;
+                api.send(Method::POST, &path, Some(&body)).await?;
+                list(&api, &path).await?;
+            }
+            Verb::Keys { robot, id, keys_file } => {
+                let body = json!({"keys": keys(keys_file.as_deref())?});
+                let path = format!("{}/{id}", rules(&api, robot).await?);
+                api.send(Method::PUT, &path, Some(&body)).await?;
+                api.say(&format!("rule {id} has other keys"));
+            }
+            Verb::Remove { robot, id } => {
+                let path = format!("{}/{id}", rules(&api, robot).await?);
+                api.send(Method::DELETE, &path, None).await?;
+                api.say(&format!("rule {id} is removed"));
+            }
+        }
+        Ok(())
+    })
+}

@@ -74,8 +74,10 @@ impl Level {
     pub const NUMBERS: Level = Level(8);
     /// From this level on there are scans.
     pub const SCANS: Level = Level(8);
+    /// From this level on the mesh keeps what it needs to ask an OIDC provider about people again.
+    pub const PROVIDER_TOKENS: Level = Level(9);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::RANGES;
+    pub const NEWEST: Level = Level::PROVIDER_TOKENS;
 }
 
 impl std::fmt::Display for Level {

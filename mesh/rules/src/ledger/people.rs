@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::{DirectoryChange, LookForGroups};
 use super::level::Level;
+use super::provider_tokens::ProviderTokenChange;
 use super::records::{Look, Project, RecordError, key};
 use crate::words::moment::Timestamp;
 use crate::words::names::{
@@ -312,6 +313,8 @@ pub enum PeopleChange {
     },
     /// Changes what is known from identity providers.
     Directory(DirectoryChange),
+    /// Changes what the OIDC provider is asked with about a user.
+    ProviderToken(ProviderTokenChange),
 }
 
 /// What of a robot can be changed.
@@ -350,6 +353,7 @@ impl PeopleChange {
             PeopleChange::RemoveTrust { .. } => "remove_trust",
             PeopleChange::RecoverPassword { .. } => "recover_password",
             PeopleChange::Directory(change) => change.name(),
+            PeopleChange::ProviderToken(change) => change.name(),
         }
     }
 
@@ -357,6 +361,7 @@ impl PeopleChange {
     pub fn level(&self) -> Level {
         match self {
             PeopleChange::Directory(_) => Level::DIRECTORY,
+            PeopleChange::ProviderToken(change) => change.level(),
             // a replica below it would refuse the tokens that others accept
             PeopleChange::AddTrust { keys, .. } | PeopleChange::SetTrustKeys { keys, .. }
                 if keys.is_empty() =>

@@ -139,7 +139,7 @@ fn put_belonging<R: WriteRecords>(
 
 /// Whoever is an administrator because the provider said so is one as long as it says so. One whom an
 /// administrator of the mesh has made one stays one.
-fn attest<R: WriteRecords>(
+pub(super) fn attest<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     mut account: Account,

@@ -12,6 +12,7 @@ use crate::ledger::labels::{LabelChange, LookForLabels};
 use crate::ledger::level::Level;
 use crate::ledger::people::{LookForPeople, PeopleChange, robot_login};
 use crate::ledger::policies::PolicyChange;
+use crate::ledger::provider_tokens::ProviderTokenChange;
 use crate::ledger::records::{
     Look, NodeRecord, RecordError, WriteRecords, decode, encode, key as records_key,
 };
@@ -256,7 +257,32 @@ fn of_people<R: WriteRecords>(
             of("update", "trust", format!("keys of a rule for {name}"), project)
         }
         PeopleChange::AddTokenKey { .. } => Ok(None),
+        PeopleChange::ProviderToken(change) => of_provider_token(records, change),
     }
+}
+
+fn of_provider_token<R: WriteRecords>(
+    records: &R,
+    change: &ProviderTokenChange,
+) -> Result<Option<Described>, RecordError> {
+    let resource = match change {
+        ProviderTokenChange::Keep { .. } | ProviderTokenChange::Claim { .. } => None,
+        ProviderTokenChange::Settle { user, vouched, .. } => match vouched {
+            Some(vouched) => directory::news(records, *user, vouched)?,
+            None => None,
+        },
+        ProviderTokenChange::End { user, .. } => Some(format!(
+            "{}: the OIDC provider asks for a new sign-in",
+            user_name(records, *user)?
+        )),
+    };
+    Ok(resource.map(|resource| Described {
+        operation: "update",
+        resource_type: "user",
+        resource,
+        project: None,
+        failed: None,
+    }))
 }
 
 fn of_directory<R: WriteRecords>(

@@ -134,6 +134,7 @@ fn no_two_tables_begin_alike() {
         key::groups_used(),
         key::configurations(),
         key::cli_secrets(),
+        crate::ledger::provider_tokens::key::tokens(),
         key::sealing_keys(),
         jobs::key::jobs(),
         jobs::key::places(),

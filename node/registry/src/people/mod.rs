@@ -10,6 +10,8 @@ mod issuers;
 mod ldap;
 mod lookups;
 mod oidc;
+mod provider;
+mod provider_tokens;
 mod renewing;
 mod sessions;
 mod signing;
@@ -18,17 +20,19 @@ mod vouching;
 mod workloads;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ground::supervise::Tasks;
 use mesh::secrets::{SecretError, Secrets};
 use parking_lot::Mutex;
 use rules::ledger::records::{Project, ReadRecords, RecordError};
 use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
 use rules::people::discovery::Owner;
 use rules::people::guesses::{Guesses, Line, Origin};
+use rules::people::provider_tokens::Watch;
 use rules::proxies::budget::Budgets;
 use rules::wire::{Credentials, Verdict};
 use rules::words::digest::Digest;
@@ -210,10 +214,15 @@ pub struct Providers {
     pub issuers: Web,
     /// For LDAP.
     pub directory: Directory,
+    /// Questions end in this group, also when who asked has gone.
+    pub tasks: Tasks,
 }
 
 /// Checks credentials and permissions.
 pub struct Access {
+    /// Itself, for questions that go on when who asked has gone.
+    me: Weak<Access>,
+    tasks: Tasks,
     records: Records,
     /// Opens the sealed keys that tokens are signed with, and hashes secrets of robots.
     secrets: Arc<Secrets>,
@@ -231,6 +240,8 @@ pub struct Access {
     /// How many refused tokens of workloads the log has told of.
     refused_lines: Mutex<Budgets<()>>,
     asking: Asking,
+    /// What was seen of those who ask the OIDC provider again.
+    watch: Mutex<Watch>,
     lines: HashMap<Line, Semaphore>,
     hashing: Semaphore,
 }
@@ -295,7 +306,10 @@ impl Access {
         let (proven, guesses) = (Mutex::default(), Mutex::default());
         let lines = CHECKS.into_iter().map(|(line, most)| (line, Semaphore::new(most))).collect();
         let signing = Signing::default();
-        Arc::new(Access {
+        let tasks = providers.tasks;
+        Arc::new_cyclic(|me| Access {
+            me: me.clone(),
+            tasks,
             records,
             secrets,
             signing,
@@ -308,6 +322,7 @@ impl Access {
             named: Mutex::new(Budgets::new(NAMED)),
             refused_lines: Mutex::new(Budgets::new(REFUSED_LINES)),
             asking,
+            watch: Mutex::default(),
             lines,
             hashing: Semaphore::new(HASHED),
         })

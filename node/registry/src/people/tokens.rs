@@ -315,7 +315,7 @@ impl Access {
             return Ok(None);
         }
         if let Principal::User { id, .. } = who
-            && !self.is_still_in_directory(id).await?
+            && !(self.is_still_in_directory(id).await? && self.is_still_vouched_for(id).await?)
         {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use http::{HeaderName, Method, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use registry::pushes::receiving::{NotTaken, Pieces};
+use registry::pushes::receiving::Pieces;
 use registry::view::neighbours::Neighbours;
 use rules::people::guesses::Origin;
 use rules::proxies::budget::client_of;
@@ -247,15 +247,6 @@ impl From<Interrupted> for Failure {
                 format!("the request's body broke off: {why}"),
             )
             .closing(),
-        }
-    }
-}
-
-impl From<NotTaken<Interrupted>> for Failure {
-    fn from(error: NotTaken<Interrupted>) -> Self {
-        match error {
-            NotTaken::Body(interrupted) => interrupted.into(),
-            NotTaken::Refused(refusal) => refusal.into(),
         }
     }
 }

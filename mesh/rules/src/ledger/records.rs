@@ -566,6 +566,10 @@ pub mod key {
     pub fn user_subject(provider: Provider, subject: &str) -> Vec<u8> {
         make(b'D', &[b"u", &[provider.number() as u8], subject.as_bytes()])
     }
+    /// How often an account of whom the provider calls so was deleted.
+    pub fn forgotten(provider: Provider, subject: &str) -> Vec<u8> {
+        make(b'9', &[b"g", &[provider.number() as u8], subject.as_bytes()])
+    }
     /// What a provider says of a user.
     pub fn belonging(user: UserId) -> Vec<u8> {
         make(b'H', &[&user.0.to_be_bytes()])

@@ -44,6 +44,14 @@ pub(super) enum Shown {
 }
 
 impl Shown {
+    /// The account or the robot; `None` for the administrator of a mesh that has none yet.
+    pub(super) fn principal(self) -> Option<Principal> {
+        match self {
+            Shown::Principal(who) => Some(who),
+            Shown::Named(_) => None,
+        }
+    }
+
     /// Who that is now, according to `records`; `None` if it is nobody any more.
     pub(super) fn identity(
         &self,

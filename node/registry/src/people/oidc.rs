@@ -11,6 +11,7 @@ use rules::ledger::command::Outcome;
 use rules::ledger::directory::{Belonging, DirectoryChange, LookForGroups, Vouched, cli_place};
 use rules::ledger::events::Actor;
 use rules::ledger::people::Account;
+use rules::ledger::records::ReadRecords;
 use rules::people::access::{Identity, Principal};
 use rules::people::guesses::Origin;
 use rules::words::digest::Digest;
@@ -52,6 +53,9 @@ struct Choosing {
     email: String,
     real_name: String,
     until: u64,
+    /// How often an account of theirs was deleted before this.
+    #[serde(default)]
+    forgotten: u64,
     /// The refresh token that the provider gave, if it is not too long for a cookie.
     #[serde(default)]
     refresh_token: Option<Secret>,
@@ -218,6 +222,7 @@ impl Access {
         let (email, real_name) = (text(&claims, "email"), text(&claims, "name"));
         let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(60).collect();
         let choosing = Choosing {
+            forgotten: self.times_forgotten(&vouched).await?,
             vouched,
             email: short(email),
             real_name: short(real_name),
@@ -250,8 +255,18 @@ impl Access {
         if self.account_of(&choosing.vouched).await?.is_some() {
             return Err(refused("you have an account here already: sign in at the provider again"));
         }
+        // nor does it make an account anew that was deleted since
+        if self.times_forgotten(&choosing.vouched).await? != choosing.forgotten {
+            return Err(refused("your account was deleted: sign in at the provider again"));
+        }
         let by = Actor { name: name.to_owned(), ..by.clone() };
         self.admit(choosing, name, &by).await
+    }
+
+    async fn times_forgotten(&self, vouched: &Vouched) -> Result<u64, AccessError> {
+        let look =
+            |records: &dyn ReadRecords| records.times_forgotten(vouched.provider, &vouched.subject);
+        Ok(self.records.read(look).await?.0)
     }
 
     /// Somebody who has an account here has signed in.
@@ -358,7 +373,7 @@ impl Access {
     pub(super) async fn check_id_token(
         &self,
         token: &Secret,
-    ) -> Result<Option<Identity>, AccessError> {
+    ) -> Result<Option<(Identity, Principal)>, AccessError> {
         let Some((issuer, _)) = unchecked(token) else { return Ok(None) };
         // one of our own is checked without looking at settings
         if issuer == super::SERVICE {
@@ -377,7 +392,8 @@ impl Access {
         let who = Principal::User { id: account.id, generation: account.generation };
         let prefix = &self.terms.robot_prefix;
         let now = clock::timestamp();
-        found(self.records.read(|records| who.identity(records, now, prefix)).await?)
+        let identity = self.records.read(|records| who.identity(records, now, prefix)).await?;
+        Ok(found(identity)?.map(|identity| (identity, who)))
     }
 
     fn sealed<T: Serialize>(&self, place: &str, value: &T) -> Result<Secret, AccessError> {
@@ -398,11 +414,6 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn claims(value: Value) -> Claims {
-        serde_json::from_value(value).unwrap()
-    }
 
     #[test]
     fn an_answer_is_of_the_issuer_that_it_names() {

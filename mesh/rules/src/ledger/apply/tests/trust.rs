@@ -135,6 +135,7 @@ fn no_two_tables_begin_alike() {
         key::configurations(),
         key::cli_secrets(),
         crate::ledger::provider_tokens::key::tokens(),
+        key::forgotten(crate::words::roles::Provider::Oidc, "x"),
         key::sealing_keys(),
         jobs::key::jobs(),
         jobs::key::places(),

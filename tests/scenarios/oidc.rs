@@ -483,3 +483,62 @@ fn a_node_that_dies_while_it_asks_the_provider_is_followed_by_another_one() {
     assert_eq!(desk.cli_secret("ann"), secret);
     assert_eq!((reads(&docker(0)), reads(&docker(2))), (200, 200));
 }
+
+#[test]
+fn who_signs_in_for_the_first_time_with_two_browsers_at_once_has_two_sessions() {
+    let desk = Desk::new(&json!({}));
+    for person in ["ann", "bob", "eve"] {
+        desk.provider.knows(&json!({person: {"preferred_username": person}}));
+        let begin = || {
+            let sent = desk.node(0).get("/c/oidc/login").unwrap_or_else(|none| panic!("{none}"));
+            let place = desk.provider.sign_in(person, &sent);
+            let all: Vec<String> = sent.cookies().iter().map(|(n, v)| format!("{n}={v}")).collect();
+            (place, all.join("; "))
+        };
+        let begun = [begin(), begin()];
+        let start = std::sync::Barrier::new(begun.len());
+        let end = |at: usize, (place, cookies): &(String, String)| {
+            let ask = desk.node(at).ask(Method::GET, place).header("cookie", cookies);
+            start.wait();
+            let answer = ask.send().unwrap_or_else(|none| panic!("{none}"));
+            assert_eq!(answer.status, 302, "{answer}");
+            session_in(&desk.node(at), &answer)
+        };
+        let sessions = std::thread::scope(|threads| {
+            let ends = |at: usize| {
+                let (end, one) = (&end, &begun[at]);
+                threads.spawn(move || end(at, one))
+            };
+            let both = [0, 1].map(ends);
+            both.map(|one| one.join().expect("a session"))
+        });
+        let shown: Vec<Value> = sessions.iter().map(who).collect();
+        assert_eq!(shown[0], shown[1], "one account with one secret");
+        assert!(shown[0]["oidc_user_meta"]["secret"].is_string(), "{}", shown[0]);
+    }
+}
+
+#[test]
+fn what_a_name_was_to_be_chosen_with_makes_no_account_that_was_deleted_since() {
+    let desk = Desk::new(&json!({"oidc_auto_onboard": false}));
+    let admin = desk.mesh.client(0);
+    desk.provider.knows(&json!({"bob": {"preferred_username": "bob"}}));
+    let choose = |answer: &Answer, name: &str| {
+        let all: Vec<String> = answer.cookies().iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let ask =
+            desk.node(0).ask(Method::POST, "/c/oidc/onboard").header("cookie", &all.join("; "));
+        let ask = ask.header("content-type", "application/json");
+        let body = json!({"username": name}).to_string();
+        ask.body(body).send().unwrap_or_else(|none| panic!("{none}"))
+    };
+    let answer = desk.come_back("bob");
+    let chosen = choose(&answer, "bob");
+    assert_eq!(chosen.status, 200, "{chosen}");
+    let id = who(&session_in(&desk.node(0), &chosen))["user_id"].clone();
+    must(&admin, Method::DELETE, &format!("/api/v2.0/users/{id}"), &json!({}), 200);
+    let refused = choose(&answer, "bob");
+    assert_eq!(refused.status, 403, "{refused}");
+    // who signs in there again may
+    let again = choose(&desk.come_back("bob"), "bob");
+    assert_eq!(again.status, 200, "{again}");
+}

@@ -15,7 +15,7 @@ use registry::view::neighbours::Neighbours;
 use rules::people::guesses::Origin;
 use rules::proxies::budget::client_of;
 use rules::words::names::RepositoryName;
-use rules::words::network::{Network, client_behind, is_trusted};
+use rules::words::network::{Network, client_behind, is_host, is_trusted};
 use rules::words::secret::Secret;
 
 use super::connection::ClientAddress;
@@ -150,6 +150,21 @@ impl Request {
     /// The host that the client named, perhaps with a port: in `Host`, or as a trusted proxy says.
     pub fn host(&self) -> Option<&str> {
         self.forwarded.host.as_deref().or_else(|| self.header(&header::HOST))
+    }
+
+    /// Refuses a request that does not say which host it means, or in a way that can be read as
+    /// several (RFC 9112 section 3.2): what is made of it goes into answers.
+    pub fn check_host(&self) -> Result<(), Failure> {
+        let written = self.head.headers.get_all(header::HOST).iter().count();
+        let needed = usize::from(self.head.version == Version::HTTP_11);
+        let is_good = (needed..=1).contains(&written)
+            && (written == 0 || self.header(&header::HOST).is_some_and(is_host))
+            && self.forwarded.host.as_deref().is_none_or(is_host);
+        if is_good {
+            return Ok(());
+        }
+        let message = "a request names one host: `Host: NAME` or `Host: NAME:PORT`";
+        Err(Failure::new(Code::BadRequest, message).closing())
     }
 
     /// Whether the client used TLS, if a trusted proxy says so.

@@ -79,6 +79,8 @@ impl Level {
     /// From this level on it is known how often somebody's account was deleted: what they were given
     /// to choose a name with makes no other one after that.
     pub const FORGOTTEN: Level = Level(9);
+    /// From this level on events say what was before, and what is now.
+    pub const DETAILS: Level = Level(9);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::PROVIDER_TOKENS;
 }

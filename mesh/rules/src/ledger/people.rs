@@ -10,6 +10,7 @@ use super::directory::{DirectoryChange, LookForGroups};
 use super::level::Level;
 use super::provider_tokens::ProviderTokenChange;
 use super::records::{Look, Project, RecordError, key};
+use crate::words::lookalikes::look_alike;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
     MemberId, ProjectId, ProjectName, RobotId, RobotName, TrustId, UserId, UserName,
@@ -385,6 +386,12 @@ pub trait LookForPeople: Look {
             Some(id) => self.account(id),
             None => Ok(None),
         }
+    }
+    /// The name of another user that this one may be taken for. It reads all names.
+    fn name_like(&self, name: &UserName) -> Result<Option<String>, RecordError> {
+        let all = self.scan(&key::user_names(), None, usize::MAX)?;
+        let names = all.iter().map(|(place, _)| key::name_of(place));
+        Ok(names.into_iter().find(|other| look_alike(name.as_str(), other)))
     }
     /// All users, by number.
     fn accounts(&self) -> Result<Vec<Account>, RecordError> {

@@ -469,6 +469,10 @@ pub mod key {
     pub fn user_name(name: &UserName) -> Vec<u8> {
         make(b'N', &[name.as_str().as_bytes()])
     }
+    /// The names of all accounts.
+    pub fn user_names() -> Vec<u8> {
+        make(b'N', &[])
+    }
     /// The number that the last new account, robot or membership got.
     pub fn last_of_people() -> Vec<u8> {
         make(b'c', &[b"A"])

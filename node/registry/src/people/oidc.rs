@@ -24,7 +24,7 @@ use super::foreign::{Claims, unchecked};
 use super::issuers::Discovered;
 use super::provider::{Meant, NotRedeemed, OWNERS, Terms, is_for, refused, text, unanswered};
 use super::sessions::NewSession;
-use super::vouching::Person;
+use super::vouching::{Enrolled, Person};
 use super::{Access, AccessError, found};
 
 /// The places for which the two cookies are sealed.
@@ -295,22 +295,23 @@ impl Access {
         })?;
         let Choosing { vouched, email, real_name, refresh_token, .. } = choosing;
         let person = Person { vouched, name: parsed, email, real_name };
-        match self.enrol(person, by).await? {
-            Some(who) => {
-                self.give_cli_secret(who, by).await?;
-                // the secret has ended sessions of before, and this one begins
-                let who = match who {
-                    Principal::User { id, .. } => {
-                        self.keep_provider_token(id, refresh_token, by).await?;
-                        self.principal(id).await?
-                    }
-                    other => other,
-                };
+        let id = match self.enrol(person, by).await? {
+            Enrolled::Made(id) => {
+                // only once: another one would end the session of who signs in at the same time
+                self.set_cli_secret(id, &random().into(), by).await?;
                 info!(user = name, "a user of the OIDC provider has an account");
-                self.begin_session(who, name).await
+                id
             }
-            None => Err(refused("somebody has this name already; choose another one")),
-        }
+            Enrolled::Known(id) => id,
+            Enrolled::Taken => {
+                return Err(refused(
+                    "somebody has this name already, or one that looks like it; choose another one",
+                ));
+            }
+        };
+        self.keep_provider_token(id, refresh_token, by).await?;
+        let who = self.principal(id).await?;
+        self.begin_session(who, name).await
     }
 
     /// Gives a user of the provider a new secret for clients that have no browser.
@@ -326,11 +327,6 @@ impl Access {
             Outcome::Done => Ok(()),
             _ => Err(refused("only users of the OIDC provider have such a secret")),
         }
-    }
-
-    async fn give_cli_secret(&self, who: Principal, by: &Actor) -> Result<(), AccessError> {
-        let Principal::User { id, .. } = who else { return Ok(()) };
-        self.set_cli_secret(id, &random().into(), by).await
     }
 
     /// The secret of a user of the provider for clients that have no browser, to show it to them.

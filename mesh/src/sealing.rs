@@ -18,6 +18,7 @@ use rules::ledger::command::{Command, Outcome};
 use rules::ledger::directory::{CLIENT_SECRET, LookForGroups, SEARCH_PASSWORD, cli_place};
 use rules::ledger::level::Level;
 use rules::ledger::people::LookForPeople;
+use rules::ledger::provider_tokens::{self, LookForProviderTokens};
 use rules::ledger::records::{Look, MeshRecord, NodeRecord, ReadRecords, RecordError, Role, key};
 use rules::ledger::sealing::{LookForKeys, SealedPlace, SealingChange, SealingKey, is_safe};
 use rules::ledger::trust::{Exposed, LookForTrust, TrustChange};
@@ -332,6 +333,10 @@ impl Keeper {
         for (user, secret) in view.cli_secrets()? {
             let secret = secret.into_exposed().into_bytes();
             sealed.push((SealedPlace::CliSecret(user), cli_place(user), secret));
+        }
+        for (user, token) in view.provider_tokens()?.into_iter().filter(|(_, token)| !token.ended) {
+            let secret = token.sealed.into_exposed().into_bytes();
+            sealed.push((SealedPlace::ProviderToken(user), provider_tokens::place(user), secret));
         }
         if let Some(mesh) = view.record::<MeshRecord>(&key::mesh())? {
             let secret = mesh.token_secret.into_exposed();

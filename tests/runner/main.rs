@@ -59,6 +59,8 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("people::everybody", Weight::Slots(2), 90),
     // a minute has to pass
     ("ldap::a_directory", Weight::Slots(1), 66),
+    // a node is taken for dead twice
+    ("oidc::a_node_that_dies", Weight::Slots(1), 100),
     // new keys are looked for every ten seconds
     ("tokens::keys", Weight::Slots(1), 30),
     // dockerd and containerd unpack

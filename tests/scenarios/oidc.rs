@@ -297,3 +297,248 @@ fn who_has_not_signed_in_for_long_is_asked_to_do_it_again() {
     }
     assert_eq!(admin.get(CURRENT).expect("an answer").status, 200, "who has a password here stays");
 }
+
+/// The settings for a provider that is asked each time.
+fn each_time() -> Value {
+    json!({
+        "oidc_scope": "openid,profile,email,groups,offline_access",
+        "oidc_extra_redirect_parms": {"prompt": "consent"}, "oidc_ask_minutes": 0,
+    })
+}
+
+fn in_groups(groups: &[&str]) -> Value {
+    json!({"ann": {"preferred_username": "ann", "groups": groups}})
+}
+
+impl Desk {
+    /// A private project that the group `devs` may pull from, with an image.
+    fn with_team(&self) {
+        let admin = self.mesh.client(0);
+        tests::repository::create_project(&admin, "team", false, 1);
+        let app = Repository::new(&admin, "team/app");
+        app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+        let join = json!({"role_id": 3, "member_group": {"group_name": "devs", "group_type": 3}});
+        must(&admin, Method::POST, "/api/v2.0/projects/team/members", &join, 201);
+    }
+
+    /// Somebody's CLI secret.
+    fn cli_secret(&self, person: &str) -> String {
+        let shown = who(&self.browser(person));
+        shown["oidc_user_meta"]["secret"].as_str().expect("a secret").to_owned()
+    }
+}
+
+/// A refresh token for whoever this is.
+fn refresh_token(client: &Client) -> String {
+    let answer = client.get("/service/token?service=atoll&offline_token=true").expect("an answer");
+    answer.json()["refresh_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+/// The status of an image for a token that a refresh token got, or that of the answer without one.
+fn reads_refreshed(node: &Client, refresh: &str) -> u16 {
+    let form = format!(
+        "grant_type=refresh_token&service=atoll&scope=repository:team/app:pull&refresh_token={refresh}"
+    );
+    let ask = node.ask(Method::POST, "/service/token");
+    let ask = ask.header("content-type", "application/x-www-form-urlencoded").body(form);
+    let answer = ask.send().unwrap_or_else(|none| panic!("{none}"));
+    match answer.json()["access_token"].as_str() {
+        Some(token) => reads(&node.clone().bearer(token)),
+        None => answer.status,
+    }
+}
+
+#[test]
+fn who_leaves_a_group_at_the_provider_has_its_rights_no_more_at_the_next_use() {
+    let mut mesh = Formed::of(&[("one", "us-east-1"), ("two", "eu-1")], "");
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    mesh.members()[edge].wait_ready();
+    let desk = Desk::at(mesh, &each_time());
+    desk.provider.knows(&in_groups(&["devs"]));
+    desk.with_team();
+    let secret = desk.cli_secret("ann");
+    let at = |node: usize| desk.node(node).basic("ann", &secret);
+    let refresh = refresh_token(&at(0));
+    let asked = desk.provider.redeemed();
+    assert_eq!((reads_refreshed(&desk.node(0), &refresh), reads(&at(1))), (200, 200));
+    assert!(desk.provider.redeemed() > asked, "the provider is asked");
+    wait::until("the edge lets her in", || (reads(&at(edge)) == 200).then_some(()));
+
+    // at two replicas at once, and one of them asks
+    desk.provider.knows(&in_groups(&[]));
+    desk.provider.behaves("hold");
+    let asked = desk.provider.redeemed();
+    let (first, second) = (&desk.node(0), &desk.node(1));
+    std::thread::scope(|threads| {
+        let one = threads.spawn(|| reads_refreshed(first, &refresh));
+        wait::until("one asks", || (desk.provider.redeemed() > asked).then_some(()));
+        let two = threads.spawn(|| reads_refreshed(second, &refresh));
+        let three = threads.spawn(|| reads(&second.clone().basic("ann", &secret)));
+        desk.provider.behaves("");
+        let found = [one, two, three].map(|one| one.join().expect("an answer"));
+        assert_eq!(found, [401, 401, 403], "a token that is not for this, and no right to it");
+    });
+    wait::until("the edge has heard it", || (reads(&at(edge)) == 403).then_some(()));
+
+    // another group counts at once, too
+    desk.provider.knows(&in_groups(&["devs"]));
+    assert_eq!((reads_refreshed(&desk.node(1), &refresh), reads(&at(0))), (200, 200));
+
+    // whom the provider does not know any more has nothing until they sign in there again
+    let browser = desk.browser("ann");
+    desk.provider.knows(&json!({}));
+    assert_eq!(reads_refreshed(&desk.node(0), &refresh), 401);
+    assert_eq!((reads(&at(0)), reads(&at(1))), (401, 401));
+    assert_eq!(browser.get(CURRENT).expect("an answer").status, 401);
+    wait::until("the edge has heard it", || (reads(&at(edge)) == 401).then_some(()));
+    desk.provider.knows(&in_groups(&["devs"]));
+    assert_eq!(reads(&at(0)), 401, "she has not signed in yet");
+    assert_eq!(desk.cli_secret("ann"), secret);
+    assert_eq!((reads(&at(0)), reads(&at(1))), (200, 200));
+    assert_eq!(reads_refreshed(&desk.node(0), &refresh), 401, "it has ended");
+    let log = "/api/v2.0/auditlog-exts?page_size=100";
+    let rows = must(&desk.mesh.client(0), Method::GET, log, &json!({}), 200).json().to_string();
+    assert!(rows.contains("ann: the OIDC provider asks for a new sign-in"), "{rows}");
+    assert!(rows.contains("ann: groups from OIDC"), "{rows}");
+}
+
+#[test]
+fn while_the_provider_is_away_what_it_said_counts_for_a_time() {
+    let desk = Desk::new(&each_time());
+    desk.provider.knows(&in_groups(&["devs"]));
+    desk.with_team();
+    let secret = desk.cli_secret("ann");
+    let docker = desk.node(1).basic("ann", &secret);
+    let refresh = refresh_token(&docker);
+    let admin = desk.mesh.client(0);
+    let settings = |settings: &Value| {
+        must(&admin, Method::PUT, SETTINGS, settings, 200);
+    };
+    desk.provider.knows(&in_groups(&[]));
+    desk.provider.behaves("away");
+    assert_eq!((reads(&docker), reads_refreshed(&desk.node(0), &refresh)), (200, 200));
+    settings(&json!({"oidc_remember_minutes": 0}));
+    assert_eq!((reads(&docker), reads_refreshed(&desk.node(0), &refresh)), (503, 503));
+    assert_eq!(admin.get(CURRENT).expect("an answer").status, 200, "others do not notice");
+    // what it said lately is not asked for again
+    settings(&json!({"oidc_ask_minutes": 1440}));
+    assert_eq!((reads(&docker), reads_refreshed(&desk.node(0), &refresh)), (200, 200));
+    settings(&json!({"oidc_ask_minutes": 0, "oidc_remember_minutes": 1440}));
+    desk.provider.behaves("");
+    wait::until("the provider is asked again", || {
+        let found = (reads(&docker), reads_refreshed(&desk.node(0), &refresh));
+        (found == (403, 401)).then_some(())
+    });
+
+    // a provider that gives no refresh token is asked at a sign-in only
+    settings(&json!({"oidc_scope": "openid,profile,email,groups"}));
+    desk.provider.knows(&in_groups(&["devs"]));
+    assert_eq!(desk.cli_secret("ann"), secret);
+    desk.provider.knows(&in_groups(&[]));
+    let asked = desk.provider.redeemed();
+    assert_eq!((reads(&docker), desk.provider.redeemed()), (200, asked));
+    // who would have to be asked where nobody signs in any more has nothing
+    settings(&each_time());
+    assert_eq!(desk.cli_secret("ann"), secret);
+    let docker = desk.node(0).basic("ann", &secret);
+    let refresh = refresh_token(&docker);
+    settings(&json!({"auth_mode": "db_auth"}));
+    assert_eq!((reads(&docker), reads_refreshed(&desk.node(0), &refresh)), (401, 401));
+}
+
+#[test]
+fn a_node_that_dies_while_it_asks_the_provider_is_followed_by_another_one() {
+    let sites = [("one", "us-east-1"), ("two", "eu-1"), ("three", "asia-1")];
+    let desk = Desk::at(Formed::of(&sites, ""), &each_time());
+    desk.provider.knows(&in_groups(&["devs"]));
+    desk.with_team();
+    let secret = desk.cli_secret("ann");
+    let docker = |at: usize| desk.node(at).basic("ann", &secret);
+    let dies_while_it_asks = |how: &str| {
+        assert_eq!(reads(&docker(2)), 200);
+        desk.provider.knows(&in_groups(&[]));
+        desk.provider.behaves(how);
+        let asked = desk.provider.redeemed();
+        std::thread::scope(|threads| {
+            let cut = threads.spawn(|| {
+                let ask = docker(2).ask(Method::GET, "/v2/team/app/manifests/1").send();
+                ask.map(|answer| answer.status)
+            });
+            wait::until("it asks", || (desk.provider.redeemed() > asked).then_some(()));
+            desk.mesh.members()[2].stop(Signal::KILL);
+            assert!(cut.join().expect("an end").is_err());
+        });
+        desk.provider.behaves("");
+        wait::until("another node has asked", || (reads(&docker(0)) != 200).then_some(()));
+        let found = reads(&docker(1));
+        desk.mesh.members()[2].serve();
+        desk.mesh.members()[2].wait_ready();
+        found
+    };
+    assert_eq!(dies_while_it_asks("hold"), 403, "the token was not used, and her groups count");
+    desk.provider.knows(&in_groups(&["devs"]));
+    // the provider has replaced the token, and takes the old one for stolen
+    assert_eq!(dies_while_it_asks("lose"), 401);
+    desk.provider.knows(&in_groups(&["devs"]));
+    assert_eq!(desk.cli_secret("ann"), secret);
+    assert_eq!((reads(&docker(0)), reads(&docker(2))), (200, 200));
+}
+
+#[test]
+fn who_signs_in_for_the_first_time_with_two_browsers_at_once_has_two_sessions() {
+    let desk = Desk::new(&json!({}));
+    for person in ["ann", "bob", "eve"] {
+        desk.provider.knows(&json!({person: {"preferred_username": person}}));
+        let begin = || {
+            let sent = desk.node(0).get("/c/oidc/login").unwrap_or_else(|none| panic!("{none}"));
+            let place = desk.provider.sign_in(person, &sent);
+            let all: Vec<String> = sent.cookies().iter().map(|(n, v)| format!("{n}={v}")).collect();
+            (place, all.join("; "))
+        };
+        let begun = [begin(), begin()];
+        let start = std::sync::Barrier::new(begun.len());
+        let end = |at: usize, (place, cookies): &(String, String)| {
+            let ask = desk.node(at).ask(Method::GET, place).header("cookie", cookies);
+            start.wait();
+            let answer = ask.send().unwrap_or_else(|none| panic!("{none}"));
+            assert_eq!(answer.status, 302, "{answer}");
+            session_in(&desk.node(at), &answer)
+        };
+        let sessions = std::thread::scope(|threads| {
+            let ends = |at: usize| {
+                let (end, one) = (&end, &begun[at]);
+                threads.spawn(move || end(at, one))
+            };
+            let both = [0, 1].map(ends);
+            both.map(|one| one.join().expect("a session"))
+        });
+        let shown: Vec<Value> = sessions.iter().map(who).collect();
+        assert_eq!(shown[0], shown[1], "one account with one secret");
+        assert!(shown[0]["oidc_user_meta"]["secret"].is_string(), "{}", shown[0]);
+    }
+}
+
+#[test]
+fn what_a_name_was_to_be_chosen_with_makes_no_account_that_was_deleted_since() {
+    let desk = Desk::new(&json!({"oidc_auto_onboard": false}));
+    let admin = desk.mesh.client(0);
+    desk.provider.knows(&json!({"bob": {"preferred_username": "bob"}}));
+    let choose = |answer: &Answer, name: &str| {
+        let all: Vec<String> = answer.cookies().iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let ask =
+            desk.node(0).ask(Method::POST, "/c/oidc/onboard").header("cookie", &all.join("; "));
+        let ask = ask.header("content-type", "application/json");
+        let body = json!({"username": name}).to_string();
+        ask.body(body).send().unwrap_or_else(|none| panic!("{none}"))
+    };
+    let answer = desk.come_back("bob");
+    let chosen = choose(&answer, "bob");
+    assert_eq!(chosen.status, 200, "{chosen}");
+    let id = who(&session_in(&desk.node(0), &chosen))["user_id"].clone();
+    must(&admin, Method::DELETE, &format!("/api/v2.0/users/{id}"), &json!({}), 200);
+    let refused = choose(&answer, "bob");
+    assert_eq!(refused.status, 403, "{refused}");
+    // who signs in there again may
+    let again = choose(&desk.come_back("bob"), "bob");
+    assert_eq!(again.status, 200, "{again}");
+}

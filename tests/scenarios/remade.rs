@@ -70,3 +70,42 @@ fn who_makes_a_deleted_projects_name_anew_sees_nothing_of_what_it_had() {
     assert!(told.contains("eve") && !told.contains("admin"), "{told}");
     assert!(!told.contains(kept.digest()), "{told}");
 }
+
+#[test]
+fn an_upload_that_was_begun_in_a_deleted_project_ends_in_no_other_one() {
+    let mesh = Formed::of(&SITES[..2], "");
+    let admin = mesh.client(0);
+    let blob = Blob::random(1 << 20);
+    let digest = &blob.digest;
+    let begin = |at: usize| {
+        let ask = mesh.client(at).ask(Method::POST, "/v2/vault/keys/blobs/uploads/");
+        let answer = ask.send().unwrap_or_else(|none| panic!("{none}"));
+        let place = answer.header("location").expect("a place").to_owned();
+        let place = place[place.find("/v2/").expect("a path")..].to_owned();
+        let ask = mesh.client(at).ask(Method::PATCH, &place).body(blob.bytes.slice(..1 << 19));
+        assert_eq!(ask.send().unwrap_or_else(|none| panic!("{none}")).status, 202);
+        place
+    };
+    create_project(&admin, "vault", false, 1);
+    let (here, there) = (begin(0), begin(1));
+    // one that is asked for after a restart, too
+    mesh.members()[1].stop(rustix::process::Signal::TERM);
+    mesh.members()[1].serve();
+    mesh.members()[1].wait_ready();
+    let own = begin(0);
+    let put = |place: &str, at: usize| {
+        let ask = mesh.client(at).ask(Method::PUT, &format!("{place}?digest={digest}"));
+        let ask = ask.header("content-range", &format!("{}-{}", 1 << 19, (1 << 20) - 1));
+        let ask = ask.body(blob.bytes.slice(1 << 19..));
+        ask.send().unwrap_or_else(|none| panic!("{none}")).status
+    };
+    assert_eq!(put(&own, 1), 201, "the project is the same");
+    must(&admin, Method::DELETE, "/api/v2.0/projects/vault", &json!({}), 200);
+    create_project(&admin, "vault", false, 1);
+    for (place, at) in [(&here, 0), (&there, 0)] {
+        assert_eq!(status(&mesh.client(at), Method::GET, place), 404);
+        assert_eq!(put(place, at), 404);
+    }
+    let lost = begin(0);
+    assert_eq!(put(&lost, 1), 201, "and another one can be begun");
+}

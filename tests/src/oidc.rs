@@ -40,6 +40,8 @@ impl Provider {
         let folder = TempDir::with_prefix("atoll-oidc-").expect("a temporary folder");
         let mut provider = Self { port, back: back.to_owned(), folder, running: None };
         provider.knows(&serde_json::json!({}));
+        provider.behaves("");
+        std::fs::write(provider.file("seen"), "").expect("a file");
         provider.resume();
         provider
     }
@@ -55,7 +57,30 @@ impl Provider {
     /// # Panics
     /// When that cannot be written.
     pub fn knows(&self, people: &Value) {
-        std::fs::write(self.people(), people.to_string()).expect("people are written");
+        // it may read at any time
+        let next = self.file("people.next");
+        std::fs::write(&next, people.to_string()).expect("people are written");
+        std::fs::rename(next, self.file("people.json")).expect("people are known");
+    }
+
+    /// How it behaves from now on: `away`, `hold`, `lose` (`tests/oidc/provider.mjs` says what that
+    /// is), or well.
+    ///
+    /// # Panics
+    /// When that cannot be written.
+    pub fn behaves(&self, how: &str) {
+        let next = self.file("gate.next");
+        std::fs::write(&next, how).expect("how it behaves is written");
+        std::fs::rename(next, self.file("gate")).expect("it behaves");
+    }
+
+    /// How often somebody has redeemed a code or a refresh token, or tried to.
+    ///
+    /// # Panics
+    /// When that cannot be read.
+    #[must_use]
+    pub fn redeemed(&self) -> usize {
+        std::fs::read(self.file("seen")).expect("who has redeemed something").len()
     }
 
     /// Ends it: an outage.
@@ -75,7 +100,8 @@ impl Provider {
         let mut command = tools::packaged("node", "nodejs");
         command
             .arg(tools::repository().join("tests/oidc/provider.mjs"))
-            .args([self.port.to_string().as_ref(), self.people().as_os_str()])
+            .arg(self.port.to_string())
+            .args(["people.json", "gate", "seen"].map(|name| self.file(name)))
             .env("OIDC_PROVIDER", module)
             .env("OIDC_SECRET", CLIENT_SECRET)
             .env("OIDC_BACK", &self.back);
@@ -88,8 +114,8 @@ impl Provider {
         self.running = Some(running);
     }
 
-    fn people(&self) -> PathBuf {
-        self.folder.path().join("people.json")
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Signs somebody in who was sent here by the answer of a node: what the browser is sent back with,

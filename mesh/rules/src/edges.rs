@@ -203,6 +203,7 @@ fn is_open(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::provider_tokens;
     use crate::ledger::records::{MemoryRecords, WriteRecords, encode};
     use crate::proxies::proxy::ProxyRules;
     use crate::words::moment::Timestamp;
@@ -397,6 +398,7 @@ mod tests {
             key::user("admin"),
             key::configurations(),
             key::cli_secret(UserId(7)),
+            provider_tokens::key::token(UserId(7)),
             key::invitation(&crate::words::digest::Digest::sha256(b"x")),
             Vec::new(),
         ] {

@@ -15,7 +15,7 @@ use crate::http::{Failure, Payload};
 /// What `q` may be about.
 const FIELDS: &[Field<Event>] = &[
     Field::new("username", Kind::Text, |event| text(&event.by.name)),
-    Field::new("resource", Kind::Text, |event| text(&event.resource)),
+    Field::new("resource", Kind::Text, |event| text(event.named().0)),
     Field::new("resource_type", Kind::Text, |event| text(&event.resource_type)),
     Field::new("operation", Kind::Text, |event| text(&event.operation)),
     Field::new("operation_result", Kind::Flag, |event| query::Value::Flag(event.refused.is_none())),
@@ -84,16 +84,21 @@ impl Harbor {
 }
 
 fn show(id: EventId, event: &Event) -> Value {
-    let what = format!("{} {} {}", event.operation, event.resource_type, event.resource);
+    let (name, details) = event.named();
+    let what = format!("{} {} {name}", event.operation, event.resource_type);
+    let what = match details {
+        "" => what.trim_end().to_owned(),
+        details => format!("{what}: {details}"),
+    };
     json!({
         "id": id.number(),
         "username": event.by.name,
         "client": event.by.address.map(|address| address.to_string()),
         "operation": event.operation,
-        "operation_description": what.trim_end(),
+        "operation_description": what,
         "operation_result": event.refused.is_none(),
         "reason": event.refused,
-        "resource": event.resource,
+        "resource": name,
         "resource_type": event.resource_type,
         "project": event.project.as_ref().map(|project| project.as_str()),
         "op_time": event.at.to_string(),

@@ -35,7 +35,6 @@ impl Harbor {
             ("audit_log_forward_endpoint", "".into()),
             ("banner_message", "".into()),
             ("notification_enable", false.into()),
-            ("oidc_extra_redirect_parms", "".into()),
             ("oidc_group_filter", "".into()),
             ("oidc_logout", false.into()),
             ("primary_auth_mode", false.into()),

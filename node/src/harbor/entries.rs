@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use http::{Response, StatusCode};
+use registry::people::Caller;
 use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::records::Project;
@@ -76,6 +77,7 @@ impl Harbor {
     pub(super) async fn add_entry(
         &self,
         mut request: Request,
+        caller: &Caller,
         project: Project,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
@@ -89,13 +91,14 @@ impl Harbor {
             let message = format!("project {} has metadata {key} already", project.name);
             return Err(Failure::new(Code::Conflict, message));
         }
-        self.configure_entry(project, &key, &value, by).await
+        self.configure_entry(caller, project, &key, &value, by).await
     }
 
     /// Changes an entry to what the body has under its key.
     pub(super) async fn set_entry(
         &self,
         mut request: Request,
+        caller: &Caller,
         project: Project,
         key: &str,
         by: &Actor,
@@ -106,12 +109,13 @@ impl Harbor {
         if !metadata_of(&project).contains_key(key) {
             return Err(missing(&project, key));
         }
-        self.configure_entry(project, key, value, by).await
+        self.configure_entry(caller, project, key, value, by).await
     }
 
     /// Deletes an entry. What every project has gets its default again.
     pub(super) async fn forget_entry(
         &self,
+        caller: &Caller,
         project: Project,
         key: &str,
         by: &Actor,
@@ -122,7 +126,7 @@ impl Harbor {
         let durability = self.durability.to_string();
         let own = ALWAYS.iter().map(|(name, value)| (*name, value.unwrap_or(&durability)));
         if let Some((_, value)) = own.chain(OF_PROXIES).find(|(name, _)| *name == key) {
-            return self.configure_entry(project, key, value, by).await;
+            return self.configure_entry(caller, project, key, value, by).await;
         }
         if key == SCHEDULE {
             let none = BTreeMap::from([(key.to_owned(), "none".to_owned())]);

@@ -1,10 +1,12 @@
 //! `/api/v2.0/projects/NAME/members`: who is what in a project, with Harbor's schemas and statuses.
 
 use http::{Response, StatusCode};
+use registry::people::Caller;
 use rules::ledger::directory::{DirectoryChange, LookForGroups};
 use rules::ledger::events::Actor;
 use rules::ledger::people::{LookForPeople, PeopleChange};
 use rules::ledger::records::{Project, ReadRecords, RecordError};
+use rules::people::roles::of_role;
 use rules::words::moment::Timestamp;
 use rules::words::names::{GroupId, MemberId, ProjectId, UserId, UserName};
 use rules::words::roles::ProjectRole;
@@ -116,11 +118,13 @@ impl Harbor {
     pub(super) async fn add_member(
         &self,
         mut request: Request,
+        caller: &Caller,
         project: Project,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let NewMember { role_id, member_user, member_group } = body(&mut request).await?;
         let role = role(role_id)?;
+        self.check_gives(caller, &project, role).await?;
         let member = match (member_user, member_group) {
             (Some(user), None) => self.add_user(&project, user, role, by).await?,
             (None, Some(group)) => self.add_group(&project, group, role, by).await?,
@@ -128,6 +132,17 @@ impl Harbor {
         };
         let place = |id: MemberId| format!("/api/v2.0/projects/{}/members/{}", project.id, id.0);
         Ok(created(member.map(place)))
+    }
+
+    /// Nobody gives a role that may do more than they may: a robot that manages members has no more
+    /// rights through one of them.
+    async fn check_gives(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        role: ProjectRole,
+    ) -> Result<(), Failure> {
+        self.check_theirs_in(caller, project, &of_role(role).collect::<Vec<_>>()).await
     }
 
     async fn add_user(
@@ -201,12 +216,14 @@ impl Harbor {
     pub(super) async fn change_member(
         &self,
         mut request: Request,
+        caller: &Caller,
         project: Project,
         id: MemberId,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let ChangedMember { role_id } = body(&mut request).await?;
         let role = role(role_id)?;
+        self.check_gives(caller, &project, role).await?;
         let object = format!("member {} of {}", id.0, project.name);
         let change = PeopleChange::ChangeMember { project: project.id, id, role };
         self.change_people(change, &object, by).await?;

@@ -205,22 +205,28 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let by = &actor(&caller, &request);
         match (&request.method, route) {
-            (&Method::PUT, Route::Project(_)) => self.configure_project(request, project, by).await,
+            (&Method::PUT, Route::Project(_)) => {
+                self.configure_project(request, &caller, project, by).await
+            }
             (&Method::DELETE, Route::Project(_)) => self.delete_project(project, by).await,
             (_, Route::Project(_)) => self.show_project(&caller, project).await,
-            (&Method::POST, Route::Metadatas(_)) => self.add_entry(request, project, by).await,
+            (&Method::POST, Route::Metadatas(_)) => {
+                self.add_entry(request, &caller, project, by).await
+            }
             (_, Route::Metadatas(_)) => Ok(entries::list(&project)),
             (&Method::PUT, Route::Metadata(_, key)) => {
-                self.set_entry(request, project, &key, by).await
+                self.set_entry(request, &caller, project, &key, by).await
             }
             (&Method::DELETE, Route::Metadata(_, key)) => {
-                self.forget_entry(project, &key, by).await
+                self.forget_entry(&caller, project, &key, by).await
             }
             (_, Route::Metadata(_, key)) => entries::show(&project, &key),
-            (&Method::POST, Route::Members(_)) => self.add_member(request, project, by).await,
+            (&Method::POST, Route::Members(_)) => {
+                self.add_member(request, &caller, project, by).await
+            }
             (_, Route::Members(_)) => self.list_members(&request, project).await,
             (&Method::PUT, Route::Member(_, id)) => {
-                self.change_member(request, project, id, by).await
+                self.change_member(request, &caller, project, id, by).await
             }
             (&Method::DELETE, Route::Member(_, id)) => self.remove_member(project, id, by).await,
             (_, Route::Member(_, id)) => self.show_member(project, id).await,
@@ -231,7 +237,7 @@ impl Harbor {
                 self.answer_about_policies(request, project, policy, by).await
             }
             (_, Route::Stored(_, stored)) => {
-                self.answer_about_stored(request, project, stored, by).await
+                self.answer_about_stored(request, project, stored, &caller).await
             }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))

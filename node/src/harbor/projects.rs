@@ -14,6 +14,7 @@ use rules::ledger::records::{EDGES, Look, Project, ReadRecords, SPARSE_IMAGES, S
 use rules::ledger::scanning::LookForScans;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
+use rules::people::roles::of_everybody;
 use rules::policies::vulnerabilities::{self, Allowlist};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
@@ -300,6 +301,7 @@ impl Harbor {
     pub(super) async fn configure_project(
         &self,
         mut request: Request,
+        caller: &Caller,
         project: Project,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
@@ -307,7 +309,7 @@ impl Harbor {
         let asked = written.asked()?;
         let list = written.cve_allowlist.map(AllowlistBody::checked).transpose()?;
         let name = project.name.clone();
-        let configured = self.configure_as_asked(project, asked, by).await?;
+        let configured = self.configure_as_asked(caller, project, asked, by).await?;
         if let Some(list) = list {
             self.set_allowlist(&name, list, by).await?;
         }
@@ -317,6 +319,7 @@ impl Harbor {
     /// Changes one entry of a project's metadata.
     pub(super) async fn configure_entry(
         &self,
+        caller: &Caller,
         project: Project,
         key: &str,
         value: &str,
@@ -325,11 +328,12 @@ impl Harbor {
         let written = json!({"metadata": {key: value}});
         let written: ProjectBody =
             serde_json::from_value(written).map_err(|e| bad(format!("metadata.{key}: {e}")))?;
-        self.configure_as_asked(project, written.asked()?, by).await
+        self.configure_as_asked(caller, project, written.asked()?, by).await
     }
 
     async fn configure_as_asked(
         &self,
+        caller: &Caller,
         project: Project,
         asked: CheckedProject,
         by: &Actor,
@@ -337,6 +341,10 @@ impl Harbor {
         let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
         check_scans(&metadata, project.upstream.is_some())?;
+        if public == Some(true) && !project.public {
+            // everybody gets what only members had: who opens a project has all of that
+            self.check_theirs_in(caller, &project, &of_everybody().collect::<Vec<_>>()).await?;
+        }
         let name = project.name;
         self.schedule_scans(&name, &metadata, by).await?;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }, by).await?;

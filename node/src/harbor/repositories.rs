@@ -9,7 +9,7 @@ use rules::ledger::records::{Look, Project, ReadRecords, RecordError, Repository
 use rules::wire::WriteKind;
 use rules::words::names::{ProjectName, RepositoryName};
 use rules::words::query::{self, Field, Kind, text};
-use rules::words::roles::ProjectRole;
+use rules::words::roles::{Operation, Permission, ProjectRole, Resource};
 use serde_json::{Value, json};
 
 use super::Harbor;
@@ -20,6 +20,15 @@ use crate::http::request::Request;
 use crate::http::{Failure, Payload};
 use registry::people::Caller;
 use registry::writes::Refusal;
+
+/// How many members have each role, by the name in a project's summary.
+const MEMBER_COUNTS: [(&str, u64); 5] = [
+    ("project_admin_count", 1),
+    ("developer_count", 2),
+    ("guest_count", 3),
+    ("maintainer_count", 4),
+    ("limited_guest_count", 5),
+];
 
 /// A repository of a project, as its list shows it.
 pub(super) struct Listed {
@@ -206,24 +215,32 @@ impl Harbor {
         Ok(answer(StatusCode::OK))
     }
 
-    pub(super) async fn summarize(&self, project: &Project) -> Result<Response<Payload>, Failure> {
+    /// How much a project has. How many members it has is told to those who may list them, as in
+    /// Harbor.
+    pub(super) async fn summarize(
+        &self,
+        caller: &Caller,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let list = Permission::new(Resource::Member, Operation::List);
         let (found, roles) = self
             .read_at_length(|records| {
+                if !caller.identity.may(records, list, project)? {
+                    return Ok((repositories(records, &project.name)?, None));
+                }
                 let users = records.members(project.id)?.into_iter().map(|one| one.role);
                 let groups = records.group_members(project.id)?.into_iter().map(|one| one.role);
                 let roles: Vec<ProjectRole> = users.chain(groups).collect();
-                Ok((repositories(records, &project.name)?, roles))
+                Ok((repositories(records, &project.name)?, Some(roles)))
             })
             .await?;
-        let with = |number: u64| roles.iter().filter(|role| role.number() == number).count();
-        let shown = json!({
-            "repo_count": found.len(),
-            "project_admin_count": with(1),
-            "developer_count": with(2),
-            "guest_count": with(3),
-            "maintainer_count": with(4),
-            "limited_guest_count": with(5),
-        });
+        let mut shown = json!({"repo_count": found.len()});
+        if let Some(roles) = roles {
+            for (name, number) in MEMBER_COUNTS {
+                let with = roles.iter().filter(|role| role.number() == number).count();
+                shown[name] = with.into();
+            }
+        }
         Ok(json_answer(StatusCode::OK, &shown))
     }
 

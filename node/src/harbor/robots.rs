@@ -9,8 +9,9 @@ use rules::ledger::people::{
     Grant, LookForPeople, PeopleChange, Robot, RobotTerms, Space, robot_login,
 };
 use rules::ledger::records::{Look, Project, ReadRecords};
+use rules::people::access::Identity;
 use rules::people::doors::{self, Need};
-use rules::people::robots::{BadGrant, check_grants, not_theirs};
+use rules::people::robots::{BadGrant, check_grants, not_theirs, not_theirs_in, outlives};
 use rules::people::roles::grantable;
 use rules::people::{access::RegistryScope, passwords};
 use rules::words::moment::Timestamp;
@@ -42,6 +43,8 @@ const SECRET: usize = 32;
 /// The longest duration in days: a hundred years.
 const LONGEST: i64 = 36_500;
 const DAY: u64 = 24 * 3600 * 1000;
+/// The number that no project has.
+const NOBODYS: ProjectId = ProjectId(0);
 
 #[derive(Deserialize)]
 struct RobotBody {
@@ -85,6 +88,17 @@ struct SecretBody {
 fn refused(caller: &Caller, permission: Permission) -> Failure {
     let message = format!("{} may not {permission} there", caller.identity.name());
     Failure::new(Code::Denied, message)
+}
+
+/// Refuses a robot that would change itself: what it is given, and for how long, others decide.
+pub(super) fn check_other(caller: &Caller, id: RobotId) -> Result<(), Failure> {
+    match &caller.identity {
+        Identity::Robot(own) if own.id == id => {
+            let message = format!("{} may not change itself", caller.identity.name());
+            Err(Failure::new(Code::Denied, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What `q` and `sort` may be about.
@@ -137,6 +151,58 @@ fn permission(written: &AccessBody) -> Result<Permission, Failure> {
     ))
 }
 
+/// Where a robot shall have permissions.
+enum Place {
+    System,
+    AllProjects,
+    Project(ProjectName),
+}
+
+/// The permissions that a body asks for, and where.
+fn read_grants(written: &[GrantBody]) -> Result<Vec<(Place, Vec<Permission>)>, Failure> {
+    let read = |grant: &GrantBody| {
+        let place = match (grant.kind.as_str(), grant.namespace.as_str()) {
+            ("system", "/") => Place::System,
+            ("system", _) => return Err(bad("permissions: the namespace of a system is \"/\"")),
+            ("project", "*") => Place::AllProjects,
+            ("project", name) => {
+                let name = name.parse();
+                Place::Project(name.map_err(|e| bad(format!("permissions: namespace: {e}")))?)
+            }
+            _ => return Err(bad("permissions: kind is \"project\" or \"system\"")),
+        };
+        let permissions = grant.access.iter().map(permission).collect::<Result<_, _>>()?;
+        Ok((place, permissions))
+    };
+    written.iter().map(read).collect()
+}
+
+/// Checks what is asked for, before any project is looked for. `own` is the project of a robot that is
+/// changed.
+fn check_wanted(
+    of_project: bool,
+    own: Option<&ProjectName>,
+    wanted: &[(Place, Vec<Permission>)],
+) -> Result<(), Failure> {
+    let mut home = own;
+    let mut grants = Vec::new();
+    for (place, permissions) in wanted {
+        let space = match place {
+            Place::System => Space::System,
+            Place::AllProjects => Space::AllProjects,
+            Place::Project(name) => {
+                if of_project && home.is_some_and(|home| home != name) {
+                    return Err(bad(BadGrant::Elsewhere.to_string()));
+                }
+                home = Some(name);
+                Space::Project(NOBODYS)
+            }
+        };
+        grants.push(Grant { space, permissions: permissions.clone() });
+    }
+    check_grants(of_project.then_some(NOBODYS), &grants).map_err(|e| bad(e.to_string()))
+}
+
 impl Harbor {
     /// What `written` asks for.
     async fn asked(
@@ -164,42 +230,38 @@ impl Harbor {
             "system" => false,
             _ => return Err(bad("level is \"project\" or \"system\"")),
         };
+        let wanted = read_grants(&written.permissions)?;
+        // all that is wrong is said before a project is looked for: it tells nothing of projects
+        let own = before.and_then(|robot| Some(&robot.project.as_ref()?.1));
+        check_wanted(of_project, own, &wanted)?;
         let mut grants = Vec::new();
         let mut project = None;
-        for grant in &written.permissions {
-            let space = match (grant.kind.as_str(), grant.namespace.as_str()) {
-                ("system", "/") => Space::System,
-                ("system", _) => {
-                    return Err(bad("permissions: the namespace of a system is \"/\""));
-                }
-                ("project", "*") => Space::AllProjects,
-                ("project", name) => {
-                    let name: ProjectName =
-                        name.parse().map_err(|e| bad(format!("permissions: namespace: {e}")))?;
-                    // whether there is another project is not said
-                    let own = project.as_ref().map(|project: &Project| &project.name);
-                    let own = own.or(before.and_then(|robot| Some(&robot.project.as_ref()?.1)));
-                    if of_project && own.is_some_and(|own| *own != name) {
-                        return Err(bad(BadGrant::Elsewhere.to_string()));
-                    }
+        for (place, permissions) in wanted {
+            let space = match place {
+                Place::System => Space::System,
+                Place::AllProjects => Space::AllProjects,
+                Place::Project(name) => {
                     let found = self.read(|r| r.project(&name)).await?;
                     // only an administrator is told that there is none
-                    let found = found.ok_or_else(|| match caller.identity.is_administrator() {
-                        true => {
+                    match found {
+                        Some(found) => {
+                            let space = Space::Project(found.id);
+                            project = project.or(Some(found));
+                            space
+                        }
+                        None if caller.identity.is_administrator() => {
                             let message = format!("permissions: there is no project {name}");
-                            Failure::new(Code::NotFound, message)
+                            return Err(Failure::new(Code::NotFound, message));
                         }
-                        false => {
-                            refused(caller, Permission::new(Resource::Robot, Operation::Create))
+                        None if of_project => {
+                            let create = Permission::new(Resource::Robot, Operation::Create);
+                            return Err(refused(caller, create));
                         }
-                    })?;
-                    let space = Space::Project(found.id);
-                    project = project.or(Some(found));
-                    space
+                        // nobody has anything there, as in a project of others
+                        None => Space::Project(NOBODYS),
+                    }
                 }
-                _ => return Err(bad("permissions: kind is \"project\" or \"system\"")),
             };
-            let permissions = grant.access.iter().map(permission).collect::<Result<_, _>>()?;
             grants.push(Grant { space, permissions });
         }
         let project = match (of_project, before) {
@@ -210,8 +272,6 @@ impl Harbor {
                 return Err(bad(message));
             }
         };
-        check_grants(project.as_ref().map(|project| project.id), &grants)
-            .map_err(|e| bad(e.to_string()))?;
         let (description, disabled) = (written.description.clone(), written.disable);
         Ok(Asked { project, terms: RobotTerms { description, expires, days, disabled, grants } })
     }
@@ -234,6 +294,46 @@ impl Harbor {
                 let message = format!("{name} may not {permission} there, so no robot gets that");
                 Err(Failure::new(Code::Denied, message))
             }
+        }
+    }
+
+    /// Refuses a caller who does not have these permissions in a project, which somebody would get.
+    pub(super) async fn check_theirs_in(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        permissions: &[Permission],
+    ) -> Result<(), Failure> {
+        let look = |records: &dyn ReadRecords| {
+            not_theirs_in(records, &caller.identity, project, permissions.iter().copied())
+        };
+        match self.read(look).await? {
+            None => Ok(()),
+            Some(permission) => {
+                let name = caller.identity.name();
+                let message = format!("{name} may not {permission} there, so nobody gets that");
+                Err(Failure::new(Code::Denied, message))
+            }
+        }
+    }
+
+    /// Refuses a robot that would give something for longer than it has it.
+    async fn check_lasting(
+        &self,
+        caller: &Caller,
+        expires: Option<Timestamp>,
+    ) -> Result<(), Failure> {
+        let Identity::Robot(own) = &caller.identity else { return Ok(()) };
+        let own = self.read(|records| records.robot(own.id)).await?;
+        match own.and_then(|own| own.expires) {
+            Some(end) if outlives(Some(end), expires) => {
+                let message = format!(
+                    "{} ends at {end}, so it makes no robot that is there for longer (duration)",
+                    caller.identity.name(),
+                );
+                Err(Failure::new(Code::Denied, message))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -344,6 +444,7 @@ impl Harbor {
         let Asked { project, terms } = self.asked(caller, &written, None).await?;
         self.admit_to_robots(&request, caller, ROBOTS, project.as_ref()).await?;
         self.check_theirs(caller, &terms.grants).await?;
+        self.check_lasting(caller, terms.expires).await?;
         let secret = match written.secret.filter(|secret| !secret.expose().is_empty()) {
             Some(secret) => {
                 passwords::check(secret.expose()).map_err(|e| bad(format!("secret: {e}")))?;
@@ -381,6 +482,7 @@ impl Harbor {
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
         let robot = self.their_robot(&request, caller, ROBOT, id).await?;
+        check_other(caller, id)?;
         let written: RobotBody = body(&mut request).await?;
         let full = format!("{}{}", self.access.robot_prefix(), robot.login());
         if written.name != full && written.name != robot.name.as_str() {
@@ -391,6 +493,9 @@ impl Harbor {
             return Err(bad("level: a robot stays in its project, or in the system"));
         }
         self.check_theirs(caller, &terms.grants).await?;
+        if terms.expires != robot.expires || (robot.disabled && !terms.disabled) {
+            self.check_lasting(caller, terms.expires).await?;
+        }
         let change = PeopleChange::ChangeRobot { id, terms };
         self.change_people(change, &format!("robot {}", id.0), &actor(caller, &request)).await?;
         Ok(answer(StatusCode::OK))
@@ -404,6 +509,7 @@ impl Harbor {
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
         let robot = self.their_robot(&request, caller, ROBOT, id).await?;
+        check_other(caller, id)?;
         let SecretBody { secret, others } = body(&mut request).await?;
         // what was meant for PUT must not take the robot's secret away
         if let (true, Some(other)) = (secret.expose().is_empty(), others.keys().next()) {
@@ -414,6 +520,7 @@ impl Harbor {
         }
         // whoever has the secret can do what the robot can
         self.check_theirs(caller, &robot.grants).await?;
+        self.check_lasting(caller, robot.expires).await?;
         let made = secret.expose().is_empty();
         let secret = if made { new_secret() } else { secret };
         passwords::check(secret.expose()).map_err(|e| bad(format!("secret: {e}")))?;

@@ -2,6 +2,7 @@
 //! names and digests, so that every node shows the same ones and none needs a record.
 
 use http::{Method, Response};
+use registry::people::Caller;
 use registry::writes::Refusal;
 use rules::ledger::events::Actor;
 use rules::ledger::records::Project;
@@ -10,6 +11,7 @@ use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
 
 use super::Harbor;
+use crate::http::door::actor;
 use crate::http::request::Request;
 use crate::http::route::Stored;
 use crate::http::{Code, Failure, Payload};
@@ -33,8 +35,9 @@ impl Harbor {
         request: Request,
         project: Project,
         stored: Stored,
-        by: &Actor,
+        caller: &Caller,
     ) -> Result<Response<Payload>, Failure> {
+        let by = &actor(caller, &request);
         // the path may call the project by its number
         let own = |name: &RepositoryName| -> Result<RepositoryName, Failure> {
             let rest = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
@@ -97,7 +100,7 @@ impl Harbor {
                 self.detach_label(name, digest, label, by).await
             }
             (_, Stored::Scanner) => self.show_project_scanner().await,
-            (_, Stored::Summary) => self.summarize(&project).await,
+            (_, Stored::Summary) => self.summarize(caller, &project).await,
             (_, Stored::Deletable) => self.show_deletable(&project).await,
         }
     }

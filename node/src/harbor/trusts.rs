@@ -13,6 +13,7 @@ use rules::words::names::{RobotId, TrustId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::robots::check_other;
 use super::{Harbor, bad, body, created};
 use crate::http::answer::{answer, json_answer};
 use crate::http::door::actor;
@@ -80,6 +81,7 @@ impl Harbor {
         robot: RobotId,
     ) -> Result<Response<Payload>, Failure> {
         let found = self.their_robot(&request, caller, TRUSTS, robot).await?;
+        check_other(caller, robot)?;
         // whoever makes such tokens can do what the robot can
         self.check_theirs(caller, &found.grants).await?;
         let TrustBody { issuer, audience, subject, claims, keys } = body(&mut request).await?;
@@ -108,6 +110,7 @@ impl Harbor {
         id: TrustId,
     ) -> Result<Response<Payload>, Failure> {
         let found = self.their_robot(&request, caller, TRUST, robot).await?;
+        check_other(caller, robot)?;
         self.check_theirs(caller, &found.grants).await?;
         let KeysBody { keys } = body(&mut request).await?;
         let rules = self.read(|records| records.trusts_of(robot)).await?;

@@ -133,6 +133,11 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let NewUser { username, password, email, realname, comment } = body(&mut request).await?;
         let name: UserName = username.parse().map_err(|e| bad(format!("username: {e}")))?;
+        let alike = self.read_at_length(|records| records.name_like(&name)).await?;
+        if let Some(other) = alike {
+            let message = format!("username: {name} looks like {other}, which somebody has");
+            return Err(Failure::new(Code::Conflict, message));
+        }
         checked(&password, "password")?;
         check("email", &email)?;
         check("realname", &realname)?;

@@ -212,6 +212,27 @@ impl Door {
         Ok(may)
     }
 
+    /// Refuses an admitted caller who may no longer do `action` in `project`, because their request
+    /// took long. See [`Access::still_may`].
+    pub async fn check_still(
+        &self,
+        caller: &Caller,
+        action: Action,
+        project: &Project,
+    ) -> Result<(), Failure> {
+        let (may, freshness) =
+            self.read(|records| self.access.still_may(records, caller, action, project)).await?;
+        match (may, freshness) {
+            (true, _) => Ok(()),
+            (false, Freshness::Fresh) => {
+                let (name, action) = (caller.identity.name(), action.name());
+                let message = format!("{name} may not {action} here any more");
+                Err(Failure::new(Code::Denied, message))
+            }
+            (false, _) => Err(Failure::outdated(freshness)),
+        }
+    }
+
     /// As [`Door::may`], in a view that was already read.
     pub fn may_in(
         &self,

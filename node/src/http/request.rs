@@ -10,12 +10,12 @@ use http::{HeaderName, Method, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use registry::pushes::receiving::{NotTaken, Pieces};
+use registry::pushes::receiving::Pieces;
 use registry::view::neighbours::Neighbours;
 use rules::people::guesses::Origin;
 use rules::proxies::budget::client_of;
 use rules::words::names::RepositoryName;
-use rules::words::network::{Network, client_behind, is_trusted};
+use rules::words::network::{Network, client_behind, is_host, is_trusted};
 use rules::words::secret::Secret;
 
 use super::connection::ClientAddress;
@@ -152,6 +152,21 @@ impl Request {
         self.forwarded.host.as_deref().or_else(|| self.header(&header::HOST))
     }
 
+    /// Refuses a request that does not say which host it means, or in a way that can be read as
+    /// several (RFC 9112 section 3.2): what is made of it goes into answers.
+    pub fn check_host(&self) -> Result<(), Failure> {
+        let written = self.head.headers.get_all(header::HOST).iter().count();
+        let needed = usize::from(self.head.version == Version::HTTP_11);
+        let is_good = (needed..=1).contains(&written)
+            && (written == 0 || self.header(&header::HOST).is_some_and(is_host))
+            && self.forwarded.host.as_deref().is_none_or(is_host);
+        if is_good {
+            return Ok(());
+        }
+        let message = "a request names one host: `Host: NAME` or `Host: NAME:PORT`";
+        Err(Failure::new(Code::BadRequest, message).closing())
+    }
+
     /// Whether the client used TLS, if a trusted proxy says so.
     pub fn is_https_before_proxy(&self) -> Option<bool> {
         self.forwarded.https
@@ -247,15 +262,6 @@ impl From<Interrupted> for Failure {
                 format!("the request's body broke off: {why}"),
             )
             .closing(),
-        }
-    }
-}
-
-impl From<NotTaken<Interrupted>> for Failure {
-    fn from(error: NotTaken<Interrupted>) -> Self {
-        match error {
-            NotTaken::Body(interrupted) => interrupted.into(),
-            NotTaken::Refused(refusal) => refusal.into(),
         }
     }
 }

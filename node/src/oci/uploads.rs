@@ -1,10 +1,11 @@
 //! Uploads: POST, PATCH, PUT, monolithic and chunked, and mounts. While bytes arrive they are
 //! hashed, written, and copied to other regions.
 
+use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use registry::blobs::flights::Sources;
 use registry::people::Caller;
-use registry::pushes::receiving::{Becomes, NotTaken};
+use registry::pushes::receiving::{Becomes, NotTaken, Pieces};
 use rules::blobs::pacing::Class;
 use rules::blobs::uploads::{Chunk, Place, RelayedStep, Step, StepDone, UploadId, UploadRefusal};
 use rules::ledger::records::{BlobRecord, Look, Project, key};
@@ -14,8 +15,55 @@ use rules::words::names::RepositoryName;
 
 use super::{Registry, refuse_proxy};
 use crate::http::answer::{answer, set};
-use crate::http::request::Request;
+use crate::http::door::Door;
+use crate::http::request::{Arrival, Interrupted, Request};
 use crate::http::{Code, Failure, Payload};
+
+/// Who pushes, and into which project: the one that had the name when the request began.
+struct Pusher {
+    caller: Caller,
+    project: Project,
+}
+
+/// The body of a push. At its end the caller must still have the right to push: it may have taken
+/// long.
+struct Pushed<'r> {
+    body: &'r mut Arrival,
+    door: &'r Door,
+    pusher: &'r Pusher,
+}
+
+/// Why the body of a push is not taken.
+enum NotPushed {
+    /// It did not arrive completely.
+    Interrupted(Interrupted),
+    /// The caller may no longer push.
+    Refused(Failure),
+}
+
+impl Pieces for Pushed<'_> {
+    type Error = NotPushed;
+
+    async fn next(&mut self) -> Result<Option<Bytes>, NotPushed> {
+        let piece = self.body.next().await.map_err(NotPushed::Interrupted)?;
+        if piece.is_none() {
+            let Pusher { caller, project } = self.pusher;
+            let still = self.door.check_still(caller, Action::Push, project).await;
+            still.map_err(NotPushed::Refused)?;
+        }
+        Ok(piece)
+    }
+}
+
+impl From<NotTaken<NotPushed>> for Failure {
+    fn from(error: NotTaken<NotPushed>) -> Self {
+        match error {
+            NotTaken::Body(NotPushed::Interrupted(interrupted)) => interrupted.into(),
+            NotTaken::Body(NotPushed::Refused(failure)) => failure,
+            NotTaken::Refused(refusal) => refusal.into(),
+        }
+    }
+}
 
 /// The maximum number of a project's repositories that are searched for a blob to mount without a
 /// source.
@@ -27,12 +75,12 @@ impl Registry {
         request: Request,
         repository: RepositoryName,
     ) -> Result<Response<Payload>, Failure> {
-        let project = self.may_push(&request, &repository).await?;
+        let pusher = self.may_push(&request, &repository).await?;
         self.writes.ready().await.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
         // a mount is a hint: if it is not possible, or invalid, an upload begins instead
         // (distribution-spec "Mounting a blob from another repository")
         if let Some(Ok(mount)) = request.query("mount").map(str::parse::<Digest>)
-            && self.mount(&request, &repository, mount).await?
+            && self.mount(&request, &pusher, &repository, mount).await?
         {
             return Ok(created(&repository, &mount));
         }
@@ -44,9 +92,9 @@ impl Registry {
         if let Some(digest) = request.query("digest") {
             let digest: Digest =
                 digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-            return self.receive_whole(request, repository, digest, &project).await;
+            return self.receive_whole(request, repository, digest, &pusher).await;
         }
-        let upload = self.uploads.sessions.begin(&repository, algorithm)?;
+        let upload = self.uploads.sessions.begin(&repository, pusher.project.id, algorithm)?;
         let response = accepted(&repository, &upload.ticket.id, 0);
         self.uploads.sessions.put_back(upload);
         Ok(response)
@@ -58,12 +106,13 @@ impl Registry {
         mut request: Request,
         repository: RepositoryName,
         digest: Digest,
-        project: &Project,
+        pusher: &Pusher,
     ) -> Result<Response<Payload>, Failure> {
         let sessions = &self.uploads.sessions;
-        let upload = sessions.begin(&repository, digest.algorithm())?;
-        let becomes = self.becomes(project);
-        let done = sessions.receive_and_seal(&mut request.body, upload, digest, becomes).await;
+        let upload = sessions.begin(&repository, pusher.project.id, digest.algorithm())?;
+        let becomes = self.becomes(&pusher.project);
+        let mut body = Pushed { body: &mut request.body, door: &self.door, pusher };
+        let done = sessions.receive_and_seal(&mut body, upload, digest, becomes).await;
         done.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
         Ok(created(&repository, &digest))
     }
@@ -123,7 +172,7 @@ impl Registry {
         id: &str,
         step: Step,
     ) -> Result<Response<Payload>, Failure> {
-        let project = self.may_push(&request, &repository).await?;
+        let pusher = self.may_push(&request, &repository).await?;
         // what is no id was never begun
         let id: Result<UploadId, _> = id.parse();
         let id =
@@ -133,7 +182,9 @@ impl Registry {
             Step::Add(_) | Step::Show | Step::Cancel => None,
         };
         let step = RelayedStep { repository: repository.clone(), id, step };
-        let taken = self.uploads.step(step, &mut request.body, self.becomes(&project)).await;
+        let becomes = self.becomes(&pusher.project);
+        let mut body = Pushed { body: &mut request.body, door: &self.door, pusher: &pusher };
+        let taken = self.uploads.step(step, &mut body, becomes).await;
         match (taken, sealed) {
             (Ok(StepDone::Open(written)), _) => Ok(accepted(&repository, &id, written)),
             (Ok(StepDone::Blob), Some(digest)) => Ok(created(&repository, &digest)),
@@ -149,19 +200,19 @@ impl Registry {
     }
 
     fn becomes(&self, project: &Project) -> Becomes {
-        Becomes { regions: project.durability, grant: self.terms.grant }
+        Becomes { project: project.id, regions: project.durability, grant: self.terms.grant }
     }
 
     async fn may_push(
         &self,
         request: &Request,
         repository: &RepositoryName,
-    ) -> Result<Project, Failure> {
+    ) -> Result<Pusher, Failure> {
         let check = async {
-            let project =
-                self.door.admit(request, Action::Push, repository, |_, _| Ok(())).await?.project;
-            refuse_proxy(&project)?;
-            Ok(project)
+            let admitted =
+                self.door.admit(request, Action::Push, repository, |_, _| Ok(())).await?;
+            refuse_proxy(&admitted.project)?;
+            Ok(Pusher { caller: admitted.caller, project: admitted.project })
         };
         check.await.map_err(|failure: Failure| failure.closing_unless_read(request))
     }
@@ -170,13 +221,14 @@ impl Registry {
     async fn mount(
         &self,
         request: &Request,
+        pusher: &Pusher,
         to: &RepositoryName,
         digest: Digest,
     ) -> Result<bool, Failure> {
         let Ok(from) = request.query("from").map(str::parse::<RepositoryName>).transpose() else {
             return Ok(false);
         };
-        let caller = self.door.caller(request).await?;
+        let caller = &pusher.caller;
         let ((linked, known), _) = self
             .door
             .read(|records| {
@@ -191,14 +243,16 @@ impl Registry {
         let readable = match &from {
             Some(from) => {
                 let there = linked || self.store.granted(&digest, from)?;
-                there && self.door.may(&caller, Action::Pull, from).await?
+                there && self.door.may(caller, Action::Pull, from).await?
             }
             // without a source: an administrator may read every repository, so it is enough that
             // any repository has the blob
             None if caller.may_read_all() => known || self.store.held(&digest)?.is_some(),
-            None => self.in_reach(&caller, to, &digest).await?,
+            None => self.in_reach(caller, to, &digest).await?,
         };
         if readable {
+            // the node may have waited for the ledger since they were admitted
+            self.door.check_still(caller, Action::Push, &pusher.project).await?;
             self.store.grant(digest, to, self.terms.grant).await?;
             metrics::counter!("atoll_mounts_total").increment(1);
             if self.store.held(&digest)?.is_none() {

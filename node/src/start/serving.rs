@@ -114,6 +114,7 @@ impl Serving {
 
     /// The route of a path, with the repository that it means, if there is one.
     fn route(&self, path: &str, request: &mut Request) -> Result<Route, Failure> {
+        request.check_host()?;
         let meant = RefCell::new(None);
         let (ns, host) = (request.query("ns"), request.host());
         let writes = !matches!(request.method, Method::GET | Method::HEAD);

@@ -194,7 +194,7 @@ pub(super) fn identity_providers(settings: &Settings, tasks: &Tasks) -> io::Resu
         allow_loopback: settings.people.allow_loopback_issuers,
     };
     let issuers = Web::new("issuer of tokens", rule, trust, PROVIDER, tasks.clone());
-    Ok(Providers { web, issuers, directory })
+    Ok(Providers { web, issuers, directory, tasks: tasks.clone() })
 }
 
 /// What each client may cause.

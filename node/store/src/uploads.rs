@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ground::supervise::blocking;
 use rules::blobs::uploads::UploadId;
 use rules::words::digest::Algorithm;
-use rules::words::names::RepositoryName;
+use rules::words::names::{ProjectId, RepositoryName};
 
 use super::ingest::Ingest;
 use super::{Store, StoreError};
@@ -23,6 +23,8 @@ pub struct Rested {
     pub id: UploadId,
     /// The repository in which it will be granted.
     pub repository: RepositoryName,
+    /// The project in which it was begun; `None` if an earlier build has begun it.
+    pub project: Option<ProjectId>,
     /// The algorithm that its client announced.
     pub algorithm: Algorithm,
     /// The number of its bytes.
@@ -47,10 +49,12 @@ impl Store {
         &self,
         id: &UploadId,
         repository: &RepositoryName,
+        project: ProjectId,
         algorithm: Algorithm,
     ) -> Result<Ingest, StoreError> {
         let path = self.upload_path(id);
-        fs::write(path.with_extension(NOTE), format!("{} {repository}\n", algorithm.name()))?;
+        let note = format!("{} {repository} {}\n", algorithm.name(), project.0);
+        fs::write(path.with_extension(NOTE), note)?;
         Ok(Ingest::create(path, algorithm, self.room.clone())?.kept())
     }
 
@@ -105,12 +109,17 @@ impl Store {
 fn read(path: &Path) -> Option<Rested> {
     let id: UploadId = path.file_name()?.to_str()?.parse().ok()?;
     let note = fs::read_to_string(path.with_extension(NOTE)).ok()?;
-    let (algorithm, repository) = note.strip_suffix('\n')?.split_once(' ')?;
+    let mut words = note.strip_suffix('\n')?.split(' ');
+    let (algorithm, repository) = (words.next()?, words.next()?);
+    let project = match words.next() {
+        Some(number) => Some(ProjectId(number.parse().ok()?)),
+        None => None,
+    };
     let algorithm = [Algorithm::Sha256, Algorithm::Sha512]
         .into_iter()
         .find(|known| known.name() == algorithm)?;
     let written = File::open(path).ok()?.metadata().ok()?.len();
-    Some(Rested { id, repository: repository.parse().ok()?, algorithm, written })
+    Some(Rested { id, repository: repository.parse().ok()?, project, algorithm, written })
 }
 
 #[cfg(test)]
@@ -133,18 +142,27 @@ mod tests {
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let bytes = vec![7u8; 300_000];
             let store = Store::open(folder.path(), None, &Opening::default()).unwrap();
-            let ingest = store.begin_upload(&id, &repository, algorithm).unwrap();
+            let project = ProjectId(7);
+            let ingest = store.begin_upload(&id, &repository, project, algorithm).unwrap();
             let first = Bytes::copy_from_slice(&bytes[..170_000]);
             drop(ingest.write_all(vec![first]).await.unwrap());
-            drop(store.begin_upload(&other, &repository, algorithm).unwrap());
+            drop(store.begin_upload(&other, &repository, project, algorithm).unwrap());
+            // as a build wrote it that did not note the project
+            let note = folder.path().join(format!("uploads/{other}.about"));
+            fs::write(note, format!("{} {repository}\n", algorithm.name())).unwrap();
             drop(store);
 
             let store = Store::open(folder.path(), None, &Opening::default()).unwrap();
             let mut rested = store.rested_uploads().unwrap();
             rested.sort_by_key(|upload| upload.id);
-            let of =
-                |id, written| Rested { id, repository: repository.clone(), algorithm, written };
-            assert_eq!(rested, [of(id, 170_000), of(other, 0)]);
+            let of = |id, project, written| Rested {
+                id,
+                repository: repository.clone(),
+                project,
+                algorithm,
+                written,
+            };
+            assert_eq!(rested, [of(id, Some(project), 170_000), of(other, None, 0)]);
             let ingest = store.reopen_upload(&rested[0]).await.unwrap();
             assert_eq!(ingest.written(), 170_000);
             let rest = Bytes::copy_from_slice(&bytes[170_000..]);

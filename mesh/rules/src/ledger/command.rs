@@ -420,7 +420,7 @@ impl Command {
             Command::EmptyCache { .. } | Command::IndexTags { .. } => Level::CACHES,
             Command::People(change) => change.level(),
             Command::CreateOwnedProject { .. } => Level::PEOPLE,
-            Command::Sealing(_) => Level::KEYS,
+            Command::Sealing(change) => change.level(),
             Command::Leaving(_) => Level::LEAVING,
             Command::Trust(_) => Level::TRUST,
             Command::AddTag { .. } => Level::TAGS,

@@ -240,6 +240,11 @@ pub trait LookForGroups: Look {
     ) -> Result<Option<UserId>, RecordError> {
         self.record(&key::user_subject(provider, subject))
     }
+    /// How often an account of whom the provider calls so was deleted, since the feature level
+    /// [`Level::FORGOTTEN`](super::level::Level::FORGOTTEN).
+    fn times_forgotten(&self, provider: Provider, subject: &str) -> Result<u64, RecordError> {
+        Ok(self.record(&key::forgotten(provider, subject))?.unwrap_or(0))
+    }
     /// The sealed secret with which a user of an OIDC provider signs in without a browser.
     fn cli_secret(&self, user: UserId) -> Result<Option<Secret>, RecordError> {
         self.record(&key::cli_secret(user))

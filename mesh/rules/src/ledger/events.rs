@@ -26,6 +26,9 @@ pub const MAX_ROWS: usize = 50;
 /// The maximum number of bytes of all events of a table. The oldest make room.
 pub const MOST_BYTES: [u64; 2] = [64 << 20, 8 << 20];
 
+/// What separates, in [`Event::resource`], a name from what was changed of it. No name has one.
+pub const DETAILS: char = '\n';
+
 /// Who did something, and from where.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Actor {
@@ -65,7 +68,8 @@ pub struct Event {
     pub operation: String,
     /// To what kind of thing: artifact, tag, project, member, user, robot.
     pub resource_type: String,
-    /// Its name.
+    /// Its name; from the feature level [`Level::DETAILS`] on, after [`DETAILS`], what was changed of
+    /// it. See [`Event::named`].
     pub resource: String,
     /// The project that it belongs to.
     pub project: Option<ProjectName>,
@@ -73,6 +77,13 @@ pub struct Event {
     pub refused: Option<String>,
     /// How often it happened.
     pub count: u32,
+}
+
+impl Event {
+    /// Its name, and what was changed of it, which may be empty.
+    pub fn named(&self) -> (&str, &str) {
+        self.resource.split_once(DETAILS).unwrap_or((&self.resource, ""))
+    }
 }
 
 /// The place of an event: its table, and its number there. Numbers are without gaps and grow.

@@ -74,8 +74,15 @@ impl Level {
     pub const NUMBERS: Level = Level(8);
     /// From this level on there are scans.
     pub const SCANS: Level = Level(8);
+    /// From this level on the mesh keeps what it needs to ask an OIDC provider about people again.
+    pub const PROVIDER_TOKENS: Level = Level(9);
+    /// From this level on it is known how often somebody's account was deleted: what they were given
+    /// to choose a name with makes no other one after that.
+    pub const FORGOTTEN: Level = Level(9);
+    /// From this level on events say what was before, and what is now.
+    pub const DETAILS: Level = Level(9);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::RANGES;
+    pub const NEWEST: Level = Level::PROVIDER_TOKENS;
 }
 
 impl std::fmt::Display for Level {

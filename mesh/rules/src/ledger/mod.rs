@@ -10,6 +10,7 @@
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
+//! | [`provider_tokens`] | with what the OIDC provider is asked about people again |
 //! | [`policies`] | what projects decide about their artifacts; when those were pulled |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`stored`] | what a repository stores, read without the bytes |
@@ -42,6 +43,7 @@ pub mod level;
 pub mod people;
 pub mod policies;
 pub mod precondition;
+pub mod provider_tokens;
 pub mod ranges;
 pub mod records;
 pub mod scanning;

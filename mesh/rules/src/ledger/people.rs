@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::{DirectoryChange, LookForGroups};
 use super::level::Level;
+use super::provider_tokens::ProviderTokenChange;
 use super::records::{Look, Project, RecordError, key};
+use crate::words::lookalikes::look_alike;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
     MemberId, ProjectId, ProjectName, RobotId, RobotName, TrustId, UserId, UserName,
@@ -312,6 +314,8 @@ pub enum PeopleChange {
     },
     /// Changes what is known from identity providers.
     Directory(DirectoryChange),
+    /// Changes what the OIDC provider is asked with about a user.
+    ProviderToken(ProviderTokenChange),
 }
 
 /// What of a robot can be changed.
@@ -350,6 +354,7 @@ impl PeopleChange {
             PeopleChange::RemoveTrust { .. } => "remove_trust",
             PeopleChange::RecoverPassword { .. } => "recover_password",
             PeopleChange::Directory(change) => change.name(),
+            PeopleChange::ProviderToken(change) => change.name(),
         }
     }
 
@@ -357,6 +362,7 @@ impl PeopleChange {
     pub fn level(&self) -> Level {
         match self {
             PeopleChange::Directory(_) => Level::DIRECTORY,
+            PeopleChange::ProviderToken(change) => change.level(),
             // a replica below it would refuse the tokens that others accept
             PeopleChange::AddTrust { keys, .. } | PeopleChange::SetTrustKeys { keys, .. }
                 if keys.is_empty() =>
@@ -380,6 +386,12 @@ pub trait LookForPeople: Look {
             Some(id) => self.account(id),
             None => Ok(None),
         }
+    }
+    /// The name of another user that this one may be taken for. It reads all names.
+    fn name_like(&self, name: &UserName) -> Result<Option<String>, RecordError> {
+        let all = self.scan(&key::user_names(), None, usize::MAX)?;
+        let names = all.iter().map(|(place, _)| key::name_of(place));
+        Ok(names.into_iter().find(|other| look_alike(name.as_str(), other)))
     }
     /// All users, by number.
     fn accounts(&self) -> Result<Vec<Account>, RecordError> {

@@ -469,6 +469,10 @@ pub mod key {
     pub fn user_name(name: &UserName) -> Vec<u8> {
         make(b'N', &[name.as_str().as_bytes()])
     }
+    /// The names of all accounts.
+    pub fn user_names() -> Vec<u8> {
+        make(b'N', &[])
+    }
     /// The number that the last new account, robot or membership got.
     pub fn last_of_people() -> Vec<u8> {
         make(b'c', &[b"A"])
@@ -565,6 +569,10 @@ pub mod key {
     /// The number of the user whom the provider calls so.
     pub fn user_subject(provider: Provider, subject: &str) -> Vec<u8> {
         make(b'D', &[b"u", &[provider.number() as u8], subject.as_bytes()])
+    }
+    /// How often an account of whom the provider calls so was deleted.
+    pub fn forgotten(provider: Provider, subject: &str) -> Vec<u8> {
+        make(b'9', &[b"g", &[provider.number() as u8], subject.as_bytes()])
     }
     /// What a provider says of a user.
     pub fn belonging(user: UserId) -> Vec<u8> {

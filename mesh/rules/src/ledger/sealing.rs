@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::level::Level;
 use super::records::{Look, RecordError, key};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -41,6 +42,8 @@ pub enum SealedPlace {
     SearchPassword,
     /// The secret of a user for clients that have no browser.
     CliSecret(UserId),
+    /// The refresh token of the OIDC provider about a user.
+    ProviderToken(UserId),
 }
 
 /// A change of the keys, or of what they seal. A variant's position is its number in the log.
@@ -66,6 +69,16 @@ pub enum SealingChange {
 }
 
 impl SealingChange {
+    /// The minimum feature level, see [`Command::level`](super::command::Command::level).
+    pub fn level(&self) -> Level {
+        match self {
+            SealingChange::Reseal { place: SealedPlace::ProviderToken(_), .. } => {
+                Level::PROVIDER_TOKENS
+            }
+            _ => Level::KEYS,
+        }
+    }
+
     /// A word for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::ledger::directory::{Belonging, CLIENT_SECRET, Configurations, SEARCH_PASSWORD};
 use crate::ledger::jobs::cron::Cron;
 use crate::people::groups::subject;
+use crate::people::provider_tokens::RenewalTerms;
 use crate::words::moment::Timestamp;
 use crate::words::roles::Provider;
 
@@ -66,6 +67,8 @@ enum Form {
     Flag,
     /// Yes: certificates are always checked.
     Always,
+    /// A JSON object of texts, as text: more of the address to which browsers are sent.
+    Parameters,
     /// A number from the first to the second.
     Number(u64, u64),
     /// Times that repeat, as in cron; empty for never.
@@ -84,8 +87,8 @@ const fn field(name: &'static str, form: Form, default: &'static str) -> Field {
     Field { name, form, default }
 }
 
-/// All settings. `ldap_remember_minutes`, `ldap_starttls`, `oidc_sign_in_days` and
-/// `scan_all_schedule` are Atoll's own.
+/// All settings. `ldap_remember_minutes`, `ldap_starttls`, `oidc_ask_minutes`,
+/// `oidc_remember_minutes`, `oidc_sign_in_days` and `scan_all_schedule` are Atoll's own.
 const FIELDS: &[Field] = &[
     field("auth_mode", Form::Mode, "\"db_auth\""),
     field("ldap_base_dn", Form::Name, "\"\""),
@@ -104,12 +107,15 @@ const FIELDS: &[Field] = &[
     field("ldap_url", Form::Directory, "\"\""),
     field("ldap_verify_cert", Form::Always, "true"),
     field("oidc_admin_group", Form::Text, "\"\""),
+    field("oidc_ask_minutes", Form::Number(0, 1440), "5"),
     field("oidc_auto_onboard", Form::Flag, "false"),
     field("oidc_client_id", Form::Text, "\"\""),
     field("oidc_client_secret", Form::Secret, "\"\""),
     field("oidc_endpoint", Form::Issuer, "\"\""),
+    field("oidc_extra_redirect_parms", Form::Parameters, "\"\""),
     field("oidc_groups_claim", Form::Text, "\"\""),
     field("oidc_name", Form::Text, "\"\""),
+    field("oidc_remember_minutes", Form::Number(0, 43_200), "1440"),
     field("oidc_scope", Form::Text, "\"openid\""),
     field("oidc_sign_in_days", Form::Number(0, 3650), "90"),
     field("oidc_user_claim", Form::Text, "\"\""),
@@ -169,6 +175,9 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
                 None => return wrong(&format!("a number from {least} to {most}")),
             }
         }
+        (Form::Parameters, None) if written.is_object() => {
+            return check(name, &Value::String(written.to_string()));
+        }
         (_, None) => return wrong("a text"),
         (_, Some(text)) if text.len() > LONGEST || text.chars().any(char::is_control) => {
             return wrong(&format!("at most {LONGEST} bytes long, without control characters"));
@@ -183,6 +192,14 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
             return wrong("the issuer's URL: https://.., or http:// at a loopback address");
         }
         (_, Some("")) => "".into(),
+        (Form::Parameters, Some(text)) => match parameters(text) {
+            Some(all) => Value::String(serde_json::json!(all).to_string()),
+            None => {
+                return wrong(
+                    "a JSON object of texts, like {\"prompt\": \"consent\"}, without what a sign-in has of its own (scope, state, nonce, redirect_uri ..)",
+                );
+            }
+        },
         (Form::Directory, Some(text)) if !is_directory(text) => {
             return wrong("ldap://HOST[:PORT] or ldaps://HOST[:PORT]");
         }
@@ -202,6 +219,27 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
         (_, Some(text)) => text.into(),
     };
     Ok((field.name, checked))
+}
+
+/// What a sign-in says itself in the address to which browsers are sent.
+const OWN_PARAMETERS: [&str; 10] = [
+    "client_id",
+    "code_challenge",
+    "code_challenge_method",
+    "nonce",
+    "redirect_uri",
+    "request",
+    "request_uri",
+    "response_type",
+    "scope",
+    "state",
+];
+
+/// More of the address to which browsers are sent, by name; `None` if it cannot be that.
+fn parameters(text: &str) -> Option<BTreeMap<String, String>> {
+    let all: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
+    let fits = |name: &String| !name.is_empty() && !OWN_PARAMETERS.contains(&name.as_str());
+    all.keys().all(fits).then_some(all)
 }
 
 /// Whether this is the URL of an issuer that may be asked: only what is on this machine may be asked
@@ -282,6 +320,17 @@ impl Configured {
     pub fn auth_mode(&self) -> AuthMode {
         let word = self.text("auth_mode");
         AuthMode::ALL.into_iter().find(|mode| mode.word() == word).unwrap_or(AuthMode::Database)
+    }
+
+    /// More of the address to which browsers are sent to sign in at the OIDC provider, by name.
+    pub fn extra_parameters(&self) -> BTreeMap<String, String> {
+        parameters(self.text("oidc_extra_redirect_parms")).unwrap_or_default()
+    }
+
+    /// How often an OIDC provider is asked again, if that can be done.
+    pub fn renewal(&self) -> RenewalTerms {
+        let minutes = |name| self.number(name) * 60_000;
+        RenewalTerms { fresh: minutes("oidc_ask_minutes"), lasts: minutes("oidc_remember_minutes") }
     }
 
     /// For how long what an OIDC provider said counts, without another sign-in; `None` for ever.
@@ -405,6 +454,11 @@ mod tests {
             ("oidc_endpoint", json!("https://me@idp.example")),
             ("oidc_endpoint", json!("https://idp.example?x=1")),
             ("oidc_endpoint", json!("http://127.0.0.1.example/")),
+            ("oidc_extra_redirect_parms", json!("prompt=consent")),
+            ("oidc_extra_redirect_parms", json!({"prompt": 7})),
+            ("oidc_extra_redirect_parms", json!({"state": "x"})),
+            ("oidc_extra_redirect_parms", json!("{\"scope\": \"x\"}")),
+            ("oidc_ask_minutes", json!(1441)),
         ] {
             assert!(check(name, &wrong).is_err(), "{name} {wrong}");
         }
@@ -414,6 +468,12 @@ mod tests {
         let text = check("session_timeout", &json!(" 7 "));
         assert_eq!(text, Ok(("session_timeout", json!(7))));
         assert_eq!(check("oidc_auto_onboard", &json!("true")).unwrap().1, json!(true));
+        for written in [json!({"prompt": "consent"}), json!("{\"prompt\":  \"consent\"}")] {
+            let (name, value) = check("oidc_extra_redirect_parms", &written).unwrap();
+            assert_eq!(value, json!("{\"prompt\":\"consent\"}"));
+            let record = record(&[(name, value)]);
+            assert_eq!(Configured::of(&record).extra_parameters()["prompt"], "consent");
+        }
         let unknown = check("quota_per_project_enable", &json!(true)).unwrap_err();
         assert!(unknown.to_string().contains("quota_per_project_enable"));
     }

@@ -9,6 +9,7 @@
 //! | [`configurations`] | settings that are in the ledger |
 //! | [`groups`] | what groups of identity providers are called |
 //! | [`ldap`] | how an LDAP directory is asked, and for how long what it said counts |
+//! | [`provider_tokens`] | when an OIDC provider is asked about somebody again |
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
@@ -30,6 +31,7 @@ pub mod keys;
 pub mod ldap;
 pub mod passwords;
 pub mod penalties;
+pub mod provider_tokens;
 pub mod robots;
 pub mod roles;
 pub mod streams;

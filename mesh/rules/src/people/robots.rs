@@ -4,6 +4,7 @@ use super::access::Identity;
 use super::roles::{is_of_project, is_of_system};
 use crate::ledger::people::{Grant, Space};
 use crate::ledger::records::{Project, ReadRecords, RecordError};
+use crate::words::moment::Timestamp;
 use crate::words::names::ProjectId;
 use crate::words::roles::{Operation, Permission, Resource};
 
@@ -63,6 +64,32 @@ pub fn check_grants(project: Option<ProjectId>, grants: &[Grant]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Whether a robot that is made, or changed, by one that ends at `own` would be there after that. What
+/// somebody may do they give for as long as they have it.
+pub fn outlives(own: Option<Timestamp>, made: Option<Timestamp>) -> bool {
+    match (own, made) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(own), Some(made)) => made > own,
+    }
+}
+
+/// The first of `permissions` in `project` that `who` may not give away, because they do not have it
+/// themselves.
+pub fn not_theirs_in<R: ReadRecords + ?Sized>(
+    records: &R,
+    who: &Identity,
+    project: &Project,
+    permissions: impl Iterator<Item = Permission>,
+) -> Result<Option<Permission>, RecordError> {
+    for permission in permissions {
+        if !who.may(records, permission, project)? {
+            return Ok(Some(permission));
+        }
+    }
+    Ok(None)
 }
 
 /// The first of `grants` that `who` may not give away, because they do not have it themselves.
@@ -152,6 +179,65 @@ mod tests {
         assert_eq!(missing(&robot(all.to_vec()), &more), Some(PUSH));
         let system = [grant(Space::System, &[CATALOG])];
         assert_eq!(missing(&robot(all.to_vec()), &system), Some(CATALOG));
+    }
+
+    #[test]
+    fn a_role_is_given_by_whoever_has_all_of_it() {
+        use crate::people::roles::{of_everybody, of_role};
+        use crate::proxies::proxy::ProxyRules;
+        use crate::words::names::{Epoch, NodeId};
+        use crate::words::roles::ProjectRole;
+        let project = Project {
+            id: ProjectId(7),
+            name: "demo".parse().unwrap(),
+            public: false,
+            home: NodeId(1),
+            primary: NodeId(1),
+            epoch: Epoch::FIRST,
+            durability: 1,
+            upstream: None,
+            proxy: ProxyRules::default(),
+            metadata: Default::default(),
+            created: Timestamp(1),
+        };
+        let records = MemoryRecords::default();
+        let missing = |own: Vec<Permission>, wanted: Vec<Permission>| {
+            let who = Identity::Robot(Box::new(RobotIdentity {
+                id: RobotId(1),
+                name: "robot$a".into(),
+                project: None,
+                grants: vec![grant(Space::Project(project.id), &own)],
+            }));
+            not_theirs_in(&records, &who, &project, wanted.into_iter()).unwrap()
+        };
+        let add = Permission::new(Resource::Member, Operation::Create);
+        let [admin, guest] =
+            [ProjectRole::Admin, ProjectRole::Guest].map(|role| of_role(role).collect::<Vec<_>>());
+        assert!(missing(vec![add], guest.clone()).is_some());
+        assert_eq!(missing(admin.clone(), admin.clone()), None);
+        assert_eq!(missing(guest.clone(), guest.clone()), None);
+        assert!(missing(guest.clone(), admin).is_some());
+        let everybody: Vec<Permission> = of_everybody().collect();
+        assert!(everybody.contains(&PULL));
+        let update = Permission::new(Resource::Metadata, Operation::Update);
+        assert!(missing(vec![update], everybody.clone()).is_some());
+        let maintainer: Vec<Permission> = of_role(ProjectRole::Maintainer).collect();
+        assert_eq!(missing(maintainer, everybody), None, "what such a one may do as before");
+    }
+
+    #[test]
+    fn nobody_gives_anything_for_longer_than_they_have_it() {
+        let at = |time| Some(Timestamp(time));
+        for (own, made, longer) in [
+            (None, None, false),
+            (None, at(9), false),
+            (at(9), None, true),
+            (at(9), at(10), true),
+            (at(9), at(9), false),
+            (at(9), at(8), false),
+        ] {
+            assert_eq!(outlives(own, made), longer, "{own:?} {made:?}");
+        }
     }
 
     #[test]

@@ -111,6 +111,20 @@ pub fn public_may(permission: Permission) -> bool {
     row(permission).contains('*')
 }
 
+/// All that a member with this role may do in the project.
+pub fn of_role(role: ProjectRole) -> impl Iterator<Item = Permission> {
+    in_project().filter(move |permission| role_may(role, *permission))
+}
+
+/// All that everybody may do in a public project.
+pub fn of_everybody() -> impl Iterator<Item = Permission> {
+    in_project().filter(|permission| public_may(*permission))
+}
+
+fn in_project() -> impl Iterator<Item = Permission> {
+    MATRIX.iter().map(|(resource, operation, _)| Permission::new(*resource, *operation))
+}
+
 /// Whether this is a permission in a project, so that it can be granted there.
 pub fn is_of_project(permission: Permission) -> bool {
     !row(permission).is_empty()
@@ -155,9 +169,7 @@ pub fn grantable() -> (Vec<Permission>, Vec<Permission>) {
     let system = SYSTEM.iter().flat_map(|(resource, operations)| {
         operations.iter().map(|operation| Permission::new(*resource, *operation))
     });
-    let project =
-        MATRIX.iter().map(|(resource, operation, _)| Permission::new(*resource, *operation));
-    (system.collect(), project.collect())
+    (system.collect(), in_project().collect())
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub enum BadTrust {
     Text(&'static str),
     /// Everybody would be let in.
     #[error(
-        "subject is '*' and no claim says whose tokens are meant: every token of the issuer would be accepted"
+        "subject has '*' and no letter or digit, and no claim says whose tokens are meant: every token of the issuer, or nearly every one, would be accepted"
     )]
     Everybody,
     /// There are too many claims.
@@ -61,7 +61,8 @@ pub fn check(terms: &TrustTerms) -> Result<(), BadTrust> {
     if !claims.iter().all(|(name, text)| fits(name) && fits(text)) {
         return Err(BadTrust::Text("each claim"));
     }
-    let any = |text: &String| text.chars().all(|c| c == '*');
+    // without a letter or a digit it names nobody: `* *`, `*:*`, `*/*`
+    let any = |text: &String| text.contains('*') && !text.chars().any(char::is_alphanumeric);
     let tells_apart =
         |(name, text): (&String, &String)| !OF_EACH.contains(&name.as_str()) && !any(text);
     if any(subject) && !claims.iter().any(tells_apart) {
@@ -210,6 +211,11 @@ mod tests {
         }
         let owner = |text: &str| with("repository_owner", text);
         assert_eq!((check(&owner("us")), check(&owner("**"))), (Ok(()), Err(BadTrust::Everybody)));
+        for wide in ["* *", "*:*", "*/*", "**", "*-*", " * ", "*:*:*"] {
+            let rule = TrustTerms { subject: wide.into(), ..terms() };
+            assert_eq!(check(&rule), Err(BadTrust::Everybody), "{wide}");
+            assert_eq!(check(&owner(wide)), Err(BadTrust::Everybody), "{wide}");
+        }
         assert_eq!(check(&TrustTerms { issuer: "kube".into(), ..terms() }), Err(BadTrust::Issuer));
         assert_eq!(
             check(&TrustTerms { audience: String::new(), ..terms() }),

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`digest`], [`names`] | names of bytes, and of everything else |
+//! | [`lookalikes`] | names that people take for one another |
 //! | [`secret`] | passwords, tokens and keys, which are not printed |
 //! | [`moment`] | monotonic moments, wall-clock timestamps |
 //! | [`network`] | networks of IP addresses, and the client behind a proxy |
@@ -16,6 +17,7 @@
 pub mod digest;
 pub mod fallback;
 pub mod image;
+pub mod lookalikes;
 pub mod manifest;
 pub mod moment;
 pub mod names;

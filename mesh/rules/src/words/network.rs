@@ -1,6 +1,6 @@
 //! Networks of IP addresses, as in `10.0.0.0/8`.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use std::fmt;
 use std::str::FromStr;
 
@@ -84,6 +84,24 @@ fn address(text: &str) -> Option<IpAddr> {
     text.trim_matches(['[', ']']).parse().ok().or_else(with_port)
 }
 
+/// Whether this names a host, perhaps with a port (RFC 9110 section 7.2), so that it can be a part of a
+/// URL and means the same to everybody: no user, no path, no other characters.
+pub fn is_host(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("address", port),
+            _ => return false,
+        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let port = match port.strip_prefix(':') {
+        Some(digits) => digits.is_empty() || digits.parse::<u16>().is_ok(),
+        None => port.is_empty(),
+    };
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    port && !host.is_empty() && host.len() <= 255 && host.bytes().all(fits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +149,43 @@ mod tests {
             client_behind(&[], "10.0.0.1".parse().unwrap(), &["1.2.3.4"]).to_string(),
             "10.0.0.1"
         );
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_at_most_a_port() {
+        for good in [
+            "a",
+            "registry.example.com",
+            "a:5000",
+            "127.0.0.1:80",
+            "[::1]",
+            "[2001:db8::1]:443",
+            "a:",
+        ] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "a/b",
+            "me@a",
+            "a b",
+            "a\"b",
+            "a,b",
+            "a:b",
+            "a:99999",
+            "a:1:2",
+            "[::1",
+            "[x]",
+            "[::1]x",
+            "::1",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "a%2fb",
+            "\u{e9}.example",
+        ] {
+            assert!(!is_host(bad), "{bad}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use rules::words::roles::Provider;
 use rules::words::secret::Secret;
 
 use super::{Access, AccessError, found, not_yet};
-use crate::view::{EdgeRecords, Records};
+use crate::view::{EdgeRecords, Freshness, Records};
 
 /// The maximum number of checked passwords that are remembered.
 const REMEMBERED: usize = 1024;
@@ -44,6 +44,14 @@ pub(super) enum Shown {
 }
 
 impl Shown {
+    /// The account or the robot; `None` for the administrator of a mesh that has none yet.
+    pub(super) fn principal(self) -> Option<Principal> {
+        match self {
+            Shown::Principal(who) => Some(who),
+            Shown::Named(_) => None,
+        }
+    }
+
     /// Who that is now, according to `records`; `None` if it is nobody any more.
     pub(super) fn identity(
         &self,
@@ -105,8 +113,12 @@ impl Access {
             return self.check_ldap(name, password, origin).await;
         }
         let proof = proof(name, password, &kept);
+        let of_provider = match kept {
+            Kept::Cli(user, _) => Some(user),
+            _ => None,
+        };
         if self.proven.lock().contains(&proof) {
-            return found((identity.map(|identity| (identity, shown)), freshness));
+            return self.who_has_shown(of_provider, identity, shown, freshness).await;
         }
         let line = self.begin(origin, name)?;
         let right = match kept {
@@ -129,12 +141,34 @@ impl Access {
             return found((None, freshness));
         };
         self.handle_right(origin, name);
-        let mut proven = self.proven.lock();
-        if proven.len() >= REMEMBERED {
-            proven.clear();
+        {
+            let mut proven = self.proven.lock();
+            if proven.len() >= REMEMBERED {
+                proven.clear();
+            }
+            proven.insert(proof);
         }
-        proven.insert(proof);
-        found((identity.map(|identity| (identity, Some(shown))), freshness))
+        self.who_has_shown(of_provider, identity, Some(shown), freshness).await
+    }
+
+    /// Who has shown what was right. Whether the OIDC provider still vouches for one of its users is
+    /// asked first, and may make them another one.
+    async fn who_has_shown(
+        &self,
+        of_provider: Option<UserId>,
+        identity: Option<Identity>,
+        shown: Option<Shown>,
+        freshness: Freshness,
+    ) -> Result<Option<(Identity, Option<Shown>)>, AccessError> {
+        let (Some(user), Some(who)) = (of_provider, &shown) else {
+            return found((identity.map(|identity| (identity, shown)), freshness));
+        };
+        if identity.is_none() || !self.is_still_vouched_for(user).await? {
+            return found((None, freshness));
+        }
+        let prefix = &self.terms.robot_prefix;
+        let now = found(self.records.read(|records| who.identity(records, prefix)).await?)?;
+        Ok(now.map(|identity| (identity, shown)))
     }
 
     /// The stored form of a new password. So many at a time as are checked: each takes memory on

@@ -12,7 +12,7 @@ use rules::ledger::directory::{
     Configurations, DirectoryChange, LookForGroups, MOST_GROUPS, SEARCH_PASSWORD, Vouched,
 };
 use rules::ledger::events::Actor;
-use rules::people::access::{Identity, Principal};
+use rules::people::access::Identity;
 use rules::people::configurations::{AuthMode, Configured};
 use rules::people::groups::{subject, subjects};
 use rules::people::guesses::Origin;
@@ -28,7 +28,7 @@ use upstream::UpstreamError;
 use upstream::directory::{Connected, Depth, Directory, DirectoryPlace, Entry};
 
 use super::credentials::Shown;
-use super::vouching::Person;
+use super::vouching::{Enrolled, Person};
 use super::{Access, AccessError};
 
 /// The maximum number of questions to the directory at a time. They wait in no line of others.
@@ -168,12 +168,19 @@ impl Access {
         self.handle_right(origin, name);
         let by = Actor { name: person.name.to_string(), address: None };
         let who = match self.account_of(&person.vouched).await? {
-            Some(known) => Some(self.attest(known, person.vouched, &by).await?),
+            Some(known) => {
+                let id = known.0.id;
+                self.attest(known, person.vouched, &by).await?;
+                Enrolled::Known(id)
+            }
             None => self.enrol(person, &by).await?,
         };
-        let Some(Principal::User { id, .. }) = who else {
-            let reason = format!("{name} is the name of another user here");
-            return Err(AccessError::Denied(reason));
+        let id = match who {
+            Enrolled::Made(id) | Enrolled::Known(id) => id,
+            Enrolled::Taken => {
+                let reason = format!("{name} is the name of another user here, or looks like it");
+                return Err(AccessError::Denied(reason));
+            }
         };
         remember(&self.asking.passwords, proof, (clock::now(), id));
         self.user_shown(id).await

@@ -8,6 +8,7 @@ use rules::words::roles::Provider;
 use upstream::directory::{Connected, Depth, Entry};
 
 use super::ldap::{Terms, person, unanswered, wanted};
+use super::vouching::Enrolled;
 use super::{Access, AccessError};
 
 /// The maximum number of people or groups in an answer.
@@ -165,8 +166,10 @@ impl Access {
         if self.account_of(&person.vouched).await?.is_some() {
             return Ok(Some(Ok(())));
         }
-        let made = self.enrol(person, by).await?;
-        Ok(Some(made.map(|_| ()).ok_or(NotImported::Taken)))
+        Ok(Some(match self.enrol(person, by).await? {
+            Enrolled::Made(_) | Enrolled::Known(_) => Ok(()),
+            Enrolled::Taken => Err(NotImported::Taken),
+        }))
     }
 }
 

@@ -10,6 +10,8 @@ mod issuers;
 mod ldap;
 mod lookups;
 mod oidc;
+mod provider;
+mod provider_tokens;
 mod renewing;
 mod sessions;
 mod signing;
@@ -18,17 +20,20 @@ mod vouching;
 mod workloads;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ground::clock;
+use ground::supervise::Tasks;
 use mesh::secrets::{SecretError, Secrets};
 use parking_lot::Mutex;
-use rules::ledger::records::{Project, ReadRecords, RecordError};
-use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
+use rules::people::access::{Action, Identity, Principal, RegistryScope, Scope, allowed};
 use rules::people::discovery::Owner;
 use rules::people::guesses::{Guesses, Line, Origin};
+use rules::people::provider_tokens::Watch;
 use rules::proxies::budget::Budgets;
 use rules::wire::{Credentials, Verdict};
 use rules::words::digest::Digest;
@@ -47,7 +52,7 @@ use credentials::{CHECKS, HASHED};
 use issuers::Issuers;
 use ldap::Asking;
 use signing::Signing;
-use tokens::TokenReach;
+use tokens::{Checked, TokenReach};
 use workloads::{NAMED, REFUSED_LINES};
 
 pub use credentials::hash_password;
@@ -214,10 +219,15 @@ pub struct Providers {
     pub issuers: Web,
     /// For LDAP.
     pub directory: Directory,
+    /// Questions end in this group, also when who asked has gone.
+    pub tasks: Tasks,
 }
 
 /// Checks credentials and permissions.
 pub struct Access {
+    /// Itself, for questions that go on when who asked has gone.
+    me: Weak<Access>,
+    tasks: Tasks,
     records: Records,
     /// Opens the sealed keys that tokens are signed with, and hashes secrets of robots.
     secrets: Arc<Secrets>,
@@ -235,6 +245,8 @@ pub struct Access {
     /// How many refused tokens of workloads the log has told of.
     refused_lines: Mutex<Budgets<()>>,
     asking: Asking,
+    /// What was seen of those who ask the OIDC provider again.
+    watch: Mutex<Watch>,
     lines: HashMap<Line, Semaphore>,
     hashing: Semaphore,
 }
@@ -249,6 +261,8 @@ pub struct Caller {
     reach: Option<TokenReach>,
     /// Whether the request had valid credentials.
     presented: bool,
+    /// Whom they have shown to be, if there are accounts.
+    who: Option<Principal>,
     /// Why the request's token counts for nothing: it is not valid, or this node cannot check it.
     refused: Option<AccessError>,
 }
@@ -300,7 +314,10 @@ impl Access {
         let (proven, guesses) = (Mutex::default(), Mutex::default());
         let lines = CHECKS.into_iter().map(|(line, most)| (line, Semaphore::new(most))).collect();
         let signing = Signing::default();
-        Arc::new(Access {
+        let tasks = providers.tasks;
+        Arc::new_cyclic(|me| Access {
+            me: me.clone(),
+            tasks,
             records,
             secrets,
             signing,
@@ -313,6 +330,7 @@ impl Access {
             named: Mutex::new(Budgets::new(NAMED)),
             refused_lines: Mutex::new(Budgets::new(REFUSED_LINES)),
             asking,
+            watch: Mutex::default(),
             lines,
             hashing: Semaphore::new(HASHED),
         })
@@ -334,23 +352,31 @@ impl Access {
         origin: Origin,
         reads: bool,
     ) -> Result<Caller, AccessError> {
-        let anonymous =
-            Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: None };
+        let anonymous = Caller {
+            identity: Identity::Anonymous,
+            reach: None,
+            presented: false,
+            who: None,
+            refused: None,
+        };
         match presented {
             Presented::Nothing => Ok(anonymous),
             Presented::Password(name, password) => {
                 let checked = self.check_password(&name, &password, origin).await?;
-                let (identity, _) = checked.ok_or(AccessError::Wrong)?;
-                Ok(Caller { identity, presented: true, ..anonymous })
+                let (identity, shown) = checked.ok_or(AccessError::Wrong)?;
+                let who = shown.and_then(|shown| shown.principal());
+                Ok(Caller { identity, presented: true, who, ..anonymous })
             }
             Presented::Token(token) => match self.check_token(&token).await {
-                Ok(Some((identity, reach))) => {
-                    Ok(Caller { identity, reach, presented: true, refused: None })
+                Ok(Some(Checked { identity, reach, who })) => {
+                    Ok(Caller { identity, reach, presented: true, who, refused: None })
                 }
                 refused => self.as_anyone(refused.err(), reads),
             },
             Presented::Session(cookie) => match self.check_session(&cookie).await {
-                Ok(Some(identity)) => Ok(Caller { identity, presented: true, ..anonymous }),
+                Ok(Some((identity, who))) => {
+                    Ok(Caller { identity, presented: true, who: Some(who), ..anonymous })
+                }
                 refused => self.as_anyone(refused.err(), reads),
             },
             Presented::Unreadable => Err(AccessError::Wrong),
@@ -373,7 +399,7 @@ impl Access {
             return Err(why);
         }
         let identity = Identity::Anonymous;
-        Ok(Caller { identity, reach: None, presented: false, refused: Some(why) })
+        Ok(Caller { identity, reach: None, presented: false, who: None, refused: Some(why) })
     }
 
     /// The identity and scopes behind these credentials. A replica answers this for the edge
@@ -390,7 +416,8 @@ impl Access {
             }
             Credentials::Token(token) => {
                 let checked = self.check_token(&token).await?;
-                checked.map(|(who, reach)| (who, reach.map(|reach| reach.repositories)))
+                let reach = |reach: Option<TokenReach>| reach.map(|reach| reach.repositories);
+                checked.map(|checked| (checked.identity, reach(checked.reach)))
             }
         })
     }
@@ -419,6 +446,27 @@ impl Access {
             Identity::Anonymous => caller.unknown(Some(scope())),
             who => AccessError::Denied(format!("{} may not {} here", who.name(), action.name())),
         }))
+    }
+
+    /// Whether `caller`, who was admitted to do `action` in `project` when their request began, may
+    /// still do so. The request may have taken long: that their token has expired since is no
+    /// reason, but that they may no longer do so is, and that the project was made anew.
+    pub fn still_may(
+        &self,
+        records: &dyn ReadRecords,
+        caller: &Caller,
+        action: Action,
+        project: &Project,
+    ) -> Result<bool, RecordError> {
+        let Some(project) = records.project_numbered(project.id)? else { return Ok(false) };
+        let identity = match caller.who {
+            Some(who) => who.identity(records, clock::timestamp(), &self.terms.robot_prefix)?,
+            None => Some(caller.identity.clone()),
+        };
+        match identity {
+            Some(identity) => allowed(records, &identity, action, Some(&project)),
+            None => Ok(false),
+        }
     }
 
     /// Whether `caller` may use the API at all, with an account or as a robot. With a token, only

@@ -5,32 +5,26 @@
 //! replica may get the browser back.
 
 use base64::Engine;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ground::clock;
 use rules::ledger::command::Outcome;
-use rules::ledger::directory::{
-    CLIENT_SECRET, Configurations, DirectoryChange, LONGEST_SUBJECT, LookForGroups, Vouched,
-    cli_place,
-};
+use rules::ledger::directory::{Belonging, DirectoryChange, LookForGroups, Vouched, cli_place};
 use rules::ledger::events::Actor;
+use rules::ledger::people::Account;
+use rules::ledger::records::ReadRecords;
 use rules::people::access::{Identity, Principal};
-use rules::people::configurations::{AuthMode, Configured};
-use rules::people::discovery::Owner;
-use rules::people::groups::subjects;
 use rules::people::guesses::Origin;
 use rules::words::digest::Digest;
 use rules::words::names::{UserId, UserName};
-use rules::words::roles::Provider;
 use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tracing::{info, warn};
-use upstream::UpstreamError;
 
 use super::foreign::{Claims, unchecked};
 use super::issuers::Discovered;
+use super::provider::{Meant, NotRedeemed, OWNERS, Terms, is_for, refused, text, unanswered};
 use super::sessions::NewSession;
-use super::vouching::Person;
+use super::vouching::{Enrolled, Person};
 use super::{Access, AccessError, found};
 
 /// The places for which the two cookies are sealed.
@@ -38,21 +32,8 @@ const BEGUN: &str = "sign-in at the OIDC provider";
 const CHOOSING: &str = "name of an OIDC user";
 /// How long a sign-in, and the choice of a name, may take, in seconds.
 pub const STEP_SECONDS: u64 = 600;
-
-/// For whom the provider is asked.
-const OWNERS: [Owner; 1] = [Owner::Mesh];
-
-/// How the provider is asked.
-struct Terms {
-    issuer: String,
-    client: String,
-    secret: Option<Secret>,
-    scope: String,
-    groups_claim: String,
-    admin_group: String,
-    user_claim: String,
-    auto_onboard: bool,
-}
+/// The longest refresh token that waits in a cookie until a name is chosen, in bytes.
+const LONGEST_WAITING: usize = 1500;
 
 /// What the second step needs of the first.
 #[derive(Serialize, Deserialize)]
@@ -72,6 +53,12 @@ struct Choosing {
     email: String,
     real_name: String,
     until: u64,
+    /// How often an account of theirs was deleted before this.
+    #[serde(default)]
+    forgotten: u64,
+    /// The refresh token that the provider gave, if it is not too long for a cookie.
+    #[serde(default)]
+    refresh_token: Option<Secret>,
 }
 
 /// A sign-in that has begun.
@@ -134,20 +121,6 @@ fn until() -> u64 {
     clock::timestamp().0 / 1000 + STEP_SECONDS
 }
 
-/// The provider's fault, for the person who waits. What it answered stays in the log.
-fn unanswered(error: &UpstreamError) -> AccessError {
-    warn!(%error, "the OIDC provider could not be asked");
-    AccessError::Unchecked("the OIDC provider does not answer as it should; try again later".into())
-}
-
-fn refused(why: &str) -> AccessError {
-    AccessError::Denied(why.into())
-}
-
-fn text<'c>(claims: &'c Claims, name: &str) -> &'c str {
-    claims.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
 /// In an issuer's document: its answers to browsers say whose they are (RFC 9207 section 3).
 const NAMES_ITSELF: &str = "authorization_response_iss_parameter_supported";
 
@@ -157,82 +130,7 @@ fn is_of(said: Option<&str>, issuer: &str, always: bool) -> bool {
     said.map_or(!always, |said| said == issuer)
 }
 
-/// Whether an ID token is meant for this client (OpenID Connect Core 1.0 section 3.1.3.7).
-fn is_for(claims: &Claims, client: &str) -> bool {
-    let (audience, several) = match claims.get("aud") {
-        Some(Value::String(one)) => (one == client, false),
-        Some(Value::Array(all)) => (all.iter().any(|one| one == client), all.len() > 1),
-        _ => (false, false),
-    };
-    let party = claims.get("azp").and_then(Value::as_str);
-    audience && party.map_or(!several, |party| party == client)
-}
-
-impl Terms {
-    /// What an ID token says of its owner.
-    fn vouched(&self, claims: &Claims) -> Option<Vouched> {
-        let subject = format!("{} {}", self.issuer, text(claims, "sub"));
-        if text(claims, "sub").is_empty() || subject.len() > LONGEST_SUBJECT {
-            return None;
-        }
-        let said = match claims.get(&self.groups_claim) {
-            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
-            Some(Value::String(one)) => vec![one.as_str()],
-            _ => vec![],
-        };
-        let administers = !self.admin_group.is_empty() && said.contains(&self.admin_group.as_str());
-        let (groups, too_many) = subjects(Provider::Oidc, said);
-        if too_many {
-            warn!(subject, "the OIDC provider names more groups than count");
-        }
-        Some(Vouched { provider: Provider::Oidc, subject, groups, administers })
-    }
-
-    /// The name that the owner of an ID token gets or may like.
-    fn name<'c>(&self, claims: &'c Claims) -> &'c str {
-        let claims_in_order = [self.user_claim.as_str(), "preferred_username", "name", "email"];
-        let tried =
-            if self.user_claim.is_empty() { &claims_in_order[1..] } else { &claims_in_order[..1] };
-        tried
-            .iter()
-            .map(|name| text(claims, name))
-            .find(|name| !name.is_empty())
-            .unwrap_or_default()
-    }
-}
-
 impl Access {
-    /// The settings, if people sign in at an OIDC provider.
-    async fn oidc(&self) -> Result<Option<Terms>, AccessError> {
-        let record = self.records.read(|records| records.configurations()).await?.0;
-        self.oidc_of(&record)
-    }
-
-    fn oidc_of(&self, record: &Configurations) -> Result<Option<Terms>, AccessError> {
-        let configured = Configured::of(record);
-        if configured.auth_mode() != AuthMode::Oidc {
-            return Ok(None);
-        }
-        let own = |name: &str| configured.text(name).to_owned();
-        let sealed = record.secrets.get(CLIENT_SECRET);
-        let secret =
-            sealed.map(|sealed| self.secrets.open(CLIENT_SECRET, sealed.expose())).transpose()?;
-        Ok(Some(Terms {
-            issuer: own("oidc_endpoint"),
-            client: own("oidc_client_id"),
-            secret,
-            scope: own("oidc_scope"),
-            groups_claim: own("oidc_groups_claim"),
-            admin_group: own("oidc_admin_group"),
-            user_claim: own("oidc_user_claim"),
-            auto_onboard: configured.flag("oidc_auto_onboard"),
-        }))
-    }
-
-    async fn oidc_needed(&self) -> Result<Terms, AccessError> {
-        self.oidc().await?.ok_or_else(|| refused("nobody signs in with OIDC here (auth_mode)"))
-    }
-
     /// Tries an issuer before it is recorded as the mesh's OIDC provider: whether it answers with its
     /// document and keys, and lets browsers sign in. The error is a sentence for an administrator.
     pub async fn ping_oidc(&self, issuer: &str) -> Result<(), String> {
@@ -261,11 +159,13 @@ impl Access {
         };
         let challenge = Digest::sha256(begun.verifier.as_bytes());
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(challenge.as_bytes());
+        let (scope, extra) = terms.asked_at(endpoint);
         let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&extra)
             .append_pair("response_type", "code")
             .append_pair("client_id", &terms.client)
             .append_pair("redirect_uri", back)
-            .append_pair("scope", &scope(&terms.scope))
+            .append_pair("scope", &scope)
             .append_pair("state", &begun.state)
             .append_pair("nonce", &begun.nonce)
             .append_pair("code_challenge", &challenge)
@@ -301,11 +201,11 @@ impl Access {
             return Err(AccessError::Wrong.into());
         }
         self.begin_errand(origin)?;
-        let claims = self.exchange(&terms, &found, &begun, back.code).await;
-        if !matches!(claims, Err(AccessError::Wrong)) {
+        let said = self.exchange(&terms, &found, &begun, back.code).await;
+        if !matches!(said, Err(AccessError::Wrong)) {
             self.end_errand(origin);
         }
-        let claims = claims?;
+        let (claims, refresh_token) = said?;
         let vouched = terms.vouched(&claims).ok_or(AccessError::Wrong)?;
         let name = terms.name(&claims).to_owned();
         let by = |name: &str| Actor { name: name.to_owned(), ..by.clone() };
@@ -316,21 +216,26 @@ impl Access {
             Err(error) => Err(NotSignedIn { error, name: Some(name) }),
         };
         if let Some(known) = known {
-            let session = match self.attest(known, vouched, &by(&name)).await {
-                Ok(who) => self.begin_session(who, &name).await,
-                Err(error) => Err(error),
-            };
+            let session = self.come_in(known, vouched, refresh_token, &by(&name)).await;
             return signed_in(session, name);
         }
         let (email, real_name) = (text(&claims, "email"), text(&claims, "name"));
         let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(60).collect();
-        let choosing =
-            Choosing { vouched, email: short(email), real_name: short(real_name), until: until() };
+        let choosing = Choosing {
+            forgotten: self.times_forgotten(&vouched).await?,
+            vouched,
+            email: short(email),
+            real_name: short(real_name),
+            until: until(),
+            refresh_token,
+        };
         if terms.auto_onboard {
             let session = self.admit(choosing, &name, &by(&name)).await;
             return signed_in(session, name);
         }
-        let cookie = self.sealed(CHOOSING, &choosing)?;
+        let fits = |token: &Secret| token.expose().len() <= LONGEST_WAITING;
+        let refresh_token = choosing.refresh_token.filter(fits);
+        let cookie = self.sealed(CHOOSING, &Choosing { refresh_token, ..choosing })?;
         Ok(SignInEnded::Choose { cookie, suggestion: name })
     }
 
@@ -350,8 +255,32 @@ impl Access {
         if self.account_of(&choosing.vouched).await?.is_some() {
             return Err(refused("you have an account here already: sign in at the provider again"));
         }
+        // nor does it make an account anew that was deleted since
+        if self.times_forgotten(&choosing.vouched).await? != choosing.forgotten {
+            return Err(refused("your account was deleted: sign in at the provider again"));
+        }
         let by = Actor { name: name.to_owned(), ..by.clone() };
         self.admit(choosing, name, &by).await
+    }
+
+    async fn times_forgotten(&self, vouched: &Vouched) -> Result<u64, AccessError> {
+        let look =
+            |records: &dyn ReadRecords| records.times_forgotten(vouched.provider, &vouched.subject);
+        Ok(self.records.read(look).await?.0)
+    }
+
+    /// Somebody who has an account here has signed in.
+    async fn come_in(
+        &self,
+        known: (Account, Belonging),
+        vouched: Vouched,
+        refresh_token: Option<Secret>,
+        by: &Actor,
+    ) -> Result<NewSession, AccessError> {
+        let (id, name) = (known.0.id, known.0.name.clone());
+        let who = self.attest(known, vouched, by).await?;
+        self.keep_provider_token(id, refresh_token, by).await?;
+        self.begin_session(who, name.as_str()).await
     }
 
     async fn admit(
@@ -364,21 +293,25 @@ impl Access {
         let parsed = parsed.ok_or_else(|| {
             refused("the name cannot be a user's here: no colon, none of , \" ~ # $ %, not empty")
         })?;
-        let Choosing { vouched, email, real_name, .. } = choosing;
+        let Choosing { vouched, email, real_name, refresh_token, .. } = choosing;
         let person = Person { vouched, name: parsed, email, real_name };
-        match self.enrol(person, by).await? {
-            Some(who) => {
-                self.give_cli_secret(who, by).await?;
-                // the secret has ended sessions of before, and this one begins
-                let who = match who {
-                    Principal::User { id, .. } => self.principal(id).await?,
-                    other => other,
-                };
+        let id = match self.enrol(person, by).await? {
+            Enrolled::Made(id) => {
+                // only once: another one would end the session of who signs in at the same time
+                self.set_cli_secret(id, &random().into(), by).await?;
                 info!(user = name, "a user of the OIDC provider has an account");
-                self.begin_session(who, name).await
+                id
             }
-            None => Err(refused("somebody has this name already; choose another one")),
-        }
+            Enrolled::Known(id) => id,
+            Enrolled::Taken => {
+                return Err(refused(
+                    "somebody has this name already, or one that looks like it; choose another one",
+                ));
+            }
+        };
+        self.keep_provider_token(id, refresh_token, by).await?;
+        let who = self.principal(id).await?;
+        self.begin_session(who, name).await
     }
 
     /// Gives a user of the provider a new secret for clients that have no browser.
@@ -396,57 +329,39 @@ impl Access {
         }
     }
 
-    async fn give_cli_secret(&self, who: Principal, by: &Actor) -> Result<(), AccessError> {
-        let Principal::User { id, .. } = who else { return Ok(()) };
-        self.set_cli_secret(id, &random().into(), by).await
-    }
-
     /// The secret of a user of the provider for clients that have no browser, to show it to them.
     pub async fn cli_secret(&self, user: UserId) -> Result<Option<Secret>, AccessError> {
         let sealed = self.records.read(|records| records.cli_secret(user)).await?.0;
         Ok(sealed.map(|sealed| self.secrets.open(&cli_place(user), sealed.expose())).transpose()?)
     }
 
-    /// Exchanges a code for what the provider says of its owner.
+    /// Exchanges a code for what the provider says of its owner, and its refresh token if one was
+    /// asked for.
     async fn exchange(
         &self,
         terms: &Terms,
         found: &Discovered,
         begun: &Begun,
         code: &str,
-    ) -> Result<Claims, AccessError> {
-        let endpoint = found.endpoint("token_endpoint");
-        let endpoint = endpoint.ok_or_else(|| refused("the OIDC provider gives no tokens"))?;
-        let (form, authorization) = request(terms, found, begun, code);
-        let web = self.issuers.web();
-        let asked = web.post(endpoint, form, authorization.as_ref()).await;
-        let (status, answer) = asked.map_err(|e| unanswered(&e))?;
-        if !status.is_success() {
-            // a word of RFC 6749 section 5.2, for the operator
-            let error = answer["error"].as_str().unwrap_or_default();
-            warn!(%status, error, "the OIDC provider gave no token for a code");
-            return Err(AccessError::Wrong);
-        }
-        let token: Secret = answer["id_token"].as_str().unwrap_or_default().into();
-        let checked =
-            self.issuers.check(&terms.issuer, &OWNERS, &token).await.map_err(|e| unanswered(&e))?;
-        let mut claims = checked
-            .filter(|claims| is_for(claims, &terms.client))
-            .filter(|claims| text(claims, "nonce") == begun.nonce)
-            .ok_or(AccessError::Wrong)?;
-        let Some(bearer) = answer["access_token"].as_str() else { return Ok(claims) };
-        if let Some(place) = found.endpoint("userinfo_endpoint") {
-            // groups and names are often said there only
-            let more = web.get(place, Some(&bearer.into())).await.map_err(|e| unanswered(&e))?;
-            if more["sub"].as_str() != Some(text(&claims, "sub")) {
+    ) -> Result<(Claims, Option<Secret>), AccessError> {
+        let grant = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", &begun.back),
+            ("code_verifier", &begun.verifier),
+        ];
+        let redeemed = match self.redeem(terms, found, &grant).await {
+            Ok(redeemed) => redeemed,
+            Err(NotRedeemed::Unanswered(error)) => return Err(unanswered(&error)),
+            Err(NotRedeemed::Refused(status, error)) => {
+                warn!(%status, error, "the OIDC provider gave no token for a code");
                 return Err(AccessError::Wrong);
             }
-            let more = more.as_object().cloned().unwrap_or_default();
-            for (name, value) in more {
-                claims.entry(name).or_insert(value);
-            }
-        }
-        Ok(claims)
+        };
+        let meant = Meant::Nonce(&begun.nonce);
+        let said = self.said_with(terms, found, &redeemed, meant).await;
+        let claims = said.map_err(|e| unanswered(&e))?.ok_or(AccessError::Wrong)?;
+        Ok((claims, redeemed.refresh_token.filter(|_| terms.is_offline())))
     }
 
     /// The user of an ID token of the provider, which is as good as a password while it lasts; `None`
@@ -454,7 +369,7 @@ impl Access {
     pub(super) async fn check_id_token(
         &self,
         token: &Secret,
-    ) -> Result<Option<Identity>, AccessError> {
+    ) -> Result<Option<(Identity, Principal)>, AccessError> {
         let Some((issuer, _)) = unchecked(token) else { return Ok(None) };
         // one of our own is checked without looking at settings
         if issuer == super::SERVICE {
@@ -473,7 +388,8 @@ impl Access {
         let who = Principal::User { id: account.id, generation: account.generation };
         let prefix = &self.terms.robot_prefix;
         let now = clock::timestamp();
-        found(self.records.read(|records| who.identity(records, now, prefix)).await?)
+        let identity = self.records.read(|records| who.identity(records, now, prefix)).await?;
+        Ok(found(identity)?.map(|identity| (identity, who)))
     }
 
     fn sealed<T: Serialize>(&self, place: &str, value: &T) -> Result<Secret, AccessError> {
@@ -491,74 +407,9 @@ impl Access {
     }
 }
 
-/// The form that exchanges a code, and the `Authorization` that goes with it.
-fn request(
-    terms: &Terms,
-    found: &Discovered,
-    begun: &Begun,
-    code: &str,
-) -> (String, Option<Secret>) {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "authorization_code")
-        .append_pair("code", code)
-        .append_pair("redirect_uri", &begun.back)
-        .append_pair("code_verifier", &begun.verifier);
-    // the default is Basic (OpenID Connect Discovery 1.0 section 3)
-    let basic = found.lists("token_endpoint_auth_methods_supported", "client_secret_basic");
-    match &terms.secret {
-        Some(secret) if basic.unwrap_or(true) => {
-            let part = |text: &str| -> String {
-                form_urlencoded::byte_serialize(text.as_bytes()).collect()
-            };
-            let pair = format!("{}:{}", part(&terms.client), part(secret.expose()));
-            let authorization = format!("Basic {}", BASE64_STANDARD.encode(pair));
-            return (form.finish(), Some(authorization.into()));
-        }
-        Some(secret) => {
-            form.append_pair("client_id", &terms.client)
-                .append_pair("client_secret", secret.expose());
-        }
-        None => {
-            form.append_pair("client_id", &terms.client);
-        }
-    }
-    (form.finish(), None)
-}
-
-/// The scopes to ask for. Without `openid` there is no ID token.
-fn scope(written: &str) -> String {
-    let mut words: Vec<&str> =
-        written.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty()).collect();
-    if !words.contains(&"openid") {
-        words.insert(0, "openid");
-    }
-    words.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn claims(value: Value) -> Claims {
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn an_id_token_is_for_the_client_that_it_names() {
-        for (said, is) in [
-            (json!({"aud": "atoll"}), true),
-            (json!({"aud": ["atoll"]}), true),
-            (json!({"aud": ["atoll", "other"], "azp": "atoll"}), true),
-            (json!({"aud": ["atoll", "other"]}), false),
-            (json!({"aud": "atoll", "azp": "other"}), false),
-            (json!({"aud": "other"}), false),
-            (json!({"aud": 7}), false),
-            (json!({}), false),
-        ] {
-            assert_eq!(is_for(&claims(said.clone()), "atoll"), is, "{said}");
-        }
-    }
 
     #[test]
     fn an_answer_is_of_the_issuer_that_it_names() {
@@ -573,35 +424,5 @@ mod tests {
         ] {
             assert_eq!(is_of(said, "https://idp", always), is, "{said:?} {always}");
         }
-    }
-
-    #[test]
-    fn scopes_are_asked_for_with_openid() {
-        assert_eq!(scope("profile, email"), "openid profile email");
-        assert_eq!(scope("email openid"), "email openid");
-        assert_eq!(scope(""), "openid");
-    }
-
-    #[test]
-    fn groups_are_a_list_or_one_text() {
-        let terms = Terms {
-            issuer: "https://idp".into(),
-            client: "atoll".into(),
-            secret: None,
-            scope: String::new(),
-            groups_claim: "groups".into(),
-            admin_group: "lords".into(),
-            user_claim: String::new(),
-            auto_onboard: true,
-        };
-        let of = |said: Value| terms.vouched(&claims(said));
-        let both = of(json!({"sub": "7", "groups": ["devs", "lords", 7]})).unwrap();
-        assert_eq!(both.groups, ["devs", "lords"]);
-        assert_eq!((both.administers, both.subject.as_str()), (true, "https://idp 7"));
-        let one = of(json!({"sub": "7", "groups": "devs"})).unwrap();
-        assert_eq!((one.groups, one.administers), (vec!["devs".to_owned()], false));
-        assert!(of(json!({"sub": "7"})).unwrap().groups.is_empty());
-        assert_eq!(of(json!({"groups": ["devs"]})), None, "somebody has a subject");
-        assert_eq!(of(json!({"sub": "x".repeat(600)})), None);
     }
 }

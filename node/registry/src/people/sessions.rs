@@ -83,7 +83,7 @@ impl Access {
     pub(super) async fn check_session(
         &self,
         cookie: &Secret,
-    ) -> Result<Option<Identity>, AccessError> {
+    ) -> Result<Option<(Identity, Principal)>, AccessError> {
         let claims = match &self.records {
             Records::Edge(_) => {
                 let keys = self.records.view().and_then(|view| view.token_keys());
@@ -97,9 +97,10 @@ impl Access {
                 claims.filter(|claims| claims.age(clock::timestamp()) < lasts)
             }
         };
-        match claims {
-            Some(claims) if claims.who.is_some() => self.identity_of(&claims).await,
-            _ => Ok(None),
-        }
+        let Some((claims, who)) = claims.and_then(|claims| claims.who.map(|who| (claims, who)))
+        else {
+            return Ok(None);
+        };
+        Ok(self.identity_of(&claims).await?.map(|identity| (identity, who)))
     }
 }

@@ -31,6 +31,17 @@ pub(super) struct TokenReach {
     pub(super) registry: Vec<RegistryScope>,
 }
 
+/// What a right token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Checked {
+    /// Who that is now.
+    pub(super) identity: Identity,
+    /// What it is for; `None` for an ID token, which allows what a password does.
+    pub(super) reach: Option<TokenReach>,
+    /// Whom it names, if it names an account or a robot.
+    pub(super) who: Option<Principal>,
+}
+
 /// A client's request for a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenRequest {
@@ -283,19 +294,18 @@ impl Access {
 
     /// The identity and scopes of a token; `None` if it is not valid. An ID token of the OIDC
     /// provider has no scopes: it allows what a password does.
-    pub(super) async fn check_token(
-        &self,
-        token: &Secret,
-    ) -> Result<Option<(Identity, Option<TokenReach>)>, AccessError> {
+    pub(super) async fn check_token(&self, token: &Secret) -> Result<Option<Checked>, AccessError> {
         if let Records::Edge(edge) = &self.records {
             return self.check_token_at_edge(edge, token).await;
         }
         let claims = self.read_token(token, Purpose::Access, self.terms.token_lifetime).await?;
         let Some(claims) = claims else {
-            return Ok(self.check_id_token(token).await?.map(|identity| (identity, None)));
+            let checked = self.check_id_token(token).await?;
+            let of_user = |(identity, who)| Checked { identity, reach: None, who: Some(who) };
+            return Ok(checked.map(of_user));
         };
         let identity = self.identity_of(&claims).await?;
-        Ok(identity.map(|identity| (identity, Some(reach_of(claims)))))
+        Ok(identity.map(|identity| checked(identity, claims)))
     }
 
     /// Whose refresh token this is; `None` if it is not valid. An edge issues none, and takes none.
@@ -315,7 +325,7 @@ impl Access {
             return Ok(None);
         }
         if let Principal::User { id, .. } = who
-            && !self.is_still_in_directory(id).await?
+            && !(self.is_still_in_directory(id).await? && self.is_still_vouched_for(id).await?)
         {
             return Ok(None);
         }
@@ -370,13 +380,13 @@ impl Access {
         &self,
         edge: &EdgeRecords,
         token: &Secret,
-    ) -> Result<Option<(Identity, Option<TokenReach>)>, AccessError> {
+    ) -> Result<Option<Checked>, AccessError> {
         if let Some(claims) = self.signing.read_at_edge(token) {
             let Some((identity, version)) = claims.told.clone() else {
-                return Ok(Some((Identity::Anonymous, Some(reach_of(claims)))));
+                return Ok(Some(checked(Identity::Anonymous, claims)));
             };
             // what a replica said of them may have changed
-            return Ok(edge.believes(version).then(|| (identity, Some(reach_of(claims)))));
+            return Ok(edge.believes(version).then(|| checked(identity, claims)));
         }
         // those that it has: a replica of an earlier build would refuse the question
         let keys = self.records.view().and_then(|view| view.token_keys());
@@ -387,19 +397,21 @@ impl Access {
             |claims: &Claims| claims.who.is_some() || claims.sub == Identity::Anonymous.name();
         if let Some(claims) = claims.filter(known) {
             let identity = self.identity_of(&claims).await?;
-            return Ok(identity.map(|identity| (identity, Some(reach_of(claims)))));
+            return Ok(identity.map(|identity| checked(identity, claims)));
         }
         let verdict = edge.identify(Credentials::Token(token.clone())).await?;
         // a replica reports only the repository scopes to an edge, and none of an ID token
         let reach = |scopes: Option<Vec<Scope>>| {
             scopes.map(|repositories| TokenReach { repositories, ..TokenReach::default() })
         };
-        Ok(verdict.map(|(identity, scopes)| (identity, reach(scopes))))
+        let told = |(identity, scopes)| Checked { identity, reach: reach(scopes), who: None };
+        Ok(verdict.map(told))
     }
 }
 
-fn reach_of(claims: Claims) -> TokenReach {
-    TokenReach { repositories: claims.access, registry: claims.registry }
+fn checked(identity: Identity, claims: Claims) -> Checked {
+    let reach = TokenReach { repositories: claims.access, registry: claims.registry };
+    Checked { identity, reach: Some(reach), who: claims.who }
 }
 
 #[cfg(test)]

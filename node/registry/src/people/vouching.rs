@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ground::clock;
+use ground::supervise::at_length;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::directory::{Belonging, DirectoryChange, LookForGroups, Vouched};
 use rules::ledger::events::Actor;
@@ -32,6 +33,16 @@ pub(super) struct Person {
     pub(super) email: String,
     /// For people; empty if it is not known.
     pub(super) real_name: String,
+}
+
+/// How somebody came to an account here.
+pub(super) enum Enrolled {
+    /// It was made now.
+    Made(UserId),
+    /// Another request of theirs has made it a moment ago.
+    Known(UserId),
+    /// Somebody else has the name, or one that looks like it.
+    Taken,
 }
 
 impl Access {
@@ -66,20 +77,20 @@ impl Access {
         self.principal(account.id).await
     }
 
-    /// Creates the account of somebody whom a provider vouches for. Returns who that is; `None` if
-    /// somebody has that name already.
-    pub(super) async fn enrol(
-        &self,
-        person: Person,
-        by: &Actor,
-    ) -> Result<Option<Principal>, AccessError> {
+    /// Creates the account of somebody whom a provider vouches for.
+    pub(super) async fn enrol(&self, person: Person, by: &Actor) -> Result<Enrolled, AccessError> {
         let Person { vouched, name, email, real_name } = person;
-        let change = DirectoryChange::Enrol { name, email, real_name, vouched: vouched.clone() };
-        self.change_directory(change, by).await?;
-        match self.account_of(&vouched).await? {
-            Some((account, _)) => self.principal(account.id).await.map(Some),
-            None => Ok(None),
+        let look = |records: &dyn ReadRecords| at_length(|| records.name_like(&name));
+        if self.records.read(look).await?.0.is_some() {
+            return Ok(Enrolled::Taken);
         }
+        let change = DirectoryChange::Enrol { name, email, real_name, vouched: vouched.clone() };
+        let outcome = self.change_directory(change, by).await?;
+        Ok(match (self.account_of(&vouched).await?, outcome) {
+            (Some((account, _)), Outcome::Done) => Enrolled::Made(account.id),
+            (Some((account, _)), _) => Enrolled::Known(account.id),
+            (None, _) => Enrolled::Taken,
+        })
     }
 
     /// Who a user is now, for what they have just shown.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rules::blobs::uploads::{Chunk, RelayedStep, Step, StepDone, UploadId, UploadRefusal};
 use rules::words::digest::Digest;
-use rules::words::names::RepositoryName;
+use rules::words::names::{ProjectId, RepositoryName};
 use store::{Ingest, StoreError};
 use tokio::task::JoinHandle;
 
@@ -65,6 +65,9 @@ impl<E> From<NotReceived<E>> for NotTaken<E> {
 /// What an upload becomes.
 #[derive(Clone, Copy, Debug)]
 pub struct Becomes {
+    /// The project of its repository. An upload that was begun in an earlier one of that name is
+    /// unknown.
+    pub project: ProjectId,
     /// The number of regions that should have the blob.
     pub regions: u32,
     /// How long it is granted in its repository.
@@ -111,7 +114,7 @@ impl Sessions {
     ) -> Result<StepDone, NotTaken<B::Error>> {
         match step {
             Step::Add(chunk) => {
-                let upload = self.take_for(repository, id, chunk).await?;
+                let upload = self.take_for(repository, becomes.project, id, chunk).await?;
                 let (upload, interrupted) = self.receive(body, upload, becomes.regions).await?;
                 let written = upload.ingest.written();
                 // what arrived is kept: a client may continue from there
@@ -119,19 +122,21 @@ impl Sessions {
                 interrupted.map_or(Ok(StepDone::Open(written)), |why| Err(why.into()))
             }
             Step::Finish(chunk, digest) => {
-                let upload = self.take_for(repository, id, chunk).await?;
+                let upload = self.take_for(repository, becomes.project, id, chunk).await?;
                 self.receive_and_seal(body, upload, *digest, becomes).await
             }
             Step::Show => {
                 // what another request has received counts only when it gives the upload back; a
                 // request that still receives keeps it
-                if let Ok(upload) = self.take_over(repository, id).await {
-                    self.put_back(upload);
+                match self.take_over(repository, becomes.project, id).await {
+                    Ok(upload) => self.put_back(upload),
+                    Err(UploadRefusal::Unknown) => return Err(UploadRefusal::Unknown.into()),
+                    Err(_) => {}
                 }
                 Ok(StepDone::Open(self.written(repository, id)?))
             }
             Step::Cancel => {
-                self.take_over(repository, id).await?;
+                self.take_over(repository, becomes.project, id).await?;
                 self.end(id);
                 Ok(StepDone::GivenUp)
             }
@@ -141,10 +146,11 @@ impl Sessions {
     async fn take_for(
         &self,
         repository: &RepositoryName,
+        project: ProjectId,
         id: &UploadId,
         chunk: &Chunk,
     ) -> Result<Upload, UploadRefusal> {
-        let upload = self.take_over(repository, id).await?;
+        let upload = self.take_over(repository, project, id).await?;
         match chunk.check(upload.ingest.written()) {
             Ok(()) => Ok(upload),
             Err(refusal) => {

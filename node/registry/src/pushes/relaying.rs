@@ -106,7 +106,8 @@ impl Uploads {
         });
         let taken = match project {
             Ok(Some(project)) => {
-                let becomes = Becomes { regions: project.durability, grant };
+                let (regions, project) = (project.durability, project.id);
+                let becomes = Becomes { project, regions, grant };
                 self.sessions.step(&step, &mut Relayed(&mut relay), becomes).await
             }
             Ok(None) => Err(UploadRefusal::Unknown.into()),

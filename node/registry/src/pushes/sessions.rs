@@ -11,7 +11,7 @@ use rules::blobs::uploads::{UploadId, UploadRefusal};
 use rules::members::placement;
 use rules::words::digest::{Algorithm, Digest};
 use rules::words::moment::Moment;
-use rules::words::names::RepositoryName;
+use rules::words::names::{ProjectId, RepositoryName};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -49,6 +49,8 @@ pub struct Sessions {
 
 struct Session {
     repository: RepositoryName,
+    /// See [`Rested::project`].
+    project: Option<ProjectId>,
     touched: Moment,
     bytes: Bytes,
     written: u64,
@@ -126,6 +128,7 @@ impl Sessions {
         let rested = store.rested_uploads()?.into_iter().map(|upload| {
             let session = Session {
                 repository: upload.repository.clone(),
+                project: upload.project,
                 touched: clock::now(),
                 written: upload.written,
                 bytes: Bytes::Rested(Box::new(upload.clone())),
@@ -140,6 +143,7 @@ impl Sessions {
     pub fn begin(
         &self,
         repository: &RepositoryName,
+        project: ProjectId,
         algorithm: Algorithm,
     ) -> Result<Upload, UploadRefusal> {
         let mut open = self.open.lock();
@@ -147,10 +151,12 @@ impl Sessions {
             return Err(UploadRefusal::TooMany(open.len() as u64));
         }
         let id = UploadId::new(rand::random(), self.copies.neighbours.me);
-        let ingest = self.store.begin_upload(&id, repository, algorithm).map_err(refusal)?;
+        let ingest = self.store.begin_upload(&id, repository, project, algorithm);
+        let ingest = ingest.map_err(refusal)?;
         let ticket = Ticket::of(id, repository.clone());
         let session = Session {
             repository: repository.clone(),
+            project: Some(project),
             touched: clock::now(),
             bytes: Bytes::Taken(Arc::downgrade(&ticket.claim)),
             written: 0,
@@ -162,15 +168,17 @@ impl Sessions {
 
     /// Takes an upload for the caller's request, if necessary from another request. A client whose
     /// connection was lost returns on a new one long before this node learns that the old one is
-    /// dead. A request that still receives bytes keeps the upload.
+    /// dead. A request that still receives bytes keeps the upload. One that was begun in another
+    /// project than `project`, which had its name, is unknown, and ends.
     pub async fn take_over(
         &self,
         repository: &RepositoryName,
+        project: ProjectId,
         id: &UploadId,
     ) -> Result<Upload, UploadRefusal> {
         let started = clock::now();
         loop {
-            match self.take(repository, id) {
+            match self.take(repository, project, id) {
                 Taken::Upload(upload) => return Ok(*upload),
                 Taken::Refused(refusal) => return Err(refusal),
                 Taken::Rested(rested, ticket) => return self.reopen(&rested, *ticket).await,
@@ -193,12 +201,17 @@ impl Sessions {
         }
     }
 
-    fn take(&self, repository: &RepositoryName, id: &UploadId) -> Taken {
+    fn take(&self, repository: &RepositoryName, project: ProjectId, id: &UploadId) -> Taken {
         let now = clock::now();
         let mut open = self.open.lock();
         let Some(session) = open.get_mut(id).filter(|s| s.repository == *repository) else {
             return Taken::Refused(UploadRefusal::Unknown);
         };
+        if session.project.is_some_and(|begun| begun != project) {
+            drop(open);
+            self.end(id);
+            return Taken::Refused(UploadRefusal::Unknown);
+        }
         if let Bytes::Taken(hold) = &session.bytes
             && let Some(claim) = hold.upgrade()
         {

@@ -6,6 +6,7 @@ use crate::ledger::directory::{
     Belonging, Configurations, DirectoryChange, Group, GroupMember, LookForGroups, MOST_GROUPS,
     Vouched,
 };
+use crate::ledger::level::Level;
 use crate::ledger::people::{Account, LookForPeople};
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, decode, encode, key};
 use crate::words::moment::Timestamp;
@@ -139,7 +140,7 @@ fn put_belonging<R: WriteRecords>(
 
 /// Whoever is an administrator because the provider said so is one as long as it says so. One whom an
 /// administrator of the mesh has made one stays one.
-fn attest<R: WriteRecords>(
+pub(super) fn attest<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     mut account: Account,
@@ -184,6 +185,10 @@ pub(super) fn forget_user<R: WriteRecords>(
 ) -> Result<(), RecordError> {
     let Some(belonging) = records.belonging(user)? else { return Ok(()) };
     let Vouched { provider, subject, .. } = &belonging.vouched;
+    if records.level()? >= Level::FORGOTTEN {
+        let times = records.times_forgotten(*provider, subject)? + 1;
+        records.put(&key::forgotten(*provider, subject), &encode(&times)?)?;
+    }
     records.remove(&key::user_subject(*provider, subject))?;
     records.remove(&key::cli_secret(user))?;
     records.remove(&key::belonging(user))

@@ -1,10 +1,12 @@
 //! Events: what an applied command is called, and the tables that it is kept in.
 
+mod details;
+
 use super::{EMPTIED_AT_ONCE, directory, labels, scanning};
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
 use crate::ledger::events::{
-    Actor, Event, EventCounts, EventId, EventTable, EventsChange, LookForEvents, MAX_ROWS,
+    Actor, DETAILS, Event, EventCounts, EventId, EventTable, EventsChange, LookForEvents, MAX_ROWS,
     MAX_TEXT, MOST_BYTES, key,
 };
 use crate::ledger::jobs::{JobChange, LookForJobs, RunEnd, bounded};
@@ -12,6 +14,7 @@ use crate::ledger::labels::{LabelChange, LookForLabels};
 use crate::ledger::level::Level;
 use crate::ledger::people::{LookForPeople, PeopleChange, robot_login};
 use crate::ledger::policies::PolicyChange;
+use crate::ledger::provider_tokens::ProviderTokenChange;
 use crate::ledger::records::{
     Look, NodeRecord, RecordError, WriteRecords, decode, encode, key as records_key,
 };
@@ -32,6 +35,8 @@ pub(super) struct Described {
     project: Option<ProjectName>,
     /// Why it is a failure, though the command takes effect: a job that has failed.
     failed: Option<String>,
+    /// What it changes: what was, and what is now.
+    details: Option<String>,
 }
 
 /// The artifacts that a project does not retain, by the first digits of their digests, as many as
@@ -55,8 +60,28 @@ pub(super) fn describe<R: WriteRecords>(
     records: &R,
     command: &Command,
 ) -> Result<Option<Described>, RecordError> {
+    let mut described = in_words(records, command)?;
+    if let Some(described) = &mut described
+        && records.level()? >= Level::DETAILS
+    {
+        described.details = details::of(records, command)?;
+    }
+    Ok(described)
+}
+
+fn in_words<R: WriteRecords>(
+    records: &R,
+    command: &Command,
+) -> Result<Option<Described>, RecordError> {
     let of = |operation, resource_type, resource: String, project: Option<ProjectName>| {
-        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+        Ok(Some(Described {
+            operation,
+            resource_type,
+            resource,
+            project,
+            failed: None,
+            details: None,
+        }))
     };
     let in_project = |operation, resource_type, name: &ProjectName| {
         of(operation, resource_type, name.to_string(), Some(name.clone()))
@@ -135,7 +160,7 @@ pub(super) fn describe<R: WriteRecords>(
         Command::People(change) => of_people(records, change),
         Command::Job(change) => of_job(records, change),
         Command::Label(change) => of_label(records, change),
-        Command::Audited(inner) => describe(records, inner.command.command()),
+        Command::Audited(inner) => in_words(records, inner.command.command()),
         Command::FormMesh { .. }
         | Command::MoveNode { .. }
         | Command::EmptyCache { .. }
@@ -191,7 +216,14 @@ fn of_people<R: WriteRecords>(
     change: &PeopleChange,
 ) -> Result<Option<Described>, RecordError> {
     let of = |operation, resource_type, resource, project| {
-        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+        Ok(Some(Described {
+            operation,
+            resource_type,
+            resource,
+            project,
+            failed: None,
+            details: None,
+        }))
     };
     let project = |id: ProjectId| records.project_numbered(id).map(|p| p.map(|p| p.name));
     let robot = |id: RobotId| -> Result<(String, Option<ProjectName>), RecordError> {
@@ -256,7 +288,33 @@ fn of_people<R: WriteRecords>(
             of("update", "trust", format!("keys of a rule for {name}"), project)
         }
         PeopleChange::AddTokenKey { .. } => Ok(None),
+        PeopleChange::ProviderToken(change) => of_provider_token(records, change),
     }
+}
+
+fn of_provider_token<R: WriteRecords>(
+    records: &R,
+    change: &ProviderTokenChange,
+) -> Result<Option<Described>, RecordError> {
+    let resource = match change {
+        ProviderTokenChange::Keep { .. } | ProviderTokenChange::Claim { .. } => None,
+        ProviderTokenChange::Settle { user, vouched, .. } => match vouched {
+            Some(vouched) => directory::news(records, *user, vouched)?,
+            None => None,
+        },
+        ProviderTokenChange::End { user, .. } => Some(format!(
+            "{}: the OIDC provider asks for a new sign-in",
+            user_name(records, *user)?
+        )),
+    };
+    Ok(resource.map(|resource| Described {
+        operation: "update",
+        resource_type: "user",
+        resource,
+        project: None,
+        failed: None,
+        details: None,
+    }))
 }
 
 fn of_directory<R: WriteRecords>(
@@ -264,7 +322,14 @@ fn of_directory<R: WriteRecords>(
     change: &DirectoryChange,
 ) -> Result<Option<Described>, RecordError> {
     let of = |operation, resource_type, resource, project| {
-        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+        Ok(Some(Described {
+            operation,
+            resource_type,
+            resource,
+            project,
+            failed: None,
+            details: None,
+        }))
     };
     match change {
         DirectoryChange::CreateGroup { name, .. } => of("create", "group", name.clone(), None),
@@ -302,7 +367,14 @@ fn of_label<R: WriteRecords>(
 ) -> Result<Option<Described>, RecordError> {
     let of = |operation, resource, project| {
         let resource_type = "label";
-        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+        Ok(Some(Described {
+            operation,
+            resource_type,
+            resource,
+            project,
+            failed: None,
+            details: None,
+        }))
     };
     let named = |project: Option<ProjectId>| {
         let project = project.map_or(Ok(None), |id| records.project_numbered(id))?;
@@ -335,7 +407,7 @@ fn of_job<R: WriteRecords>(
 ) -> Result<Option<Described>, RecordError> {
     let of = |operation, resource: String, project: &ProjectName, failed| {
         let (resource_type, project) = ("job", Some(project.clone()));
-        Ok(Some(Described { operation, resource_type, resource, project, failed }))
+        Ok(Some(Described { operation, resource_type, resource, project, failed, details: None }))
     };
     let job = |id| -> Result<Option<(String, ProjectName)>, RecordError> {
         let job = records.job(id)?;
@@ -398,7 +470,10 @@ pub(super) fn record<R: WriteRecords>(
         by: by.cloned().unwrap_or_else(Actor::mesh),
         operation: described.operation.into(),
         resource_type: described.resource_type.into(),
-        resource: described.resource,
+        resource: match described.details {
+            Some(details) => format!("{}{DETAILS}{details}", described.resource),
+            None => described.resource,
+        },
         project: described.project,
         refused,
         count: 1,
@@ -437,7 +512,12 @@ fn append<R: WriteRecords>(
         by: Actor { name: bounded(&event.by.name, MAX_TEXT), ..event.by },
         operation: bounded(&event.operation, MAX_TEXT),
         resource_type: bounded(&event.resource_type, MAX_TEXT),
-        resource: bounded(&event.resource, 2 * MAX_TEXT),
+        resource: match event.named() {
+            (name, "") => bounded(name, 2 * MAX_TEXT),
+            (name, details) => {
+                format!("{}{DETAILS}{}", bounded(name, MAX_TEXT), bounded(details, MAX_TEXT))
+            }
+        },
         refused: event.refused.map(|why| bounded(&why, MAX_TEXT)),
         ..event
     };

@@ -11,6 +11,7 @@ mod members;
 mod people;
 mod policies;
 mod projects;
+mod provider_tokens;
 mod scanning;
 mod sealing;
 mod trust;

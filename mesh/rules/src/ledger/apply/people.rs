@@ -1,7 +1,8 @@
 //! Users, robots, members, and the keys that tokens are signed with.
 
-use super::{EMPTIED_AT_ONCE, directory, next_number};
+use super::{EMPTIED_AT_ONCE, directory, next_number, provider_tokens};
 use crate::ledger::command::Outcome;
+use crate::ledger::directory::LookForGroups;
 use crate::ledger::people::{
     Account, LookForPeople, Member, PeopleChange, Robot, RobotTerms, TokenKey, TrustRule,
     robot_login,
@@ -25,8 +26,19 @@ pub(super) fn change<R: WriteRecords>(
     at: Timestamp,
     change: &PeopleChange,
 ) -> Result<Outcome, RecordError> {
+    // that the provider was asked is no news; what it said may be
+    let said = match change {
+        PeopleChange::ProviderToken(change) => {
+            Some((change.user(), records.belonging(change.user())?))
+        }
+        _ => None,
+    };
     let outcome = perform(records, at, change)?;
-    if matches!(outcome, Outcome::Done | Outcome::Unfinished) {
+    let is_news = match said {
+        Some((user, said)) => records.belonging(user)? != said,
+        None => true,
+    };
+    if is_news && matches!(outcome, Outcome::Done | Outcome::Unfinished) {
         bump(records)?;
     }
     Ok(outcome)
@@ -198,6 +210,7 @@ fn perform<R: WriteRecords>(
             Ok(Outcome::Done)
         }
         PeopleChange::Directory(change) => directory::change(records, at, change),
+        PeopleChange::ProviderToken(change) => provider_tokens::change(records, at, change),
         PeopleChange::AddTokenKey { after, public, sealed, forget_below } => {
             let keys = records.token_keys()?;
             let newest = keys.last().map_or(0, |key| key.number);
@@ -297,6 +310,7 @@ fn delete_user<R: WriteRecords>(records: &mut R, id: UserId) -> Result<Outcome, 
     if places.len() == EMPTIED_AT_ONCE {
         return Ok(Outcome::Unfinished);
     }
+    provider_tokens::forget_user(records, id)?;
     directory::forget_user(records, id)?;
     records.remove(&key::user_name(&account.name))?;
     records.remove(&key::account(id))?;

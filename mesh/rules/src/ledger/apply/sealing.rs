@@ -3,6 +3,7 @@
 use crate::ledger::command::Outcome;
 use crate::ledger::directory::{CLIENT_SECRET, LookForGroups, SEARCH_PASSWORD};
 use crate::ledger::people::TokenKey;
+use crate::ledger::provider_tokens::{self, LookForProviderTokens};
 use crate::ledger::records::{
     Look, MeshRecord, RecordError, UpstreamRecord, WriteRecords, encode, key,
 };
@@ -112,6 +113,16 @@ fn reseal<R: WriteRecords>(
                 records.put(&key::cli_secret(user), &encode(&sealed)?)?;
             }
         },
+        SealedPlace::ProviderToken(user) => {
+            let Some(mut token) = records.provider_token(user)? else {
+                return Ok(Outcome::NotFound);
+            };
+            if token.sealed.expose().as_bytes() != was.expose() {
+                return Ok(Outcome::Exists);
+            }
+            token.sealed = text(becomes)?.into();
+            records.put(&provider_tokens::key::token(user), &encode(&token)?)?;
+        }
     }
     Ok(Outcome::Done)
 }
@@ -170,6 +181,15 @@ mod tests {
         let ann = crate::words::names::UserId(7);
         let old: Secret = "old".into();
         records.put(&key::cli_secret(ann), &encode(&old).unwrap()).unwrap();
+        let token = provider_tokens::ProviderToken {
+            number: 3,
+            sealed: "old".into(),
+            said: 1,
+            since: Timestamp(1),
+            claimed: None,
+            ended: false,
+        };
+        records.put(&provider_tokens::key::token(ann), &encode(&token).unwrap()).unwrap();
         let places = [
             SealedPlace::Upstream(record.id),
             SealedPlace::TokenKey(3),
@@ -177,6 +197,7 @@ mod tests {
             SealedPlace::ClientSecret,
             SealedPlace::SearchPassword,
             SealedPlace::CliSecret(ann),
+            SealedPlace::ProviderToken(ann),
         ];
         for place in places {
             let reseal = |was: &str, becomes: &str| SealingChange::Reseal {

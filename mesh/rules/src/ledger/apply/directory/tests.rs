@@ -171,6 +171,11 @@ fn nothing_is_left_of_a_group_a_project_or_a_user_that_is_gone() {
     assert_eq!(ledger.about_people(), before);
     assert_ne!(ledger.group("devs"), devs, "a number is not used again");
     assert_ne!(ledger.enrol("ann", &[], false), ann);
+    let times = |name| {
+        let subject = vouched(name, &[], false).subject;
+        ledger.records.times_forgotten(Provider::Oidc, &subject).unwrap()
+    };
+    assert_eq!((times("ann"), times("bob")), (1, 0));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::ledger::apply::apply;
 use crate::ledger::command::{Envelope, NewProject};
@@ -331,4 +333,105 @@ fn an_event_names_the_artifacts_that_were_not_retained_as_far_as_they_fit() {
     let long = format!("team/{}", "a".repeat(230)).parse().unwrap();
     let none = retired(&long, &digests);
     assert!(none.len() <= MAX_TEXT && none.ends_with(" more"), "{none}");
+}
+
+#[test]
+fn an_event_says_what_was_and_what_is_now_and_no_secret_from_its_level_on() {
+    let mut ledger = Ledger::new();
+    let people = |change| Command::People(Box::new(change));
+    let configure = |public, durability, metadata: &[(&str, &str)]| Command::ConfigureProject {
+        name: demo(),
+        epoch: Epoch::FIRST,
+        public: Some(public),
+        durability,
+        proxy: ProxyChange::default(),
+        metadata: metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+    };
+    ledger.by_ann(create());
+    ledger.by_ann(configure(false, None, &[]));
+    assert_eq!(ledger.last(), "ann update project demo", "older builds write the same");
+    let level = Level::NEWEST;
+    ledger.by_ann(Command::RaiseLevel { level, token_secret: vec![1].into() });
+
+    ledger.by_ann(configure(true, Some(2), &[("auto_scan", "true")]));
+    let details = "public: false -> true; durability: 1 -> 2; auto_scan: (empty) -> true";
+    assert_eq!(ledger.last(), format!("ann update project demo\n{details}"));
+    ledger.by_ann(configure(true, None, &[("auto_scan", "true")]));
+    assert_eq!(ledger.last(), "ann update project demo", "nothing has changed");
+    ledger.by_ann(Command::ForgetMetadata {
+        name: demo(),
+        epoch: Epoch::FIRST,
+        key: "auto_scan".into(),
+    });
+    assert_eq!(ledger.last(), "ann update project demo\nauto_scan: true -> (none)");
+
+    let project = ledger.records.project(&demo()).unwrap().unwrap().id;
+    let admin = UserId(1);
+    let add = PeopleChange::AddMember { project, user: admin, role: ProjectRole::Guest };
+    assert_eq!(ledger.by_ann(people(add)), Outcome::Done);
+    let id = ledger.records.member(project, admin).unwrap().unwrap().id;
+    let role = ProjectRole::Developer;
+    ledger.by_ann(people(PeopleChange::ChangeMember { project, id, role }));
+    let told = "ann update member admin as developer\nrole: guest -> developer";
+    assert_eq!(ledger.last(), told);
+
+    let terms = |disabled, operation| RobotTerms {
+        description: String::new(),
+        expires: None,
+        days: -1,
+        disabled,
+        grants: vec![crate::ledger::people::Grant {
+            space: crate::ledger::people::Space::Project(project),
+            permissions: vec![crate::words::roles::Permission::new(
+                crate::words::roles::Resource::Repository,
+                operation,
+            )],
+        }],
+    };
+    let (pull, delete) =
+        (crate::words::roles::Operation::Pull, crate::words::roles::Operation::Delete);
+    let (name, secret_hash) = ("ci".parse().unwrap(), b"the-secret".to_vec().into());
+    let robot =
+        PeopleChange::CreateRobot { name, project: None, terms: terms(false, pull), secret_hash };
+    ledger.by_ann(people(robot));
+    let id = ledger.records.robot_named("ci").unwrap().unwrap().id;
+    ledger.by_ann(people(PeopleChange::ChangeRobot { id, terms: terms(true, delete) }));
+    let details = "disabled: false -> true; may delete repository in demo; \
+                   may not pull repository in demo";
+    assert_eq!(ledger.last(), format!("ann update robot ci\n{details}"));
+
+    let change = PeopleChange::ChangeUser {
+        id: admin,
+        email: Some("x\ny".into()),
+        real_name: None,
+        comment: None,
+        administrator: Some(true),
+        disabled: None,
+    };
+    ledger.by_ann(people(change));
+    assert_eq!(ledger.last(), "ann update user admin\nemail: (empty) -> x y");
+
+    let texts = |pairs: &[(&str, String)]| {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let configure = |after, minutes: &str, secret: &str| {
+        people(PeopleChange::Directory(DirectoryChange::Configure {
+            after,
+            values: texts(&[("session_timeout", minutes.into()), ("oidc_name", "x".repeat(500))]),
+            secrets: [("oidc_client_secret".to_owned(), secret.into())].into(),
+            changed: vec![
+                "session_timeout".into(),
+                "oidc_client_secret".into(),
+                "oidc_name".into(),
+            ],
+        }))
+    };
+    assert_eq!(ledger.by_ann(configure(0, "60", "the-secret")), Outcome::Done);
+    assert_eq!(ledger.by_ann(configure(1, "90", "the-secret-too")), Outcome::Done);
+    let last = ledger.last();
+    assert!(last.contains("session_timeout: 60 -> 90; oidc_client_secret: changed"), "{last}");
+    for (_, value) in ledger.records.scan(&key::events(EventTable::Changes), None, 99).unwrap() {
+        let text = String::from_utf8_lossy(&value).into_owned();
+        assert!(!text.contains("the-secret") && text.len() < 3 * MAX_TEXT, "{text}");
+    }
 }

@@ -134,6 +134,7 @@ fn no_two_tables_begin_alike() {
         key::groups_used(),
         key::configurations(),
         key::cli_secrets(),
+        key::project_number(ProjectId(1)),
         key::sealing_keys(),
         jobs::key::jobs(),
         jobs::key::places(),
@@ -160,4 +161,12 @@ fn no_two_tables_begin_alike() {
     let letters: std::collections::BTreeSet<u8> = tables.iter().map(|table| table[0]).collect();
     assert_eq!(letters.len(), tables.len());
     assert_eq!(key::tag(&repository, &tag)[0], key::tags(&repository)[0]);
+    // the letters are used up: these share one, and have another one each
+    let shared = [
+        key::project_number(ProjectId(1)),
+        crate::ledger::provider_tokens::key::tokens(),
+        key::forgotten(crate::words::roles::Provider::Oidc, "x"),
+    ];
+    let letters: std::collections::BTreeSet<&[u8]> = shared.iter().map(|one| &one[..2]).collect();
+    assert!(shared.iter().all(|one| one[0] == b'9') && letters.len() == shared.len());
 }

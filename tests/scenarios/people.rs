@@ -197,6 +197,7 @@ impl Town {
             .replace("{project}", project)
             .replace("{user}", &user.to_string())
             .replace("{node}", "nobody")
+            .replace("{scanner}", "none")
             .replace("{name}", if method == "GET" { "app" } else { "nothing" })
             .replace("{tag}", "none")
             .replace("{task}", "1")

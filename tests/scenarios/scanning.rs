@@ -199,6 +199,16 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
     let sarif: Value = serde_json::from_str(&failed.out).expect("JSON");
     assert_eq!(sarif["runs"][0]["results"].as_array().map(Vec::len), Some(2), "{sarif}");
 
+    // CI and the gate agree about what an allowlist lets pass
+    let judge = |until: &str| {
+        let set = atoll(&mesh, "allowlist", &["set", "--until", until, "CVE-2024-5535"]);
+        assert!(set.success, "{set:?}");
+        atoll(&mesh, "vulnerabilities", &["shop/web:1", "--fail-on", "high"])
+    };
+    assert!(judge("2100-01-01").success, "it is allowed");
+    assert!(!judge("2001-01-01T00:00:00Z").success, "the list has ended");
+    assert!(atoll(&mesh, "allowlist", &["set"]).success);
+
     // the project's list, until it ends
     let own = json!({"reuse_sys_cve_allowlist": "false"});
     assert_eq!(set(&mesh, "shop", &own).status, 200);
@@ -210,7 +220,7 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
     let ended = atoll(
         &mesh,
         "allowlist",
-        &["set", "--project", "shop", "--until", "1700000000", "CVE-2024-5535"],
+        &["set", "--project", "shop", "--until", "2023-11-14T22:13:20Z", "CVE-2024-5535"],
     );
     assert!(ended.success, "{ended:?}");
     for at in 0..=edge {
@@ -563,6 +573,27 @@ fn what_is_vulnerable_is_counted_and_found_in_all_projects_which_the_mesh_scans_
     });
     assert_eq!(send(0, Method::PUT, json!({"type": "None"})).status, 200);
     wait::until("it ends everywhere", || scheduled().is_empty().then_some(()));
+
+    // there is one scanner, and clients may say that they want it
+    let scanner = get(1, "/api/v2.0/scanners").json()[0]["uuid"].clone();
+    let id = scanner.as_str().expect("a uuid");
+    let metadata = get(2, &format!("/api/v2.0/scanners/{id}/metadata")).json();
+    assert_eq!(metadata["capabilities"][0]["type"], "vulnerability", "{metadata}");
+    let one = format!("/api/v2.0/scanners/{id}");
+    let project = "/api/v2.0/projects/shop/scanner";
+    for (method, path, body, status) in [
+        (Method::PATCH, one.as_str(), json!({"is_default": true}), 200),
+        (Method::PATCH, one.as_str(), json!({"is_default": false}), 400),
+        (Method::PATCH, "/api/v2.0/scanners/other", json!({"is_default": true}), 404),
+        (Method::PUT, project, json!({"uuid": scanner}), 200),
+        (Method::PUT, project, json!({"uuid": "other"}), 404),
+        (Method::POST, "/api/v2.0/scanners/ping", json!({"url": "http://x"}), 400),
+    ] {
+        let answer = mesh.client(1).send_json(method, path, &body);
+        assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, status, "{path} {body}");
+    }
+    let candidates = get(0, &format!("{project}/candidates")).json();
+    assert_eq!(candidates[0]["uuid"], scanner, "{candidates}");
 
     // what there is in all of them
     let all = "/api/v2.0/security/summary?with_dangerous_cve=true&with_dangerous_artifact=true";

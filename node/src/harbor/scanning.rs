@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use http::{Method, Response, StatusCode, header};
 use registry::scans::rescans::{self, Rescans};
+use registry::scans::sboms;
 use registry::scans::{Findings, ScanError};
 use registry::writes::Refusal;
 use rules::ledger::command::Command;
@@ -34,6 +35,8 @@ use crate::http::request::Request;
 use crate::http::route::Scanning;
 use crate::http::{Code, Failure, Payload};
 
+/// What whoever wants another scanner is told.
+const ONE_SCANNER: &str = "there is one scanner here, which is built in and the default; other scanners cannot be added yet";
 /// What whoever asks for a scan is told in a mesh that cannot scan.
 pub(super) const NO_DATABASE: &str =
     "this mesh has no database of vulnerabilities; set scan.database, and push trivy-db there";
@@ -65,6 +68,30 @@ fn scan_type(body: &[u8]) -> Result<ScanType, Failure> {
         Some("sbom") => Ok(ScanType::Sbom),
         Some(_) => Err(bad("scan_type is vulnerability or sbom")),
     }
+}
+
+/// Fails unless this is the number of the one scanner.
+fn known_scanner(id: &str) -> Result<(), Failure> {
+    match id == SCANNER {
+        true => Ok(()),
+        false => Err(missing(&format!("scanner {id}"))),
+    }
+}
+
+/// What the scanner can do (`ScannerAdapterMetadata` of Harbor).
+fn scanner_metadata() -> Value {
+    let images = [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ];
+    json!({
+        "scanner": scanner(),
+        "capabilities": [
+            {"type": "vulnerability", "consumes_mime_types": images, "produces_mime_types": [REPORT]},
+            {"type": "sbom", "consumes_mime_types": images, "produces_mime_types": sboms::KINDS},
+        ],
+        "properties": {"harbor.scanner-adapter/scanner-type": "os-package-vulnerability"},
+    })
 }
 
 /// An allowlist as Harbor writes it.
@@ -172,6 +199,16 @@ impl Harbor {
             (&Method::PUT, Scanning::Allowlist) => self.set_system_allowlist(request, by).await,
             (_, Scanning::Allowlist) => self.show_system_allowlist().await,
             (_, Scanning::Scanners) => self.list_scanners().await,
+            (_, Scanning::Ping) => Err(bad(ONE_SCANNER)),
+            (&Method::PATCH, Scanning::Scanner(id)) => self.change_scanner(request, &id).await,
+            (_, Scanning::Scanner(id)) => {
+                known_scanner(&id)?;
+                self.show_project_scanner().await
+            }
+            (_, Scanning::Metadata(id)) => {
+                known_scanner(&id)?;
+                Ok(json_answer(StatusCode::OK, &scanner_metadata()))
+            }
             (_, Scanning::Schedule) => self.answer_about_scan_all(request, by).await,
             (_, Scanning::Metrics) => self.show_scan_metrics().await,
             (_, Scanning::Summary) => self.show_security(&request).await,
@@ -385,6 +422,38 @@ impl Harbor {
     pub(super) async fn show_project_scanner(&self) -> Result<Response<Payload>, Failure> {
         let used = self.read(|records| records.scan_database()).await?;
         Ok(json_answer(StatusCode::OK, &self.show_scanner(used.as_ref())))
+    }
+
+    /// Makes the one scanner the default, which it is.
+    async fn change_scanner(
+        &self,
+        mut request: Request,
+        id: &str,
+    ) -> Result<Response<Payload>, Failure> {
+        #[derive(Deserialize)]
+        struct Written {
+            is_default: bool,
+        }
+        known_scanner(id)?;
+        let written: Written = body(&mut request).await?;
+        match written.is_default {
+            true => Ok(answer(StatusCode::OK)),
+            false => Err(bad(ONE_SCANNER)),
+        }
+    }
+
+    /// Lets a project use the one scanner, as it does.
+    pub(super) async fn choose_scanner(
+        &self,
+        mut request: Request,
+    ) -> Result<Response<Payload>, Failure> {
+        #[derive(Deserialize)]
+        struct Written {
+            uuid: String,
+        }
+        let written: Written = body(&mut request).await?;
+        known_scanner(&written.uuid)?;
+        Ok(answer(StatusCode::OK))
     }
 
     fn show_scanner(&self, used: Option<&DatabaseRecord>) -> Value {

@@ -1,12 +1,18 @@
 //! The paths about scans of the whole mesh.
 
 /// What of all scans a path is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scanning {
     /// `/api/v2.0/system/CVEAllowlist`
     Allowlist,
     /// `/api/v2.0/scanners`
     Scanners,
+    /// `/api/v2.0/scanners/ping`
+    Ping,
+    /// `/api/v2.0/scanners/ID`
+    Scanner(String),
+    /// `/api/v2.0/scanners/ID/metadata`
+    Metadata(String),
     /// `/api/v2.0/system/scanAll/schedule`
     Schedule,
     /// `/api/v2.0/scans/all/metrics`, and the same of scheduled ones
@@ -18,9 +24,10 @@ pub enum Scanning {
 }
 
 impl Scanning {
-    const ALL: [Scanning; 6] = [
+    const ALL: [Scanning; 7] = [
         Scanning::Allowlist,
         Scanning::Scanners,
+        Scanning::Ping,
         Scanning::Schedule,
         Scanning::Metrics,
         Scanning::Summary,
@@ -28,10 +35,13 @@ impl Scanning {
     ];
 
     /// See [`Route::pattern`](super::route::Route::pattern).
-    pub(super) fn pattern(self) -> &'static str {
+    pub(super) fn pattern(&self) -> &'static str {
         match self {
             Scanning::Allowlist => "/api/v2.0/system/CVEAllowlist",
             Scanning::Scanners => "/api/v2.0/scanners",
+            Scanning::Ping => "/api/v2.0/scanners/ping",
+            Scanning::Scanner(_) => "/api/v2.0/scanners/{scanner}",
+            Scanning::Metadata(_) => "/api/v2.0/scanners/{scanner}/metadata",
             Scanning::Schedule => "/api/v2.0/system/scanAll/schedule",
             Scanning::Metrics => "/api/v2.0/scans/all/metrics",
             Scanning::Summary => "/api/v2.0/security/summary",
@@ -40,11 +50,14 @@ impl Scanning {
     }
 
     /// See [`Route::methods`](super::route::Route::methods).
-    pub(super) fn methods(self) -> &'static str {
+    pub(super) fn methods(&self) -> &'static str {
         match self {
             Scanning::Allowlist => "GET, HEAD, PUT",
             Scanning::Schedule => "GET, HEAD, POST, PUT",
+            Scanning::Ping => "POST",
+            Scanning::Scanner(_) => "GET, HEAD, PATCH",
             Scanning::Scanners
+            | Scanning::Metadata(_)
             | Scanning::Metrics
             | Scanning::Summary
             | Scanning::Vulnerabilities => "GET, HEAD",
@@ -56,6 +69,17 @@ impl Scanning {
         if path == "/api/v2.0/scans/schedule/metrics" {
             return Some(Scanning::Metrics);
         }
-        Scanning::ALL.into_iter().find(|one| one.pattern() == path)
+        if let Some(one) = Scanning::ALL.into_iter().find(|one| one.pattern() == path) {
+            return Some(one);
+        }
+        let (id, what) = {
+            let rest = path.strip_prefix("/api/v2.0/scanners/")?;
+            rest.split_once('/').map_or((rest, None), |(id, what)| (id, Some(what)))
+        };
+        match what {
+            None => Some(Scanning::Scanner(id.to_owned())),
+            Some("metadata") => Some(Scanning::Metadata(id.to_owned())),
+            Some(_) => None,
+        }
     }
 }

@@ -37,6 +37,8 @@ pub enum Stored {
     Explanation(RepositoryName, Reference),
     /// `scanner`
     Scanner,
+    /// `scanner/candidates`
+    ScannerCandidates,
     /// `repositories/NAME/artifacts/REFERENCE/labels`
     Labels(RepositoryName, Reference),
     /// `repositories/NAME/artifacts/REFERENCE/labels/ID`
@@ -49,6 +51,7 @@ impl Stored {
         match self {
             Stored::Summary => "/api/v2.0/projects/{project}/summary",
             Stored::Scanner => "/api/v2.0/projects/{project}/scanner",
+            Stored::ScannerCandidates => "/api/v2.0/projects/{project}/scanner/candidates",
             Stored::Deletable => "/api/v2.0/projects/{project}/_deletable",
             Stored::Repositories => "/api/v2.0/projects/{project}/repositories",
             Stored::Repository(_) => "/api/v2.0/projects/{project}/repositories/{name}",
@@ -94,10 +97,11 @@ impl Stored {
         match self {
             Stored::Summary
             | Stored::Deletable
-            | Stored::Scanner
+            | Stored::ScannerCandidates
             | Stored::Repositories
             | Stored::Explanation(..)
             | Stored::Artifacts(_) => "GET, HEAD",
+            Stored::Scanner => "GET, HEAD, PUT",
             Stored::Repository(_) | Stored::Artifact(..) => "GET, HEAD, DELETE",
             Stored::Tags(..) => "GET, HEAD, POST",
             Stored::Labels(..) | Stored::Scan(..) | Stored::ScanStop(..) => "POST",
@@ -112,6 +116,7 @@ impl Stored {
         match rest {
             "summary" => return Some(Stored::Summary),
             "scanner" => return Some(Stored::Scanner),
+            "scanner/candidates" => return Some(Stored::ScannerCandidates),
             "_deletable" => return Some(Stored::Deletable),
             "repositories" => return Some(Stored::Repositories),
             _ => {}
@@ -161,6 +166,7 @@ impl Stored {
         matches!(
             self,
             Stored::Scanner
+                | Stored::ScannerCandidates
                 | Stored::Scan(..)
                 | Stored::ScanStop(..)
                 | Stored::ScanLog(..)

@@ -184,7 +184,18 @@ pub const DOORS: &[Row] = &[
     ),
     row("/api/v2.0/system/CVEAllowlist", &["GET"], Need::Account),
     row("/api/v2.0/system/CVEAllowlist", &["PUT"], Need::System(ADMINISTER)),
+    row("/api/v2.0/projects/{project}/scanner", &["PUT"], project(Resource::Scanner, Create)),
+    // Harbor asks for the right to set it
+    row(
+        "/api/v2.0/projects/{project}/scanner/candidates",
+        &["GET"],
+        project(Resource::Scanner, Create),
+    ),
     row("/api/v2.0/scanners", &["GET"], system(Resource::Scanner, List)),
+    row("/api/v2.0/scanners/ping", &["POST"], system(Resource::Scanner, Read)),
+    row("/api/v2.0/scanners/{scanner}", &["GET"], system(Resource::Scanner, Read)),
+    row("/api/v2.0/scanners/{scanner}", &["PATCH"], system(Resource::Scanner, Update)),
+    row("/api/v2.0/scanners/{scanner}/metadata", &["GET"], system(Resource::Scanner, Read)),
     row("/api/v2.0/system/scanAll/schedule", &["GET"], system(Resource::ScanAll, Read)),
     row("/api/v2.0/system/scanAll/schedule", &["POST"], system(Resource::ScanAll, Create)),
     row("/api/v2.0/system/scanAll/schedule", &["PUT"], system(Resource::ScanAll, Update)),

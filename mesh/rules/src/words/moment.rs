@@ -86,6 +86,38 @@ pub fn civil_from_days(days: i64) -> (i64, u32, u32) {
     (yoe + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// The time that a text says: `2027-01-31`, which is the beginning of that day, or
+/// `2027-01-31T12:00:00Z`, both in UTC; `None` if it says none.
+pub fn read(text: &str) -> Option<Timestamp> {
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00:00"),
+    };
+    let part = |text: &str, length: usize, most: u32| {
+        let fits = text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit());
+        fits.then(|| text.parse::<u32>().ok()).flatten().filter(|number| *number <= most)
+    };
+    let fields = |text: &str, between: char| {
+        let fields: Vec<String> = text.split(between).map(str::to_owned).collect();
+        <[String; 3]>::try_from(fields).ok()
+    };
+    let ([year, month, day], [hour, minute, second]) = (fields(date, '-')?, fields(time, ':')?);
+    let (year, month, day) = (part(&year, 4, 9999)?, part(&month, 2, 12)?, part(&day, 2, 31)?);
+    let seconds = part(&hour, 2, 23)? * 3600 + part(&minute, 2, 59)? * 60 + part(&second, 2, 59)?;
+    // the day whose date is this one: dates only grow with the days
+    let wanted = (i64::from(year), month, day);
+    let (mut low, mut high) = (0_i64, 10_000 * 366);
+    while low < high {
+        let middle = (low + high) / 2;
+        match civil_from_days(middle) < wanted {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    let is_a_date = civil_from_days(low) == wanted;
+    is_a_date.then(|| Timestamp((low as u64 * 86_400 + u64::from(seconds)) * 1000))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +126,18 @@ mod tests {
     fn timestamps_read_as_dates() {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(Timestamp(1_709_210_096_000).to_string(), "2024-02-29T12:34:56Z");
+    }
+
+    #[test]
+    fn dates_read_as_timestamps() {
+        for written in ["2027-01-31T12:00:05Z", "1970-01-01T00:00:00Z", "2028-02-29T23:59:59Z"] {
+            assert_eq!(read(written).map(|time| time.to_string()).as_deref(), Some(written));
+        }
+        assert_eq!(read("2027-01-31"), read("2027-01-31T00:00:00Z"));
+        for wrong in ["", "2027", "2027-02-29", "2027-13-01", "2027-1-1", "2027-01-01T24:00:00Z"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(read("2027-01-01T00:00:00+01:00"), None, "UTC only");
     }
 
     #[test]

@@ -376,13 +376,21 @@ impl Scans {
     ) -> Result<Report, ScanError> {
         let image = self.image(repository, digest)?;
         let read = layers::Reading { scans: self, repository, digest, number };
-        let (layers, log) = read.all(&image).await?;
+        let (layers, mut log) = read.all(&image).await?;
         let (database, used) = self.database()?;
         let report = at_length(|| judge(&image, &layers, &database))?;
         // before the report: a scan that has one is not begun again
         if self.wants_sboms(repository)? && !image.attests() {
             let inventory = at_length(|| scan::merge(&layers));
-            self.keep_sboms(repository, digest, &inventory, &Actor::mesh()).await?;
+            match self.keep_sboms(repository, digest, &inventory, &Actor::mesh()).await {
+                Ok(()) => {}
+                Err(ScanError::Stopped) => return Err(ScanError::Stopped),
+                // whether the image may be pulled matters more
+                Err(error) => {
+                    warn!(%repository, %digest, %error, "SBOMs could not be kept");
+                    log += &format!("its SBOMs could not be kept: {error}\n");
+                }
+            }
         }
         let packages = format!("{} findings in database {used}", report.findings.len());
         let (insufficient, found) = (insufficient(&report), weaknesses(&report.findings));

@@ -208,7 +208,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Why an artifact may be pulled from this node, or not", "Anything"),
     get("/api/v2.0/system/CVEAllowlist", "The vulnerabilities that do not count", "Anything"),
     put("/api/v2.0/system/CVEAllowlist", "Set the vulnerabilities that do not count", "Allowlist"),
+    put("/api/v2.0/projects/{project}/scanner", "Choose the scanner of a project", "ScannerChoice"),
+    get("/api/v2.0/projects/{project}/scanner/candidates", "The scanners that a project may choose",
+        "Anything[]"),
     get("/api/v2.0/scanners", "The scanners", "Anything[]"),
+    post("/api/v2.0/scanners/ping", "Try another scanner: there is none", Answer::Done)
+        .body("Anything"),
+    get("/api/v2.0/scanners/{scanner}", "A scanner", "Anything"),
+    operation("PATCH", "/api/v2.0/scanners/{scanner}", "Make a scanner the default", Answer::Done)
+        .body("ScannerDefault"),
+    get("/api/v2.0/scanners/{scanner}/metadata", "What a scanner can do", "Anything"),
     get("/api/v2.0/system/scanAll/schedule", "When all images are scanned", "Anything"),
     post("/api/v2.0/system/scanAll/schedule", "Scan all images, now or by a schedule",
         Answer::Created).body("ScanAll"),

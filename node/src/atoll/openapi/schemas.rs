@@ -434,6 +434,8 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ]),
             )]),
         ),
+        ("ScannerChoice", object(&[("uuid", text.clone())])),
+        ("ScannerDefault", object(&[("is_default", kind("boolean"))])),
         ("ScanKind", object(&[("scan_type?", json!({"enum": ["vulnerability", "sbom"]}))])),
         ("RunAction", object(&[("action", json!({"enum": ["stop"]}))])),
         ("TriedProvider", object(&[("url", text.clone()), ("verify_cert?", kind("boolean"))])),

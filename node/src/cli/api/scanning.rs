@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use http::Method;
 use rules::policies::vulnerabilities::Severity;
+use rules::words::moment::{self, Timestamp};
 use serde_json::{Value, json};
 
 use super::database::{DatabaseVerb, import};
@@ -17,16 +18,19 @@ use crate::cli::shown::safe;
 /// The time between two looks at a scan.
 const LOOK: Duration = Duration::from_millis(500);
 /// How findings are shown.
-const COLUMNS: [(&str, &str); 6] = [
+const COLUMNS: [(&str, &str); 7] = [
     ("ID", "/id"),
     ("SEVERITY", "/severity"),
     ("PACKAGE", "/package"),
     ("INSTALLED", "/version"),
     ("FIXED", "/fix_version"),
     ("STATUS", "/status"),
+    ("ALLOWED", "/allowed"),
 ];
 /// How long a scan may wait before it is said what it may wait for.
 const PATIENCE: u32 = 20;
+/// The mesh's allowlist.
+const SYSTEM: &str = "/api/v2.0/system/CVEAllowlist";
 /// The media type of reports.
 const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
 
@@ -71,8 +75,8 @@ pub(in crate::cli) struct VulnerabilitiesCommand {
     /// Only those that have a fix.
     #[arg(long)]
     fixable: bool,
-    /// Fail if there is one of this severity or a higher one among those, or if too little is known
-    /// of the image.
+    /// Fail if there is one of this severity or a higher one among those that the allowlist does not
+    /// let pass, or if too little is known of the image.
     #[arg(long, value_parser = severity)]
     fail_on: Option<Severity>,
     /// Print SARIF 2.1.0, for CI.
@@ -128,8 +132,9 @@ enum AllowlistVerb {
         /// For this project; for the mesh if it is left out.
         #[arg(long)]
         project: Option<String>,
-        /// When the list ends, in seconds since 1970; never if it is left out.
-        #[arg(long, value_name = "SECONDS")]
+        /// When the list ends: 2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970; never if it
+        /// is left out.
+        #[arg(long, value_name = "TIME", value_parser = time)]
         until: Option<u64>,
         /// The ids, for instance CVE-2024-5535.
         ids: Vec<String>,
@@ -145,6 +150,14 @@ pub(in crate::cli) struct ScannerCommand {
 
 fn severity(text: &str) -> Result<Severity, String> {
     Severity::named(text).ok_or_else(|| "write negligible, low, medium, high or critical".into())
+}
+
+/// A time in seconds since 1970.
+fn time(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().or_else(|| Some(moment::read(text)?.0 / 1000));
+    seconds.ok_or_else(|| {
+        "write 2027-01-31 or 2027-01-31T12:00:00Z (UTC), or seconds since 1970".into()
+    })
 }
 
 /// Runs `scan`.
@@ -244,6 +257,11 @@ pub(in crate::cli) fn vulnerabilities(command: &VulnerabilitiesCommand) -> io::R
                 && (!command.fixable || one["fix_version"] != "")
         });
         found.sort_by_key(|one| std::cmp::Reverse(of(one)));
+        let allowed = allowed(&api, &command.image).await?;
+        for one in &mut found {
+            let id = one["id"].as_str().unwrap_or_default();
+            one["allowed"] = allowed.iter().any(|other| other == id).into();
+        }
         if command.sarif {
             let sarif = sarif(&command.image, &found, report["insufficient"].as_str());
             println!("{}", crate::cli::shown::safe_json(&sarif));
@@ -260,7 +278,9 @@ pub(in crate::cli) fn vulnerabilities(command: &VulnerabilitiesCommand) -> io::R
             }
         }
         let Some(worst) = command.fail_on else { return Ok(()) };
-        match found.iter().filter(|one| of(one).unwrap_or_default() >= worst).count() {
+        // what the allowlist lets pass is served
+        let counts = |one: &&Value| of(one).unwrap_or_default() >= worst && one["allowed"] != true;
+        match found.iter().filter(counts).count() {
             0 => match report["insufficient"].as_str() {
                 None => Ok(()),
                 // CI would be green for what is refused later
@@ -277,6 +297,25 @@ pub(in crate::cli) fn vulnerabilities(command: &VulnerabilitiesCommand) -> io::R
             ))),
         }
     })
+}
+
+/// The ids that do not count for an image's project now. Who may not read the mesh's list sees none
+/// of it.
+async fn allowed(api: &Api, image: &str) -> io::Result<Vec<String>> {
+    let project = by_name(api, image.split('/').next().unwrap_or_default()).await?;
+    let list = match project["metadata"]["reuse_sys_cve_allowlist"] == "false" {
+        true => project["cve_allowlist"].clone(),
+        false => match api.get(SYSTEM).await {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Value::Null,
+            list => list?,
+        },
+    };
+    let now = ground::clock::timestamp().0 / 1000;
+    if list["expires_at"].as_u64().is_some_and(|end| now >= end) {
+        return Ok(Vec::new());
+    }
+    let ids = list["items"].as_array().into_iter().flatten();
+    Ok(ids.filter_map(|one| Some(one["cve_id"].as_str()?.to_owned())).collect())
 }
 
 /// The findings as SARIF 2.1.0 (OASIS), with one rule for each id.
@@ -305,7 +344,17 @@ fn sarif(image: &str, found: &[Value], insufficient: Option<&str>) -> Value {
                 one["id"].as_str().unwrap_or_default()
             );
             let place = json!({"physicalLocation": {"artifactLocation": {"uri": image}}});
-            json!({"ruleId": one["id"], "level": level, "message": {"text": text}, "locations": [place]})
+            let mut result = json!({
+                "ruleId": one["id"],
+                "level": level,
+                "message": {"text": text},
+                "locations": [place],
+            });
+            if one["allowed"] == true {
+                let why = "the allowlist of the project lets it pass";
+                result["suppressions"] = json!([{"kind": "external", "justification": why}]);
+            }
+            result
         })
         .collect();
     let driver = json!({"name": "Atoll", "version": env!("CARGO_PKG_VERSION"), "rules": rules});
@@ -348,7 +397,6 @@ pub(in crate::cli) fn sbom(command: &SbomCommand) -> io::Result<()> {
 /// Runs `allowlist`.
 pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
-        const SYSTEM: &str = "/api/v2.0/system/CVEAllowlist";
         match &command.verb {
             AllowlistVerb::Show { project } => {
                 let list = match project {
@@ -361,7 +409,7 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
                     let items = list["items"].as_array().cloned().unwrap_or_default();
                     api.print(&items, &[("ID", "/cve_id")]);
                     if let Some(end) = list["expires_at"].as_u64() {
-                        println!("the list ends at {end} (seconds since 1970)");
+                        println!("the list ends at {}", Timestamp(end.saturating_mul(1000)));
                     }
                 }
             }

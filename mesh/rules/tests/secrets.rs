@@ -5,6 +5,8 @@ use std::fmt::Debug;
 
 use rules::ledger::command::Command;
 use rules::ledger::level::Level;
+use rules::ledger::people::PeopleChange;
+use rules::ledger::provider_tokens::ProviderTokenChange;
 use rules::ledger::records::{MeshRecord, NodeRecord, Role, User};
 use rules::ledger::sealing::{SealedPlace, SealingChange};
 use rules::people::access::Identity;
@@ -54,7 +56,12 @@ fn what_carries_a_secret_does_not_print_it() {
         was: bytes().into(),
         becomes: bytes().into(),
     }));
-    let all: [&dyn Debug; 14] = [
+    let sealed: rules::words::secret::Secret = HIDDEN.into();
+    let user_id = rules::words::names::UserId(7);
+    let keep = ProviderTokenChange::Keep { user: user_id, sealed: Some(sealed) };
+    let keep = Command::People(Box::new(PeopleChange::ProviderToken(keep)));
+    let all: [&dyn Debug; 15] = [
+        &keep,
         &Ask::Sealing(SealingAsk::Keep { version: 1, key: bytes().into() }),
         &Answer::Sealing(SealingAnswer::Given(Some(bytes().into()))),
         &reseal,

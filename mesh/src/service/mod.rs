@@ -15,7 +15,7 @@ use rules::ledger::command::Outcome;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, NodeRecord, ReadRecords, Role, key};
 use rules::ledger::trust::LookForTrust;
-use rules::wire::{Answer, Ask, Bulk, JoinRequest, transfer_time};
+use rules::wire::{Answer, Ask, Bulk, JoinRequest, NoLedger, transfer_time};
 use rules::words::moment::Moment;
 use rules::words::names::{NodeId, RepositoryName};
 use tracing::{debug, warn};
@@ -145,7 +145,11 @@ impl<R: Rooms> Service for MeshService<R> {
                 let patience = self.terms.commit + transfer_time(envelope.command.payload());
                 let proposed = ledger.propose_here(envelope, patience).await;
                 // what is not known to have failed may have taken effect
-                let failed = proposed.as_ref().is_ok_and(|done| done.outcome != Outcome::Done);
+                let failed = match &proposed {
+                    Ok(done) => done.outcome != Outcome::Done,
+                    Err(NoLedger::NotLeader(_)) => true,
+                    Err(_) => false,
+                };
                 if recovers && !failed {
                     tracing::warn!(from = %from.node, "a password is set from the disk of a replica");
                 }

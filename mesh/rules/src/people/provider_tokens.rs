@@ -12,10 +12,12 @@ use crate::words::names::UserId;
 /// How long a node has from its claim on until it sends the token. A claim that took longer to be
 /// recorded is given back.
 pub const BEGUN_WITHIN: Duration = Duration::from_secs(6);
-/// How long the question may take after that.
+/// How long the questions may take after that, all of them.
 pub const ASKED_WITHIN: Duration = Duration::from_secs(12);
+/// How long it may take to record the answer.
+pub const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 /// After this time, as a node has seen it by its own clock, it takes the node that asks for dead. It
-/// is longer than both of the others, so that no two send one token.
+/// is longer than the others together, so that no two send one token, and no answer is lost.
 pub const TAKEN_FOR_DEAD: Duration = Duration::from_secs(30);
 /// How long a provider that has failed is left alone.
 pub const PAUSE: Duration = Duration::from_secs(15);
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn no_two_nodes_send_one_token() {
-        assert!(BEGUN_WITHIN + ASKED_WITHIN < TAKEN_FOR_DEAD);
+        assert!(BEGUN_WITHIN + ASKED_WITHIN + SETTLED_WITHIN < TAKEN_FOR_DEAD);
     }
 
     #[test]

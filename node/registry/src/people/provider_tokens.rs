@@ -18,11 +18,14 @@ use rules::ledger::provider_tokens::{
 };
 use rules::ledger::records::{Look, ReadRecords};
 use rules::people::configurations::Configured;
-use rules::people::provider_tokens::{ASKED_WITHIN, BEGUN_WITHIN, Step, counts_without, step};
+use rules::people::provider_tokens::{
+    ASKED_WITHIN, BEGUN_WITHIN, SETTLED_WITHIN, Step, counts_without, step,
+};
 use rules::words::names::{OperationId, UserId};
 use rules::words::secret::Secret;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
+use upstream::UpstreamError;
 
 use super::provider::{Meant, NotRedeemed, OWNERS, Terms};
 use super::{Access, AccessError};
@@ -31,9 +34,8 @@ use super::{Access, AccessError};
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The time between two looks at a claim of another request, if nothing is applied meanwhile.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long a claim may take to be committed, and what the provider has answered.
+/// How long a claim may take to be committed.
 const CLAIM: Duration = Duration::from_secs(5);
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// How a question ended.
 enum Asked {
@@ -62,7 +64,7 @@ impl Access {
         let seal = |token: Secret| self.secrets.seal(&place(user), token.expose());
         let sealed = token.map(seal).transpose()?.map(Secret::from);
         let change = ProviderTokenChange::Keep { user, sealed };
-        self.change_token(change, by, SETTLE).await.map(|_| ())
+        self.change_token(change, by, SETTLED_WITHIN).await.map(|_| ())
     }
 
     async fn change_token(
@@ -200,6 +202,7 @@ impl Access {
         };
         let grant =
             [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose().as_str())];
+        let until = clock::now() + ASKED_WITHIN;
         let redeeming = self.redeem(terms, &found, &grant);
         let redeemed = match tokio::time::timeout(ASKED_WITHIN, redeeming).await {
             Ok(Ok(redeemed)) => redeemed,
@@ -231,7 +234,10 @@ impl Access {
             None => None,
         };
         let meant = Meant::Subject(terms.sub_of(subject).unwrap_or_default());
-        let said = self.said_with(terms, &found, &redeemed, meant).await;
+        let saying = self.said_with(terms, &found, &redeemed, meant);
+        let said = tokio::time::timeout(until.since(clock::now()), saying).await;
+        let late = |_| Err(UpstreamError::unreachable("it did not answer in time"));
+        let said = said.unwrap_or_else(late);
         match said.map(|claims| claims.and_then(|claims| terms.vouched(&claims))) {
             Ok(Some(vouched)) => self.settle(settle(sealed, Some(vouched)), Asked::Look).await,
             Ok(None) => {
@@ -248,7 +254,7 @@ impl Access {
 
     /// Ends a claim.
     async fn settle(&self, change: ProviderTokenChange, asked: Asked) -> Asked {
-        match self.change_token(change, &Actor::mesh(), SETTLE).await {
+        match self.change_token(change, &Actor::mesh(), SETTLED_WITHIN).await {
             Ok(_) => asked,
             Err(error) => {
                 warn!(%error, "what the OIDC provider said of a user could not be recorded");

@@ -470,15 +470,12 @@ pub(super) fn record<R: WriteRecords>(
         by: by.cloned().unwrap_or_else(Actor::mesh),
         operation: described.operation.into(),
         resource_type: described.resource_type.into(),
-        resource: match described.details {
-            Some(details) => format!("{}{DETAILS}{details}", described.resource),
-            None => described.resource,
-        },
+        resource: described.resource,
         project: described.project,
         refused,
         count: 1,
     };
-    append(records, EventTable::Changes, event)
+    append(records, EventTable::Changes, event, described.details.as_deref())
 }
 
 /// A change that is no consequence of another command.
@@ -489,7 +486,7 @@ pub(super) fn change<R: WriteRecords>(
     match change {
         EventsChange::Counted(rows) => {
             for row in rows.iter().take(MAX_ROWS) {
-                append(records, EventTable::Counted, row.clone())?;
+                append(records, EventTable::Counted, row.clone(), None)?;
             }
             Ok(Outcome::Done)
         }
@@ -507,17 +504,19 @@ fn append<R: WriteRecords>(
     records: &mut R,
     table: EventTable,
     event: Event,
+    details: Option<&str>,
 ) -> Result<(), RecordError> {
+    // what separates them is in neither: a name is one line
+    let mut resource = bounded(&event.resource, 2 * MAX_TEXT);
+    if let Some(details) = details {
+        resource =
+            format!("{}{DETAILS}{}", bounded(&resource, MAX_TEXT), bounded(details, MAX_TEXT));
+    }
     let event = Event {
         by: Actor { name: bounded(&event.by.name, MAX_TEXT), ..event.by },
         operation: bounded(&event.operation, MAX_TEXT),
         resource_type: bounded(&event.resource_type, MAX_TEXT),
-        resource: match event.named() {
-            (name, "") => bounded(name, 2 * MAX_TEXT),
-            (name, details) => {
-                format!("{}{DETAILS}{}", bounded(name, MAX_TEXT), bounded(details, MAX_TEXT))
-            }
-        },
+        resource,
         refused: event.refused.map(|why| bounded(&why, MAX_TEXT)),
         ..event
     };

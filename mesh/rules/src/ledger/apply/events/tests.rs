@@ -350,6 +350,18 @@ fn an_event_says_what_was_and_what_is_now_and_no_secret_from_its_level_on() {
     ledger.by_ann(create());
     ledger.by_ann(configure(false, None, &[]));
     assert_eq!(ledger.last(), "ann update project demo", "older builds write the same");
+    let row = Event {
+        at: Timestamp(1),
+        by: ann(),
+        operation: "pull".into(),
+        resource_type: "artifact".into(),
+        resource: "two\nlines".into(),
+        project: None,
+        refused: None,
+        count: 1,
+    };
+    ledger.run(Command::Events(Box::new(EventsChange::Counted(vec![row]))));
+    assert!(ledger.told().contains(&"ann pull artifact two lines".to_owned()), "a name is a line");
     let level = Level::NEWEST;
     ledger.by_ann(Command::RaiseLevel { level, token_secret: vec![1].into() });
 

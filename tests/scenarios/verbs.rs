@@ -223,7 +223,7 @@ fn with_output_json_each_verb_prints_one_document() {
         let shown = desk.json(line);
         assert!(shown.is_array() || shown.is_object(), "{line}: {shown}");
     }
-    let job = desk.json("jobs list")[0]["id"].as_str().expect("a job").to_owned();
+    let job = desk.json("jobs list --kind retention")[0]["id"].as_str().expect("a run").to_owned();
     assert!(desk.json(&format!("jobs log {job}")).is_array());
     done("tag delete team/app:2");
     done("artifact delete team/app:1");

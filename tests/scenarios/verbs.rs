@@ -227,6 +227,7 @@ fn with_output_json_each_verb_prints_one_document() {
     assert!(desk.json(&format!("jobs log {job}")).is_array());
     done("tag delete team/app:2");
     done("artifact delete team/app:1");
+    app.push(&Image::tiny(), "3").unwrap_or_else(|no| panic!("{no}"));
     done("repo delete team/app");
     done("label delete gold");
     done("robot disable robot$team+ci");

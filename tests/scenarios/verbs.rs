@@ -223,10 +223,11 @@ fn with_output_json_each_verb_prints_one_document() {
         let shown = desk.json(line);
         assert!(shown.is_array() || shown.is_object(), "{line}: {shown}");
     }
-    let job = desk.json("jobs list")[0]["id"].as_str().expect("a job").to_owned();
+    let job = desk.json("jobs list --kind retention")[0]["id"].as_str().expect("a run").to_owned();
     assert!(desk.json(&format!("jobs log {job}")).is_array());
     done("tag delete team/app:2");
     done("artifact delete team/app:1");
+    app.push(&Image::tiny(), "3").unwrap_or_else(|no| panic!("{no}"));
     done("repo delete team/app");
     done("label delete gold");
     done("robot disable robot$team+ci");

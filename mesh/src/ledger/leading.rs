@@ -169,6 +169,9 @@ impl Ledger {
                 ChangeMembers::SetNodes([(node.0, BasicNode::new(address))].into())
             }
         };
+        if *self.deaf.borrow() {
+            return;
+        }
         match tokio::time::timeout(CHANGE, self.raft.change_membership(change, true)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {

@@ -143,7 +143,7 @@ pub struct Ledger {
     ended: watch::Sender<Option<String>>,
     /// Whether this node stops. Its lease then goes back to the leader, and it asks for no other.
     stopping: watch::Sender<bool>,
-    /// Whether the consensus stops. No message of a peer reaches it any more.
+    /// Whether the consensus stops. Nothing reaches it any more, neither of a peer nor of this node.
     deaf: watch::Sender<bool>,
     /// Whether this node's records are known to be wrong.
     differs: std::sync::atomic::AtomicBool,
@@ -491,6 +491,9 @@ impl Ledger {
         envelope: Envelope,
         deadline: Duration,
     ) -> Result<(Revision, Outcome), NoLedger> {
+        if *self.deaf.borrow() {
+            return Err(NoLedger::NotLeader(None));
+        }
         let written =
             match tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope))).await {
                 Err(_) => return Err(NoLedger::NoMajority),
@@ -541,6 +544,9 @@ impl Ledger {
             }
             // it leads, and its first entry is not applied yet
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if *self.deaf.borrow() {
+            return Err(NoLedger::NotLeader(None));
         }
         let confirm = self.raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
         let index = match tokio::time::timeout(end.since(clock::now()), confirm).await {

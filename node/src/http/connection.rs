@@ -122,10 +122,8 @@ impl Use {
     fn waste(&self, error: Option<&hyper::Error>) -> Option<Waste> {
         if self.long_head.load(Relaxed) || error.is_some_and(hyper::Error::is_parse_too_large) {
             Some(Waste::LongHead)
-        } else if error.is_some_and(is_too_fast) {
-            Some(Waste::Resets)
         } else {
-            (!self.asked.load(Relaxed)).then_some(Waste::Nothing)
+            error.is_some_and(is_too_fast).then_some(Waste::Resets)
         }
     }
 }
@@ -176,8 +174,6 @@ where
             if displaced && !used.asked.load(Relaxed) {
                 return None;
             }
-            // this end is not the client's
-            used.asked.store(true, Relaxed);
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -222,7 +218,6 @@ where
         request.extensions_mut().insert(client);
         name_host(&mut request);
         let is_head = request.method() == Method::HEAD;
-        uses.asked.store(true, Relaxed);
         let open = begun.begin();
         let response = answered(&handle, request, most, &uses);
         async move {
@@ -257,8 +252,6 @@ where
         tokio::select! {
             result = connection.as_mut() => break result,
             _ = end.told() => {
-                // this end is not the client's
-                used.asked.store(true, Relaxed);
                 connection.as_mut().graceful_shutdown();
                 break until_ended(connection.as_mut(), &streams, terms, look).await;
             }

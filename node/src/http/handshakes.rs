@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::certificate::Certificate;
 
@@ -36,10 +36,18 @@ impl Handshakes {
         Ok(Handshakes { config: Arc::new(config), turns: Semaphore::new((processors / 2).max(1)) })
     }
 
+    /// The connection, when its client has begun a handshake. Nothing was computed for it yet. How
+    /// long the client may take is for the caller to bound.
+    pub(super) async fn hello(stream: TcpStream) -> io::Result<StartHandshake<TcpStream>> {
+        LazyConfigAcceptor::new(Acceptor::default(), stream).await
+    }
+
     /// The stream, when both sides have shaken hands. How long the client may take is for the caller
     /// to bound: no turn is held while it is waited for.
-    pub(super) async fn shake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    pub(super) async fn shake(
+        &self,
+        hello: StartHandshake<TcpStream>,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let answered = {
             let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
             // exchanges keys, and signs

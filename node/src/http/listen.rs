@@ -16,6 +16,7 @@ use rules::people::crowd::{Crowd, Full, Place};
 use rules::people::penalties::Waste;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Payload;
@@ -178,20 +179,19 @@ where
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
     let client = ClientAddress(peer.ip());
+    let by = Instant::now() + terms.head;
     let Some(tls) = tls else {
-        let (stream, is_http2) = match begun(peer, terms.head, Begun::read(stream), end).await {
-            Ok(begun) => begun,
-            Err(waste) => return waste,
-        };
+        let (stream, is_http2) = begun(peer, by, Begun::read(stream), end).await.ok()?;
         let stream = Patient::new(stream, terms.stall);
         return match is_http2 {
             true => connection::http2(stream, client, handle, terms, end).await,
             false => connection::http1(stream, client, handle, terms, end).await,
         };
     };
-    let stream = match begun(peer, terms.head, tls.shake(stream), end).await {
+    let hello = begun(peer, by, Handshakes::hello(stream), end).await.ok()?;
+    let stream = match begun(peer, by, tls.shake(hello), end).await {
         Ok(stream) => stream,
-        Err(waste) => return waste,
+        Err(ended) => return ended.then_some(Waste::Handshake),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(PROTOCOLS[0]);
     let stream = Patient::new(SmallFirst::new(stream), terms.stall);
@@ -201,17 +201,17 @@ where
     }
 }
 
-/// What the beginning of a connection comes to, within `time`; else whether it was wasted. It was
-/// not if it is to make room for another one.
+/// What the beginning of a connection comes to by this time. The error says whether the client has
+/// ended it; else it is to make room for another one.
 async fn begun<T>(
     peer: SocketAddr,
-    time: Duration,
+    by: Instant,
     beginning: impl Future<Output = io::Result<T>>,
     end: Ending<'_>,
-) -> Result<T, Option<Waste>> {
+) -> Result<T, bool> {
     let begun = tokio::select! {
-        begun = tokio::time::timeout(time, beginning) => begun,
-        () = end.displaced.notified() => return Err(None),
+        begun = tokio::time::timeout_at(by, beginning) => begun,
+        () = end.displaced.notified() => return Err(false),
     };
     let error = match begun {
         Ok(Ok(begun)) => return Ok(begun),
@@ -219,7 +219,7 @@ async fn begun<T>(
         Err(_) => io::ErrorKind::TimedOut.into(),
     };
     debug!(client = %peer, %error, "a connection ended before its first request");
-    Err(Some(Waste::Nothing))
+    Err(true)
 }
 
 #[cfg(test)]
@@ -393,13 +393,7 @@ mod tests {
         .await;
         let asked = ground::supervise::blocking(move || {
             let whole = |from| said_to(from, address, GET).ends_with(b"whole");
-            let wasted: [(&[u8], &str); 5] = [
-                (b"", "nothing"),
-                (b"GET / HT", "half a head"),
-                (b"\x16\x03\x01\x02\x00\x01", "no HTTP"),
-                (&long, "a long head"),
-                (&resets, "resets"),
-            ];
+            let wasted: [(&[u8], &str); 2] = [(&long, "a long head"), (&resets, "resets")];
             for (from, (bytes, what)) in (2..).zip(wasted) {
                 for _ in 0..10 {
                     assert!(whole(from), "{what}: useful ones are not counted");
@@ -413,9 +407,13 @@ mod tests {
                 assert!(whole(100), "{what}: another address");
             }
             for _ in 0..100 {
-                said_to(9, address, b"");
+                said_to(9, address, &long);
+                said_to(8, address, b"");
+                said_to(8, address, b"GET / HT");
+                said_to(8, address, b"\x16\x03\x01\x02\x00\x01");
             }
             assert!((0..20).all(|_| whole(9)), "a proxy is not punished");
+            assert!((0..20).all(|_| whole(8)), "nor who costs little");
         });
         asked.await.unwrap();
         tasks.stop(HEAD).await;

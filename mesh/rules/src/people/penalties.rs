@@ -1,9 +1,10 @@
-//! Addresses whose connections come to nothing, or are ended for abuse. Each such connection costs
-//! the node a little, and whoever opens it may open the next one at once. So an address may waste
-//! some, and for a while after that it has only a few new connections.
+//! Addresses whose connections cost the node much for nothing. Whoever opens such a connection may
+//! open the next one at once. So an address may waste some, and for a while after that it has only a
+//! few new connections.
 //!
 //! Many clients may stand behind one address. So what one broken client wastes is no reason, an
-//! address is never shut out altogether, and connections that are open go on.
+//! address is never shut out altogether, and connections that are open go on. One that sends nothing
+//! costs hardly more than its refusal, so it is no waste: those are bounded by [`super::crowd`].
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -29,9 +30,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// What a connection was that was of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waste {
-    /// It ended, or was ended, before its first request had come: nothing came, or half a head, or
-    /// a TLS handshake was begun and not finished, or what came is not HTTP.
-    Nothing,
+    /// Its client began a TLS handshake, and did not finish it when the node had computed its part.
+    Handshake,
     /// The head of a request was larger than one may be.
     LongHead,
     /// Its client broke off most of its requests ([`super::streams`]).
@@ -42,7 +42,7 @@ impl Waste {
     /// What it counts for.
     fn points(self) -> u32 {
         match self {
-            Waste::Nothing => 1,
+            Waste::Handshake => 1,
             Waste::LongHead => 5,
             Waste::Resets => 50,
         }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn who_wastes_more_than_the_allowance_is_punished_and_others_are_not() {
         let mut penalties = Penalties::new(ALLOWANCE);
-        let (count, penalty) = until_punished(&mut penalties, at(0), Waste::Nothing);
+        let (count, penalty) = until_punished(&mut penalties, at(0), Waste::Handshake);
         assert_eq!(count, ALLOWANCE + 1);
         assert_eq!(penalty, Penalty { length: Duration::from_secs(1), number: 1 });
         let admitted = (0..1000).filter(|ms| penalties.admit(at(*ms), one())).count();
@@ -201,7 +201,7 @@ mod tests {
         let mut penalties = Penalties::new(ALLOWANCE);
         let (mut now, mut lengths) = (0, Vec::new());
         for _ in 0..8 {
-            let (count, penalty) = until_punished(&mut penalties, at(now), Waste::Nothing);
+            let (count, penalty) = until_punished(&mut penalties, at(now), Waste::Handshake);
             lengths.push(penalty.length.as_secs());
             assert!(count == ALLOWANCE + 1 || lengths.len() > 1 && count <= ALLOWANCE / 10 + 1);
             assert_eq!(penalties.wasted(at(now), one(), Waste::Resets), None, "it is punished");
@@ -209,7 +209,7 @@ mod tests {
         }
         assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 64, 64]);
         now += FORGIVEN.as_millis() as u64;
-        let (count, penalty) = until_punished(&mut penalties, at(now), Waste::Nothing);
+        let (count, penalty) = until_punished(&mut penalties, at(now), Waste::Handshake);
         assert_eq!((count, penalty.number), (ALLOWANCE + 1, 1));
     }
 
@@ -218,7 +218,7 @@ mod tests {
         let mut penalties = Penalties::new(ALLOWANCE);
         for n in 0..100_000 {
             // 50 in a second
-            assert_eq!(penalties.wasted(at(n * 20), one(), Waste::Nothing), None);
+            assert_eq!(penalties.wasted(at(n * 20), one(), Waste::Handshake), None);
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
         }
         assert!(penalties.admit(at(1), one()) && !penalties.admit(at(1), one()));
         // in time there is room for others
-        penalties.wasted(at(2000), of(u32::MAX), Waste::Nothing);
+        penalties.wasted(at(2000), of(u32::MAX), Waste::Handshake);
         assert!(penalties.of.contains_key(&of(u32::MAX)) && penalties.of.len() < 10);
     }
 
@@ -252,7 +252,7 @@ mod tests {
         let of = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n]);
         assert!(
             (0..=ALLOWANCE as u16)
-                .any(|n| { penalties.wasted(at(0), of(n), Waste::Nothing).is_some() })
+                .any(|n| { penalties.wasted(at(0), of(n), Waste::Handshake).is_some() })
         );
         assert!(penalties.admit(at(0), of(0)) && !penalties.admit(at(0), of(7)));
     }
@@ -267,7 +267,7 @@ mod tests {
                 now += wait;
                 for _ in 0..tries {
                     if penalties.admit(at(now), one()) {
-                        penalties.wasted(at(now), one(), Waste::Nothing);
+                        penalties.wasted(at(now), one(), Waste::Handshake);
                         wasted += 1;
                     }
                 }

@@ -204,7 +204,7 @@ fn show_secret(api: &Api, name: &str, made: &Value) {
     if api.output == Output::Json {
         println!("{}", safe_json(made));
     } else {
-        api.say(&format!("{name}\n{}", made["secret"].as_str().unwrap_or_default()));
+        println!("{name}\n{}", made["secret"].as_str().unwrap_or_default());
         eprintln!("This secret is not shown again.");
     }
 }

@@ -37,9 +37,9 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// Its name.
-    pub(super) fn name(&self) -> &RepositoryName {
-        &self.name
+    /// The number of its manifests.
+    pub(super) fn manifests(&self) -> u64 {
+        self.record.manifests
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Range;
 
 use http::{Response, StatusCode};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, decode, key as records_key};
 use rules::ledger::scanning::{ScanRecord, key};
-use rules::ledger::stored::manifests_of;
 use rules::policies::vulnerabilities::{Severity, Weakness};
 use rules::words::digest::Digest;
 use rules::words::names::{ProjectId, RepositoryName};
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::Harbor;
 use super::lists::PageRequest;
+use super::repositories::repositories;
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
@@ -191,9 +192,8 @@ impl Harbor {
                 })?;
                 let mut artifacts = 0;
                 for project in &projects {
-                    for one in super::repositories::repositories(records, &project.name)? {
-                        artifacts += manifests_of(records, one.name())?.len();
-                    }
+                    let repositories = repositories(records, &project.name)?;
+                    artifacts += repositories.iter().map(|one| one.manifests()).sum::<u64>();
                 }
                 Ok::<_, RecordError>((tally, artifacts))
             })
@@ -281,11 +281,11 @@ impl Harbor {
             false => None,
         };
         let (lines, total) = self
-            .read_at_length(|records| lines(records, &selection, places.end, packages.as_ref()))
+            .read_at_length(|records| lines(records, &selection, &places, packages.as_ref()))
             .await?;
         let mut found: BTreeMap<(RepositoryName, Digest), Vec<Finding>> = BTreeMap::new();
         let mut shown = Vec::new();
-        for line in lines.into_iter().skip(places.start) {
+        for line in lines {
             let image = (line.repository.clone(), line.digest);
             if !found.contains_key(&image) {
                 // it may be gone by now
@@ -343,14 +343,14 @@ impl Harbor {
 /// The packages of each image, by the ids that they have.
 type Packages = BTreeMap<(RepositoryName, Digest), BTreeMap<String, Vec<String>>>;
 
-/// The first `most` lines that are wanted, in their order, and the number of all.
+/// The wanted lines at these places, in their order, and the number of all.
 fn lines(
     records: &dyn ReadRecords,
     selection: &Selection<'_, Line>,
-    most: usize,
+    places: &Range<usize>,
     packages: Option<&Packages>,
 ) -> Result<(Vec<Line>, usize), RecordError> {
-    let mut page = Page { most, total: 0, lines: BinaryHeap::new() };
+    let mut page = Page { most: places.end, total: 0, lines: BinaryHeap::new() };
     let by_tag = selection.needs("tag");
     each_report(records, &records.projects()?, |one| {
         let tags_of = || tags(records, &one.repository, &one.digest);
@@ -375,7 +375,8 @@ fn lines(
         }
         Ok(())
     })?;
-    let mut lines = page.lines.into_sorted_vec();
+    let mut lines: Vec<Line> =
+        page.lines.into_sorted_vec().into_iter().skip(places.start).collect();
     for line in &mut lines {
         line.tags = tags(records, &line.repository, &line.digest)?;
     }

@@ -70,6 +70,10 @@ impl Everything {
             return Ok(Vec::new());
         }
         let wanted = Configured::of(&view.configurations()?).text(SETTING).parse::<Cron>().ok();
+        let is_kept = view.schedules()?.iter().any(|one| one.name == SCHEDULE);
+        if wanted.is_none() && !is_kept {
+            return Ok(Vec::new());
+        }
         let me: NodeId = self.neighbours.me;
         let mut wrong = Vec::new();
         for project in view.projects()?.into_iter().filter(|project| project.primary == me) {

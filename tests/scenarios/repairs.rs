@@ -29,7 +29,7 @@ fn a_region_that_is_gone_and_a_higher_durability_make_copies() {
     assert!(lost_without(&mesh, 1, "one") > 0, "there are other copies");
     let told = dr(&mesh, 1);
     assert!(!told.success, "{told:?}");
-    for part in ["blobs of demo", "durability=2` for demo", "no image of it is whole elsewhere"] {
+    for part in ["blobs of demo", "for demo", "no image of it is whole elsewhere"] {
         assert!(told.out.contains(part), "{part}: {told:?}");
     }
     set_durability(&mesh.client(0), "demo", 2);

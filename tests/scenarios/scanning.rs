@@ -177,7 +177,7 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
         let url = format!("http://{}", mesh.members()[at].place().http);
         let why = atoll_at(&mesh, &url, "explain", &["shop/web:1"]);
         assert!(why.success, "{why:?}");
-        let remedy = "remedy    let them pass: atoll allowlist set CVE-2024-5535\n";
+        let remedy = "remedy    let them pass: add their ids to the allowlist of the mesh";
         for part in [
             "it is refused: current image with 1 vulnerabilities",
             "counts    CVE-2024-5535 (High, a fix exists)\n",
@@ -419,6 +419,16 @@ fn what_cannot_be_scanned_says_so_and_what_is_not_scanned_is_as_the_project_says
     assert_eq!(ask(1, "fine").status, 202);
     assert_eq!(pull(&mesh, 2, &fine).0, 200);
 
+    // an index is scanned image by image, and has what they have
+    let child = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": fine.digest(), "size": fine.manifest.bytes.len()});
+    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [child]});
+    let index = Image { manifest: Blob::of(index.to_string()), blobs: Vec::new() };
+    mesh.repository(0, "shop/web").put_manifest("all", &index).unwrap_or_else(|no| panic!("{no}"));
+    let whole = atoll(&mesh, "scan", &["shop/web:all"]);
+    assert!(whole.success && whole.out.contains("no known vulnerabilities"), "{whole:?}");
+    let said = atoll(&mesh, "vulnerabilities", &["shop/web:all"]);
+    assert!(!said.success && said.err.contains("is an index of 1 images"), "{said:?}");
+
     let failed = atoll(&mesh, "scan", &["shop/web:broken"]);
     assert!(!failed.success && failed.err.contains("Error: layer sha256:"), "{failed:?}");
     let (status, said) = pull(&mesh, 2, &broken);
@@ -627,4 +637,12 @@ fn what_is_vulnerable_is_counted_and_found_in_all_projects_which_the_mesh_scans_
         assert_eq!(found.header("x-total-count"), Some("1"), "{q}: {found}");
     }
     assert_eq!(get(0, "/api/v2.0/security/vul?q=colour=red").status, 400);
+
+    // the SBOMs go with their image
+    let found = get(0, &format!("/v2/team/tool/referrers/{}", poor.digest())).json();
+    let sbom = found["manifests"][0]["digest"].as_str().expect("a digest").to_owned();
+    let path = "/api/v2.0/projects/team/repositories/tool/artifacts/old";
+    let deleted = mesh.client(0).ask(Method::DELETE, path).send();
+    assert_eq!(deleted.unwrap_or_else(|none| panic!("{none}")).status, 200);
+    assert_eq!(get(1, &format!("/v2/team/tool/manifests/{sbom}")).status, 404);
 }

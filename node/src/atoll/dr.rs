@@ -112,6 +112,10 @@ impl Atoll {
                     after = Some(last.clone());
                     for (_, record) in some {
                         let record: ManifestRecord = decode(&record)?;
+                        // an index is whole where its images are
+                        if record.blobs.is_empty() {
+                            continue;
+                        }
                         let here = record.blobs.iter().any(|digest| lost.contains(digest));
                         newest.take(record.pushed, !here);
                     }
@@ -173,7 +177,7 @@ fn advice(
     }
     if !short.is_empty() {
         all.push(format!(
-            "copies are missing: `atoll repair {}` makes them now, if enough regions are up",
+            "copies are missing: `atoll repair {}` makes them now, if enough regions are up; what a node that is down keeps counts until it has been away for repair.after, or is removed",
             names(&mut short.keys())
         ));
     }
@@ -187,7 +191,7 @@ fn advice(
     } else if !alone.is_empty() {
         // their durability is 1: nothing is missing, and yet it would be lost
         all.push(format!(
-            "blobs are in one region only, as their projects say: `atoll project set PROJECT durability=2` for {}",
+            "blobs are in one region only, as their projects say: `atoll project set PROJECT durability=2` and `atoll repair PROJECT` for {}",
             names(&mut alone.into_iter())
         ));
     }
@@ -222,7 +226,7 @@ mod tests {
         assert!(advice(&fine, &none, &none, &[]).is_empty());
         let poor = [fate("east", true, (1, 3)), fate("west", false, (2, 3))];
         let said = advice(&poor, &none, &none, &[]);
-        assert!(said[0].contains("durability=2` for shop"), "{said:?}");
+        assert!(said[0].contains("durability=2` and `atoll repair PROJECT` for shop"), "{said:?}");
         assert!(said[1].contains("without east 1 of 3 voters"), "{said:?}");
         let short = [(project.clone(), 1)].into();
         let said = advice(&poor, &short, &none, &["three".into()]);

@@ -145,8 +145,13 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Tag(command) => api::tags(&command),
         Verb::Label(command) => api::labels(&command),
         Verb::Completion { shell } => {
-            complete(shell, &mut io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            complete(shell, &mut script);
+            // a reader that has seen enough is no error
+            match io::Write::write_all(&mut io::stdout(), &script) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+                _ => Ok(()),
+            }
         }
         Verb::Status(status) => status::run(&status),
         Verb::Dr(command) => api::dr(&command),

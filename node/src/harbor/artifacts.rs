@@ -303,7 +303,10 @@ fn page_of_artifacts(
                 kept.tell(repository, &mut one["tags"]);
             }
             if with.scans
-                && let Some(scan) = overview_of(records, project, repository, &artifact.digest)?
+                && let Some(scan) =
+                    overview_of(records, project, repository, &artifact.digest, || {
+                        listed_in(records, repository, &artifact.digest)
+                    })?
             {
                 one["scan_overview"] = scan;
             }
@@ -432,8 +435,10 @@ impl Harbor {
             shown["accessories"] = self.accessories(name, &found).await?;
         }
         if self.shows_scans(request) {
-            let look =
-                |records: &dyn ReadRecords| overview_of(records, project, name, &found.digest);
+            let look = |records: &dyn ReadRecords| {
+                let images = || listed_in(records, name, &found.digest);
+                overview_of(records, project, name, &found.digest, images)
+            };
             if let Some(scan) = self.read(look).await? {
                 shown["scan_overview"] = scan;
             }

@@ -4,7 +4,7 @@
 use ground::clock;
 use http::{Response, StatusCode};
 use registry::view::Freshness;
-use rules::ledger::records::{Look, ManifestRecord, Project, ReadRecords, RecordError};
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::ledger::scanning::{DatabaseRecord, Facts, LookForScans};
 use rules::policies::vulnerabilities::{
     Decision, Gate, ScanStatus, Unscanned, Weakness, decide, metadata,
@@ -36,10 +36,15 @@ const CHILDREN: usize = 50;
 /// The maximum number of findings that are shown of each kind.
 const SHOWN: usize = 200;
 
+/// The maximum number of bytes of manifests that are looked into for one answer: they may have
+/// megabytes each.
+const LOOKED_INTO: usize = 8 << 20;
+
 /// What is read of one manifest.
 struct Read {
     digest: Digest,
-    manifest: ManifestRecord,
+    /// Whether a runtime could run it, or could read it in several ways.
+    is_image: bool,
     /// `None` without a gate, or if nothing is scanned in this mesh.
     facts: Option<Facts>,
 }
@@ -53,30 +58,36 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let gate = Gate::of(&project.metadata).filter(|_| project.upstream.is_none());
         let look = |records: &dyn ReadRecords| {
-            let mut all = Vec::new();
+            let (mut all, mut looked_into) = (Vec::new(), 0);
             let named = match reference {
                 Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
                 Reference::Digest(digest) => Some(*digest),
             };
-            let Some(digest) = named else { return Ok((all, None)) };
+            let Some(digest) = named else { return Ok((all, None, 0)) };
             let children = listed_in(records, name, &digest)?;
+            let listed = children.len();
             for one in std::iter::once(digest).chain(children.into_iter().take(CHILDREN)) {
+                if looked_into > LOOKED_INTO {
+                    break;
+                }
                 // what a sparse index lists need not be here
                 let Some(manifest) = records.manifest(name, &one)? else { continue };
                 let facts = match &gate {
                     Some(gate) => records.scan_facts(gate, project.id, name, &one)?,
                     None => None,
                 };
-                all.push(Read { digest: one, manifest, facts });
+                looked_into += manifest.bytes.len();
+                let is_image = Image::read(&manifest.bytes) != Runnable::Nothing;
+                all.push(Read { digest: one, is_image, facts });
             }
             let database = match gate.is_some() {
                 true => records.scan_database()?,
                 false => None,
             };
-            Ok::<_, RecordError>((all, database))
+            Ok::<_, RecordError>((all, database, listed))
         };
         // a node that is cut off decides by what it has kept, and says so
-        let ((all, database), freshness) = self.door.read(look).await?;
+        let ((all, database, listed), freshness) = self.door.read_at_length(look).await?;
         if all.is_empty() {
             return Err(missing(&format!("artifact {name}@{reference}")));
         }
@@ -97,7 +108,8 @@ impl Harbor {
             }
         };
         answer["policy"] = policy(project);
-        if !children.is_empty() {
+        if listed > 0 {
+            answer["images_in_all"] = listed.into();
             answer["images"] = children.into();
         }
         Ok(json_answer(StatusCode::OK, &answer))
@@ -139,7 +151,7 @@ fn explanation(
             },
         );
     };
-    if Image::read(&read.manifest.bytes) == Runnable::Nothing {
+    if !read.is_image {
         return says(
             "pass",
             "it is no image that a runtime could run: an index, a chart, a signature",
@@ -253,16 +265,13 @@ fn remedies(
         ));
     }
     if !counted.is_empty() {
-        // the list that is set replaces the one before
-        let ids = counted.iter().take(SHOWN).map(|one| one.id.to_string());
-        let mut ids: Vec<String> = facts.allowed.ids.iter().cloned().chain(ids).collect();
-        ids.sort();
-        ids.dedup();
         let of = match gate.system_allowlist {
-            true => String::new(),
-            false => format!("--project {project} "),
+            true => "of the mesh (atoll allowlist show)".to_owned(),
+            false => format!("of the project (atoll allowlist show --project {project})"),
         };
-        all.push(format!("let them pass: atoll allowlist set {of}{}", ids.join(" ")));
+        // no command with the ids: they come from a database that others write, and a list that is
+        // set replaces the one before
+        all.push(format!("let them pass: add their ids to the allowlist {of}"));
     } else {
         all.push(format!(
             "let images of such systems pass: atoll project set {} vul_insufficient=allow",
@@ -298,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_let_an_image_pass_keeps_what_passes_already() {
+    fn what_would_let_an_image_pass_is_told_the_best_first() {
         let weak = |id: &str, fixable| Weakness {
             id: VulnerabilityId::from(id),
             severity: Severity::High,
@@ -317,7 +326,7 @@ mod tests {
         assert!(said[0].contains("1 of 2 have one"), "{said:?}");
         assert_eq!(
             said[1],
-            "let them pass: atoll allowlist set CVE-2020-0009 CVE-2024-0001 CVE-2024-0002"
+            "let them pass: add their ids to the allowlist of the mesh (atoll allowlist show)"
         );
         let unscanned = Facts::default();
         let said = remedies(&gate, &project, &name, digest, &unscanned, &[]);

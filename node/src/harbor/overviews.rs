@@ -1,6 +1,6 @@
 //! What lists of artifacts say of scans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use registry::scans::sboms;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
@@ -66,14 +66,61 @@ fn overview(record: &ScanRecord, matched: Option<Digest>, used: Option<&Database
     shown
 }
 
-/// The overview of an artifact for lists; `None` if nothing is known of it.
+/// What is known of the images of an index, as of one image: how far the slowest is, and everything
+/// that was found, as Harbor merges them. `None` if nothing is known of any.
+fn merged(images: Vec<ScanRecord>) -> Option<ScanRecord> {
+    images.into_iter().reduce(|mut all, one| {
+        let runs = |record: &ScanRecord| record.status() == ScanStatus::Running;
+        if all.wanted.is_none() || (!runs(&all) && runs(&one)) {
+            all.wanted = one.wanted.or(all.wanted);
+        }
+        // one report is enough
+        all.unfinished = all.unfinished.or(one.unfinished);
+        all.report = match (all.report, one.report) {
+            (Some(mut all), Some(one)) => {
+                for weakness in one.found {
+                    match all.found.iter_mut().find(|other| other.id == weakness.id) {
+                        Some(other) => {
+                            other.severity = other.severity.max(weakness.severity);
+                            other.fixable &= weakness.fixable;
+                        }
+                        None => all.found.push(weakness),
+                    }
+                }
+                all.number = all.number.max(one.number);
+                (all.begun, all.at) = (all.begun.min(one.begun), all.at.max(one.at));
+                all.insufficient = all.insufficient.or(one.insufficient);
+                Some(all)
+            }
+            (all, one) => all.or(one),
+        };
+        if all.report.is_some() {
+            all.unfinished = None;
+        }
+        all
+    })
+}
+
+/// The overview of an artifact for lists; `None` if nothing is known of it. Of an index, `images` are
+/// what it lists.
 pub(super) fn overview_of(
     records: &dyn ReadRecords,
     project: &Project,
     repository: &RepositoryName,
     digest: &Digest,
+    images: impl FnOnce() -> Result<BTreeSet<Digest>, RecordError>,
 ) -> Result<Option<Value>, RecordError> {
-    let Some(record) = records.scan_of(repository, digest)? else { return Ok(None) };
+    let record = match records.scan_of(repository, digest)? {
+        Some(record) => Some(record),
+        None => {
+            let mut known = Vec::new();
+            for image in images()? {
+                known.extend(records.scan_of(repository, &image)?);
+            }
+            merged(known)
+        }
+    };
+    let Some(record) = record else { return Ok(None) };
     let (matched, used) = (records.matched_database(project.id)?, records.scan_database()?);
     Ok(Some(json!({REPORT: overview(&record, matched, used.as_ref())})))
 }
@@ -99,4 +146,57 @@ pub(super) fn sbom_overview_of(
         "duration": 0,
         "scanner": scanner(),
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use rules::ledger::scanning::{Report, Unfinished, Wanted};
+    use rules::policies::vulnerabilities::{VulnerabilityId, Weakness};
+    use rules::words::moment::Timestamp;
+
+    use super::*;
+
+    fn report(number: u64, found: &[(&str, Severity, bool)]) -> ScanRecord {
+        let weak = |(id, severity, fixable): &(&str, Severity, bool)| Weakness {
+            id: VulnerabilityId::from(*id),
+            severity: *severity,
+            fixable: *fixable,
+        };
+        let report = Report {
+            number,
+            begun: Timestamp(number),
+            at: Timestamp(10 + number),
+            engine: "Atoll".into(),
+            database: Digest::sha256(b"database"),
+            insufficient: None,
+            found: found.iter().map(weak).collect(),
+            log: String::new(),
+        };
+        ScanRecord { report: Some(report), ..ScanRecord::default() }
+    }
+
+    #[test]
+    fn an_index_has_what_its_images_have() {
+        assert_eq!(merged(Vec::new()), None);
+        let one = report(1, &[("CVE-2024-0001", Severity::Low, true)]);
+        let other = report(
+            2,
+            &[("CVE-2024-0001", Severity::High, false), ("CVE-2024-0002", Severity::Low, true)],
+        );
+        let both = merged(vec![one.clone(), other]).unwrap();
+        assert_eq!(both.status(), ScanStatus::Success);
+        let all = both.report.unwrap();
+        assert_eq!((all.number, all.begun, all.at), (2, Timestamp(1), Timestamp(12)));
+        let shown: Vec<_> = all.found.iter().map(|one| (one.severity, one.fixable)).collect();
+        assert_eq!(shown, [(Severity::High, false), (Severity::Low, true)]);
+
+        let failed = Unfinished { number: 3, at: Timestamp(1), why: Some("damaged".into()) };
+        let failed = ScanRecord { unfinished: Some(failed), ..ScanRecord::default() };
+        let status = |records| merged(records).unwrap().status();
+        assert_eq!(status(vec![failed.clone(), one.clone()]), ScanStatus::Success, "as in Harbor");
+        assert_eq!(status(vec![failed.clone(), failed.clone()]), ScanStatus::Error);
+        let wanted = Wanted { number: 4, at: Timestamp(1), first: true, tries: 0, begun: None };
+        let waits = ScanRecord { wanted: Some(wanted), ..ScanRecord::default() };
+        assert_eq!(status(vec![one, waits, failed]), ScanStatus::Pending);
+    }
 }

@@ -318,7 +318,7 @@ impl Harbor {
     }
 
     /// Refuses a robot that would give something for longer than it has it.
-    async fn check_lasting(
+    pub(super) async fn check_lasting(
         &self,
         caller: &Caller,
         expires: Option<Timestamp>,

@@ -335,6 +335,15 @@ impl Harbor {
         // so that what was recorded at another node is seen here
         let known = self.read(|records| records.scan_of(name, &digest)).await?;
         if known.is_none_or(|known| known.report.is_none()) {
+            let images =
+                self.read(|records| super::artifacts::listed_in(records, name, &digest)).await?;
+            if let Some(first) = images.first() {
+                let message = format!(
+                    "{name}@{digest} is an index of {} images; ask about one of them, for instance {name}@{first}",
+                    images.len()
+                );
+                return Err(Failure::new(Code::NotFound, message));
+            }
             let of = &project.name;
             let message = format!("{name}@{digest} in project {of} has no report; scan it first");
             return Err(Failure::new(Code::NotFound, message));
@@ -352,21 +361,15 @@ impl Harbor {
         reference: &Reference,
     ) -> Result<Response<Payload>, Failure> {
         let digest = self.digest_of(name, reference).await?;
-        let Some(found) = self.scans.findings(name, &digest).await? else {
-            return Err(missing(&format!("a report about {name}@{digest}")));
-        };
-        let about = sbom::Subject {
-            repository: name.to_string(),
-            digest,
-            at: found.report.at,
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let (kind, document) = match request.query("format") {
-            None | Some("spdx") => (sbom::SPDX, sbom::spdx(&found.inventory, &about)),
-            Some("cyclonedx") => (sbom::CYCLONEDX, sbom::cyclonedx(&found.inventory, &about)),
+        let kind = match request.query("format") {
+            None | Some("spdx") => sbom::SPDX,
+            Some("cyclonedx") => sbom::CYCLONEDX,
             Some(_) => return Err(bad("format is spdx or cyclonedx")),
         };
-        let mut response = json_answer(StatusCode::OK, &document);
+        let Some(document) = self.scans.sbom(name, &digest, kind).await? else {
+            return Err(missing(&format!("a report about {name}@{digest}")));
+        };
+        let mut response = Response::new(Payload::full(document));
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
         Ok(response)
     }

@@ -34,7 +34,7 @@ const COMPARED: usize = 2_000;
 /// The last entry of the list that can be asked for: what comes later is found with `q`.
 const DEEPEST: usize = 10_000;
 /// The maximum number of images whose packages are looked through for one list.
-const LOOKED_THROUGH: usize = 200;
+const LOOKED_THROUGH: usize = 50;
 
 /// An image with a report.
 struct Reported {

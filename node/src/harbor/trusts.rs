@@ -84,6 +84,7 @@ impl Harbor {
         check_other(caller, robot)?;
         // whoever makes such tokens can do what the robot can
         self.check_theirs(caller, &found.grants).await?;
+        self.check_lasting(caller, found.expires).await?;
         let TrustBody { issuer, audience, subject, claims, keys } = body(&mut request).await?;
         let terms = TrustTerms { issuer, audience, subject, claims };
         trusts::check(&terms).map_err(|e| bad(e.to_string()))?;
@@ -112,6 +113,7 @@ impl Harbor {
         let found = self.their_robot(&request, caller, TRUST, robot).await?;
         check_other(caller, robot)?;
         self.check_theirs(caller, &found.grants).await?;
+        self.check_lasting(caller, found.expires).await?;
         let KeysBody { keys } = body(&mut request).await?;
         let rules = self.read(|records| records.trusts_of(robot)).await?;
         let rule = rules.into_iter().find(|rule| rule.id == id);

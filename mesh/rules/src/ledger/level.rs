@@ -81,6 +81,8 @@ impl Level {
     pub const FORGOTTEN: Level = Level(9);
     /// From this level on events say what was before, and what is now.
     pub const DETAILS: Level = Level(9);
+    /// From this level on what the mesh has made about a manifest goes with it.
+    pub const MADE: Level = Level(9);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::PROVIDER_TOKENS;
 }

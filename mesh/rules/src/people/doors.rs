@@ -180,7 +180,8 @@ pub const DOORS: &[Row] = &[
     row(
         "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/explanation",
         &["GET"],
-        project(Resource::Artifact, Read),
+        // it tells of findings, as the report does
+        project(Resource::ArtifactAddition, Read),
     ),
     row("/api/v2.0/system/CVEAllowlist", &["GET"], Need::Account),
     row("/api/v2.0/system/CVEAllowlist", &["PUT"], Need::System(ADMINISTER)),

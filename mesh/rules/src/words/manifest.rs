@@ -484,6 +484,9 @@ impl Manifest {
     }
 }
 
+/// The annotation of artifacts that the mesh makes itself: which version made it.
+pub const MADE_BY: &str = "dev.atoll.engine";
+
 /// One entry of a referrers list, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Referrer {

@@ -37,6 +37,11 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long a claim may take to be committed.
 const CLAIM: Duration = Duration::from_secs(5);
 
+/// Errors of the provider (RFC 6749 section 5.2, OpenID Connect Core section 3.1.2.6) that are about
+/// this user alone, who has to sign in there again.
+const ENDS: [&str; 4] =
+    ["invalid_grant", "interaction_required", "login_required", "consent_required"];
+
 /// How a question ended.
 enum Asked {
     /// The records say what counts now.
@@ -206,7 +211,7 @@ impl Access {
         let redeeming = self.redeem(terms, &found, &grant);
         let redeemed = match tokio::time::timeout(ASKED_WITHIN, redeeming).await {
             Ok(Ok(redeemed)) => redeemed,
-            Ok(Err(NotRedeemed::Refused(_, word))) if word == "invalid_grant" => {
+            Ok(Err(NotRedeemed::Refused(_, word))) if ENDS.contains(&word.as_str()) => {
                 info!(user = user.0, "the OIDC provider asks a user for a new sign-in");
                 return self.settle(ProviderTokenChange::End { user, number }, Asked::Look).await;
             }

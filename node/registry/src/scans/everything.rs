@@ -17,7 +17,7 @@ use rules::people::configurations::Configured;
 use rules::words::names::{NodeId, ProjectName};
 use tracing::warn;
 
-use super::rescans::Rescans;
+use super::rescans::{KIND, Rescans};
 use crate::jobs::queue::Jobs;
 use crate::view::neighbours::Neighbours;
 use crate::writes::Refusal;
@@ -30,6 +30,8 @@ pub const SETTING: &str = "scan_all_schedule";
 const SPREAD: u32 = 600;
 /// The time between two looks at the setting and the schedules.
 const LOOK: Duration = Duration::from_secs(5);
+/// The time until what could not be set is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Keeps the schedules of the projects whose primary this node is.
 pub struct Everything {
@@ -49,17 +51,19 @@ impl Everything {
 
     async fn keep(&self) {
         loop {
+            let mut wait = LOOK;
             match at_length(|| self.wrong()) {
                 Ok(wrong) => {
                     for (project, cron) in wrong {
                         if let Err(error) = self.set(&project, cron).await {
                             warn!(%project, %error, "the schedule of scan_all_schedule could not be set");
+                            wait = AGAIN;
                         }
                     }
                 }
                 Err(error) => warn!(%error, "schedules of scans cannot be read"),
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -78,6 +82,10 @@ impl Everything {
         let mut wrong = Vec::new();
         for project in view.projects()?.into_iter().filter(|project| project.primary == me) {
             let known = view.schedule(project.id, SCHEDULE)?;
+            if known.as_ref().is_some_and(|known| known.task.kind != KIND) {
+                // somebody has given the name to something else, which stays
+                continue;
+            }
             // what is cached of another registry is not scanned
             let wanted = wanted.as_ref().filter(|_| project.upstream.is_none());
             if !kept_as(known.as_ref(), wanted) {

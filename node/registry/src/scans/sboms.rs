@@ -4,12 +4,14 @@
 //! makes it again, after a death or at another node, changes nothing.
 
 use bytes::Bytes;
+use ground::supervise::at_length;
 use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::records::{Look, ManifestRecord, RecordError, decode, key};
+use rules::ledger::scanning::LookForScans;
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
-use rules::words::manifest::Referrer;
+use rules::words::manifest::{MADE_BY, Referrer};
 use rules::words::names::RepositoryName;
 use scan::{Inventory, sbom};
 use serde_json::json;
@@ -18,19 +20,31 @@ use super::{ENGINE, ScanError, Scans};
 use crate::writes::Refusal;
 use crate::writes::made::MANIFEST;
 
-/// The annotation that says that Atoll made an SBOM, and which version.
-pub const MADE_BY: &str = "dev.atoll.engine";
 /// The types of the documents.
 pub const KINDS: [&str; 2] = [sbom::SPDX, sbom::CYCLONEDX];
 /// A configuration that says nothing (OCI image specification, "Guidance for an empty descriptor").
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// The document of one of [`KINDS`].
-pub fn document(kind: &str, inventory: &Inventory, about: &sbom::Subject) -> serde_json::Value {
-    match kind {
+/// The maximum number of packages of an SBOM, and of bytes of what names them: a document is in memory
+/// as a whole, and its text is about a hundred times as long as a package's line.
+const MOST_PACKAGES: usize = 20_000;
+const MOST_NAMES: usize = 4 << 20;
+
+/// The document of one of [`KINDS`], as text. Fails if there are too many packages.
+fn document(kind: &str, inventory: &Inventory, about: &sbom::Subject) -> Result<Bytes, ScanError> {
+    let names =
+        inventory.packages.iter().map(|one| one.name.len() + one.version.len() + one.path.len());
+    if inventory.packages.len() > MOST_PACKAGES || names.sum::<usize>() > MOST_NAMES {
+        return Err(ScanError::Hopeless(format!(
+            "an SBOM has at most {MOST_PACKAGES} packages and {} MiB of names",
+            MOST_NAMES >> 20
+        )));
+    }
+    let document = match kind {
         sbom::CYCLONEDX => sbom::cyclonedx(inventory, about),
         _ => sbom::spdx(inventory, about),
-    }
+    };
+    Ok(document.to_string().into())
 }
 
 /// The SBOMs of an image that this mesh has made, among its referrers.
@@ -90,7 +104,16 @@ impl Scans {
     ) -> Result<(), ScanError> {
         let view = self.neighbours.records.view()?;
         let subject = view.manifest(repository, digest)?.ok_or(ScanError::Stopped)?;
-        let before = made_of(&*view, repository, digest)?;
+        // what somebody has given a tag is theirs, whatever it claims to be
+        let mut before = made_of(&*view, repository, digest)?;
+        let mut tagged = Vec::new();
+        for one in &before {
+            let tags = key::all_named(repository, &one.digest);
+            if !view.scan(&tags, None, 1)?.is_empty() {
+                tagged.push(one.digest);
+            }
+        }
+        before.retain(|one| !tagged.contains(&one.digest));
         drop(view);
         let about = sbom::Subject {
             repository: repository.to_string(),
@@ -100,12 +123,20 @@ impl Scans {
         };
         let mut made = Vec::new();
         for kind in KINDS {
-            let document = Bytes::from(document(kind, inventory, &about).to_string());
+            let document = {
+                let _one_of_few = self.shown.acquire().await;
+                at_length(|| document(kind, inventory, &about))?
+            };
             let manifest = manifest(kind, &document, &subject, digest);
             let named = Digest::sha256(&manifest);
             if !before.iter().any(|one| one.digest == named) {
                 let blobs = vec![Bytes::from_static(b"{}"), document];
-                self.writes.put_made(repository, blobs, manifest, by).await?;
+                match self.writes.put_about(repository, *digest, blobs, manifest, by).await {
+                    Ok(_) => {}
+                    // the image is gone, and its name may be somebody else's by now
+                    Err(Refusal::Precondition) => return Err(ScanError::Stopped),
+                    Err(refusal) => return Err(refusal.into()),
+                }
                 metrics::counter!("atoll_sboms_made_total").increment(1);
             }
             made.push(named);
@@ -131,11 +162,30 @@ impl Scans {
         let image = self.image(repository, digest)?;
         let inventory = {
             let _one_of_few = self.shown.acquire().await;
-            ground::supervise::at_length(|| {
-                Ok::<_, ScanError>(scan::merge(&self.kept_layers(&image)?))
-            })?
+            at_length(|| Ok::<_, ScanError>(scan::merge(&self.kept_layers(&image)?)))?
         };
         self.keep_sboms(repository, digest, &inventory, by).await
+    }
+
+    /// The SBOM of an image that was scanned, as text; `None` if it was not. It is made anew, and is
+    /// of the time of the scan.
+    pub async fn sbom(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        kind: &str,
+    ) -> Result<Option<Bytes>, ScanError> {
+        let known = self.neighbours.records.view()?.scan_of(repository, digest)?;
+        let Some(report) = known.and_then(|known| known.report) else { return Ok(None) };
+        let image = self.image(repository, digest)?;
+        let about = sbom::Subject {
+            repository: repository.to_string(),
+            digest: *digest,
+            at: report.at,
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let _one_of_few = self.shown.acquire().await;
+        at_length(|| document(kind, &scan::merge(&self.kept_layers(&image)?), &about)).map(Some)
     }
 }
 

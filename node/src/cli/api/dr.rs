@@ -55,11 +55,11 @@ fn told(answer: &Value) -> String {
     for region in answer["regions"].as_array().into_iter().flatten() {
         for (name, lost) in region["lost"].as_object().into_iter().flatten() {
             let elsewhere = match lost["newest_push_elsewhere"].as_str() {
-                Some(at) => format!("whole elsewhere as of {at}"),
+                Some(at) => format!("the newest that is whole elsewhere is of {at}"),
                 None => "no image of it is whole elsewhere".to_owned(),
             };
             out += &format!(
-                "{} has blobs only in {}; its newest push is of {}, and it is {elsewhere}\n",
+                "{} has blobs only in {}; its newest push is of {}, and {elsewhere}\n",
                 text(&Value::from(name.as_str())),
                 text(&region["region"]),
                 text(&lost["newest_push"])
@@ -103,7 +103,7 @@ mod tests {
             "advice": ["repair it"],
         });
         let told = told(&answer);
-        for part in ["2 blobs of shop", "2 of 3", "go on", "whole elsewhere as of A", "- repair it"]
+        for part in ["2 blobs of shop", "2 of 3", "go on", "whole elsewhere is of A", "- repair it"]
         {
             assert!(told.contains(part), "{part}: {told}");
         }

@@ -36,6 +36,11 @@ pub(in crate::cli) fn run(command: &ExplainCommand) -> io::Result<()> {
             println!("policy    {}", policy.join(" "));
         }
         println!("records   {}", text(&answer["records"]));
+        let shown = answer["images"].as_array().map_or(0, Vec::len) as u64;
+        let all = answer["images_in_all"].as_u64().unwrap_or_default();
+        if all > shown {
+            println!("images    {shown} of {all} are told of");
+        }
         for image in answer["images"].as_array().into_iter().flatten() {
             println!();
             println!("{}:", text(&image["artifact"]));

@@ -132,7 +132,7 @@ enum AllowlistVerb {
         /// For this project; for the mesh if it is left out.
         #[arg(long)]
         project: Option<String>,
-        /// When the list ends: 2027-01-31, 2027-01-31T12:00:00Z, or seconds since 1970; never if it
+        /// When the list ends: 2027-01-31 (as that day begins, in UTC), 2027-01-31T12:00:00Z, or seconds since 1970; never if it
         /// is left out.
         #[arg(long, value_name = "TIME", value_parser = time)]
         until: Option<u64>,
@@ -158,6 +158,10 @@ fn time(text: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| {
         "write 2027-01-31 or 2027-01-31T12:00:00Z (UTC), or seconds since 1970".into()
     })
+}
+
+fn seconds_now() -> u64 {
+    ground::clock::timestamp().0 / 1000
 }
 
 /// Runs `scan`.
@@ -310,8 +314,7 @@ async fn allowed(api: &Api, image: &str) -> io::Result<Vec<String>> {
             list => list?,
         },
     };
-    let now = ground::clock::timestamp().0 / 1000;
-    if list["expires_at"].as_u64().is_some_and(|end| now >= end) {
+    if list["expires_at"].as_u64().is_some_and(|end| end <= seconds_now()) {
         return Ok(Vec::new());
     }
     let ids = list["items"].as_array().into_iter().flatten();
@@ -409,7 +412,8 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
                     let items = list["items"].as_array().cloned().unwrap_or_default();
                     api.print(&items, &[("ID", "/cve_id")]);
                     if let Some(end) = list["expires_at"].as_u64() {
-                        println!("the list ends at {}", Timestamp(end.saturating_mul(1000)));
+                        let word = if end <= seconds_now() { "has ended" } else { "ends" };
+                        println!("the list {word} at {}", Timestamp(end.saturating_mul(1000)));
                     }
                 }
             }
@@ -424,7 +428,9 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
                         api.send(Method::PUT, &path(name), Some(&body)).await?;
                     }
                 }
-                api.say(&format!("the list has {} ids now", ids.len()));
+                let ended = until.is_some_and(|end| end <= seconds_now());
+                let ended = if ended { ", and has ended already" } else { "" };
+                api.say(&format!("the list has {} ids now{ended}", ids.len()));
                 if let Some(name) = project {
                     let metadata = by_name(&api, name).await?["metadata"].clone();
                     if metadata["reuse_sys_cve_allowlist"] != "false" {

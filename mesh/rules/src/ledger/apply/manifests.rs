@@ -13,6 +13,7 @@ use crate::ledger::records::{
 };
 use crate::words::digest::Digest;
 use crate::words::fallback::tags_about;
+use crate::words::manifest::{MADE_BY, Referrer};
 use crate::words::moment::Timestamp;
 use crate::words::names::{BadName, Reference, RepositoryName, Tag};
 
@@ -261,6 +262,9 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
     if records.level()? < Level::FALLBACK_TAGS {
         return Ok(Outcome::Done);
     }
+    if records.level()? >= Level::MADE {
+        remove_made_about(records, at, repository, digest)?;
+    }
     let (mut gone, mut left) = (vec![*digest], FOLLOWERS);
     while let Some(subject) = gone.pop() {
         for tag in tags_about(&subject) {
@@ -274,6 +278,25 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Removes what the mesh has made about a manifest, unless it has a tag: somebody wants it then.
+fn remove_made_about<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    repository: &RepositoryName,
+    subject: &Digest,
+) -> Result<(), RecordError> {
+    let mut left = FOLLOWERS;
+    for (_, referrer) in records.scan(&key::referrers(repository, subject), None, usize::MAX)? {
+        let referrer: Referrer = decode(&referrer)?;
+        let is_made = referrer.annotations.contains_key(MADE_BY);
+        if left > 0 && is_made && !is_tagged(records, repository, &referrer.digest)? {
+            left -= 1;
+            remove(records, at, repository, &referrer.digest)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a tag names a manifest. If not all tags of the repository are in the index, all of them are

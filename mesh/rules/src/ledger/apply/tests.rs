@@ -15,6 +15,7 @@ use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, U
 
 mod collecting;
 mod leaving;
+mod made;
 mod policies;
 mod scanning;
 mod trust;

@@ -422,8 +422,10 @@ fn what_cannot_be_scanned_says_so_and_what_is_not_scanned_is_as_the_project_says
     // an index is scanned image by image, and has what they have
     let child = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": fine.digest(), "size": fine.manifest.bytes.len()});
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [child]});
-    let index = Image { manifest: Blob::of(index.to_string()), blobs: Vec::new() };
-    mesh.repository(0, "shop/web").put_manifest("all", &index).unwrap_or_else(|no| panic!("{no}"));
+    let put = mesh.client(0).ask(Method::PUT, "/v2/shop/web/manifests/all");
+    let put = put.header("content-type", "application/vnd.oci.image.index.v1+json");
+    let put = put.body(index.to_string()).send().unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(put.status, 201, "{put}");
     let whole = atoll(&mesh, "scan", &["shop/web:all"]);
     assert!(whole.success && whole.out.contains("no known vulnerabilities"), "{whole:?}");
     let said = atoll(&mesh, "vulnerabilities", &["shop/web:all"]);

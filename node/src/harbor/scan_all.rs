@@ -9,8 +9,8 @@ use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::LookForJobs;
 use rules::ledger::jobs::cron::Cron;
-use rules::ledger::records::{Look, RecordError, decode};
-use rules::ledger::scanning::{LookForScans, ScanRecord, key};
+use rules::ledger::records::{Look, RecordError};
+use rules::ledger::scanning::LookForScans;
 use rules::people::configurations::Configured;
 use rules::policies::vulnerabilities::ScanStatus;
 use serde::Deserialize;
@@ -24,8 +24,6 @@ use crate::http::{Code, Failure, Payload};
 /// Harbor's words for schedules, and what they mean.
 const WORDS: [(&str, &str); 3] =
     [("Hourly", "0 0 * * * *"), ("Daily", "0 0 0 * * *"), ("Weekly", "0 0 0 * * 0")];
-/// The number of records that are read at a time.
-const PAGE: usize = 500;
 
 #[derive(Deserialize)]
 struct Written {
@@ -134,16 +132,10 @@ impl Harbor {
             .read_at_length(|records| {
                 let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
                 for project in records.projects()? {
-                    let (prefix, mut after) = (key::scans_of(&project.name), None);
-                    loop {
-                        let some = records.scan(&prefix, after.as_deref(), PAGE)?;
-                        let Some((last, _)) = some.last() else { break };
-                        after = Some(last.clone());
-                        for (_, record) in some {
-                            let status = decode::<ScanRecord>(&record)?.status();
-                            *counts.entry(status.word()).or_default() += 1;
-                        }
-                    }
+                    records.each_scan(&project.name, |_, _, record| {
+                        *counts.entry(record.status().word()).or_default() += 1;
+                        Ok(())
+                    })?;
                 }
                 let scheduled = records.schedules()?.iter().any(|one| one.name == SCHEDULE);
                 Ok::<_, RecordError>(stats(&counts, scheduled))

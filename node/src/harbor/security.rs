@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
 
 use http::{Response, StatusCode};
-use rules::ledger::records::{Look, Project, ReadRecords, RecordError, decode, key as records_key};
-use rules::ledger::scanning::{ScanRecord, key};
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key as records_key};
+use rules::ledger::scanning::{LookForScans, Report};
 use rules::policies::vulnerabilities::{Severity, Weakness};
 use rules::words::digest::Digest;
 use rules::words::names::{ProjectId, RepositoryName};
@@ -25,8 +25,6 @@ use crate::http::answer::json_answer;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// The number of records that are read at a time.
-const PAGE: usize = 500;
 /// How many of the worst images and ids a summary names.
 const WORST: usize = 5;
 /// The maximum number of ids whose scores are compared for a summary.
@@ -51,23 +49,12 @@ fn each_report(
     mut take: impl FnMut(Reported) -> Result<(), RecordError>,
 ) -> Result<(), RecordError> {
     for project in projects {
-        let (prefix, mut after) = (key::scans_of(&project.name), None);
-        loop {
-            let some = records.scan(&prefix, after.as_deref(), PAGE)?;
-            let Some((last, _)) = some.last() else { break };
-            after = Some(last.clone());
-            for (place, record) in some {
-                let report = decode::<ScanRecord>(&record)?.report;
-                if let (Some(report), Some((repository, digest))) = (report, key::scanned(&place)) {
-                    take(Reported {
-                        project: project.id,
-                        repository,
-                        digest,
-                        found: report.found,
-                    })?;
-                }
+        records.each_scan(&project.name, |repository, digest, record| match record.report {
+            Some(Report { found, .. }) => {
+                take(Reported { project: project.id, repository, digest, found })
             }
-        }
+            None => Ok(()),
+        })?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::records::{Look, RecordError};
+use super::records::{Look, RecordError, decode};
 use crate::policies::vulnerabilities::{Allowlist, Gate, Known, ScanStatus, Weakness};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -22,6 +22,8 @@ pub const AT_ONCE: usize = 500;
 pub const MOST_TRIES: u32 = 3;
 /// The maximum length of a layer's contents as they are kept, in bytes.
 pub const MOST_KEPT: usize = 512 << 10;
+/// The number of records that are read at a time.
+const PAGE: usize = 500;
 /// The maximum length of a reason and of a log in bytes.
 pub const LONGEST_TEXT: usize = 2 << 10;
 
@@ -387,6 +389,24 @@ pub trait LookForScans: Look {
     /// The allowlist that counts for a project with this gate.
     fn allowed(&self, gate: &Gate, project: ProjectId) -> Result<Allowlist, RecordError> {
         if gate.system_allowlist { self.system_allowlist() } else { self.allowlist(project) }
+    }
+    /// Calls `take` with what is known of each image of a project, some hundreds in memory at a time.
+    fn each_scan(
+        &self,
+        project: &ProjectName,
+        mut take: impl FnMut(RepositoryName, Digest, ScanRecord) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
+        let (prefix, mut after) = (key::scans_of(project), None);
+        loop {
+            let some = self.scan(&prefix, after.as_deref(), PAGE)?;
+            let Some((last, _)) = some.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (place, record) in some {
+                if let Some((repository, digest)) = key::scanned(&place) {
+                    take(repository, digest, decode(&record)?)?;
+                }
+            }
+        }
     }
     /// What decides about a pull of an image from a project with this gate; `None` if nothing is
     /// scanned in this mesh, so that everything passes.

@@ -7,8 +7,8 @@ use ground::clock;
 use ground::supervise::at_length;
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
-use rules::ledger::records::{Look, Project, RecordError, decode};
-use rules::ledger::scanning::{LookForScans, Report, ScanChange, ScanRecord, key};
+use rules::ledger::records::{Look, Project, RecordError};
+use rules::ledger::scanning::{LookForScans, Report, ScanChange};
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use rules::words::names::RepositoryName;
@@ -21,9 +21,6 @@ use crate::writes::Refusal;
 const LOOK: Duration = Duration::from_secs(2);
 /// The time until what could not be matched is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
-
-/// The number of records that are read at a time.
-const PAGE: usize = 500;
 
 /// An image with a report, and when that was made.
 type Reported = (Timestamp, RepositoryName, Digest);
@@ -97,19 +94,12 @@ impl Scans {
     /// The images of a project with a report of another database, the newest report first.
     fn reported(&self, project: &Project, database: Digest) -> Result<Vec<Reported>, RecordError> {
         let view = self.neighbours.records.view()?;
-        let (prefix, mut after, mut found) = (key::scans_of(&project.name), None, Vec::new());
-        loop {
-            let some = view.scan(&prefix, after.as_deref(), PAGE)?;
-            let Some((last, _)) = some.last() else { break };
-            after = Some(last.clone());
-            for (place, record) in some {
-                let report = decode::<ScanRecord>(&record)?.report;
-                let report = report.filter(|report| report.database != database);
-                if let (Some(report), Some((repository, digest))) = (report, key::scanned(&place)) {
-                    found.push((report.at, repository, digest));
-                }
-            }
-        }
+        let mut found = Vec::new();
+        view.each_scan(&project.name, |repository, digest, record| {
+            let report = record.report.filter(|report| report.database != database);
+            found.extend(report.map(|report| (report.at, repository, digest)));
+            Ok(())
+        })?;
         found.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
         Ok(found)
     }

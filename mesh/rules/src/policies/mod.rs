@@ -5,6 +5,7 @@
 //! | [`selectors`] | which repositories and tags a rule is about |
 //! | [`immutability`] | tags that are never moved or deleted |
 //! | [`retention`] | what stays of a repository, and what goes |
+//! | [`signatures`] | which images may not be pulled for lack of signatures |
 //! | [`keys`] | the keys of a project's metadata |
 //! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
@@ -12,6 +13,7 @@ pub mod immutability;
 pub mod keys;
 pub mod retention;
 pub mod selectors;
+pub mod signatures;
 pub mod vulnerabilities;
 
 /// The maximum number of rules of one kind in a project (`src/controller/immutable` and

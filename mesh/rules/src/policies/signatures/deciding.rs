@@ -1,0 +1,425 @@
+//! The decision about one pull.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use super::{
+    By, COSIGN_SIGNATURE, Evidence, Exemption, Fault, Format, Mode, NameCheck, Policy, Signature,
+    SignatureRecord, Signer, State, metadata,
+};
+use crate::words::moment::Timestamp;
+use crate::words::names::{RepositoryName, Tag};
+
+/// The longest that a pull may be made to wait for a signature. Clients give up after about a minute.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The maximum number of lists of signers that a policy requires, and of signers in one.
+const MOST_REQUIRED: usize = 10;
+
+impl Policy {
+    /// The policy of a project with this metadata; `None` if everything passes. A value that cannot
+    /// be read counts as the strictest: it is refused when it is written ([`check`]), so it came from
+    /// an earlier build.
+    pub fn of(entries: &BTreeMap<String, String>) -> Option<Self> {
+        let entry = |key: &str| entries.get(key).map(String::as_str);
+        let is = |key: &str, value: &str| entry(key) == Some(value);
+        let mode = match entry(metadata::MODE) {
+            None | Some("off") => Mode::Off,
+            Some("warn") => Mode::Warn,
+            Some(_) => Mode::Enforce,
+        };
+        let cosign = is(metadata::HARBOR_COSIGN, "true");
+        let notation = is(metadata::HARBOR_NOTATION, "true");
+        if mode == Mode::Off && !cosign && !notation {
+            return None;
+        }
+        Some(Policy {
+            mode,
+            require: entry(metadata::REQUIRE).map(required).unwrap_or_default(),
+            name: match entry(metadata::NAME) {
+                None | Some("none") => NameCheck::None,
+                Some("repository") => NameCheck::Repository,
+                Some(_) => NameCheck::Tag,
+            },
+            children: !is(metadata::CHILDREN, "false"),
+            wait: entry(metadata::WAIT).and_then(seconds).unwrap_or_default(),
+            as_harbor: is(metadata::STATUS, "412"),
+            cosign,
+            notation,
+        })
+    }
+}
+
+/// Lists of signers: `;` between lists of which each is required, `,` between those of which one is.
+fn required(text: &str) -> Vec<Vec<String>> {
+    let names = |list: &str| {
+        let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    text.split(';').map(names).filter(|list| !list.is_empty()).collect()
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_secs).filter(|wait| *wait <= LONGEST_WAIT)
+}
+
+/// Checks a value that a client wrote under one of [`metadata`]'s keys. The error is a sentence.
+pub fn check(key: &str, value: &str) -> Result<(), String> {
+    let one_of = |words: &[&str]| match words.contains(&value) {
+        true => Ok(()),
+        false => Err(format!("metadata.{key} is one of: {}", words.join(", "))),
+    };
+    match key {
+        metadata::MODE => one_of(&["off", "warn", "enforce"]),
+        metadata::NAME => one_of(&["none", "repository", "tag"]),
+        metadata::STATUS => one_of(&["403", "412"]),
+        metadata::CHILDREN | metadata::HARBOR_COSIGN | metadata::HARBOR_NOTATION => {
+            one_of(&["true", "false"])
+        }
+        metadata::WAIT if seconds(value).is_none() => {
+            let most = LONGEST_WAIT.as_secs();
+            Err(format!("metadata.{key} is a number of seconds, at most {most}"))
+        }
+        metadata::REQUIRE => {
+            let lists = required(value);
+            let fits = lists.len() <= MOST_REQUIRED
+                && lists.iter().all(|list| list.len() <= MOST_REQUIRED)
+                && lists.iter().flatten().all(|name| super::is_signer_name(name));
+            let said = "names signers as in \"ci,ci-old;mesh\": one of each list between the \
+                        semicolons is required";
+            if fits { Ok(()) } else { Err(format!("metadata.{key} {said}")) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a pull asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The repository.
+    pub repository: &'a RepositoryName,
+    /// The tag, if it asks by tag.
+    pub tag: Option<&'a Tag>,
+    /// When the image was pushed.
+    pub pushed: Timestamp,
+    /// The time of the node that decides.
+    pub now: Timestamp,
+}
+
+/// What becomes of a pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The image is served.
+    Pass,
+    /// It is served although signatures are lacking.
+    Warn(Refusal),
+    /// The pull may wait so long for signatures; if they do not come, it is refused for this.
+    Wait(Duration, Refusal),
+    /// It is refused.
+    Refuse(Refusal),
+}
+
+/// Why signatures are not enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing of Harbor's type is there.
+    Absent(&'static str),
+    /// There is no signature.
+    Unsigned,
+    /// Signatures are there, and none counts for what is required. What is wrong with each, each once.
+    Insufficient {
+        /// The lists of which no signer has signed; empty if any signer would do.
+        missing: Vec<String>,
+        /// What is wrong with the signatures that do not count.
+        wrong: Vec<String>,
+    },
+}
+
+impl Refusal {
+    /// A word for metrics and machines.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Refusal::Absent(_) => "absent",
+            Refusal::Unsigned => "unsigned",
+            Refusal::Insufficient { .. } => "insufficient",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Absent(tool) => write!(f, "The image is not signed by {tool}."),
+            Refusal::Unsigned => f.write_str("it is not signed"),
+            Refusal::Insufficient { missing, wrong } => {
+                if missing.is_empty() {
+                    f.write_str("no signature of it counts")?;
+                } else {
+                    write!(f, "a signature by {} is missing", missing.join(", and one by "))?;
+                }
+                if wrong.is_empty() { Ok(()) } else { write!(f, " ({})", wrong.join("; ")) }
+            }
+        }
+    }
+}
+
+/// Decides about one pull. `own` is what is known of the image's signatures, `parents` of those of
+/// indexes that list it.
+pub fn decide(
+    policy: &Policy,
+    signers: &[Signer],
+    own: &SignatureRecord,
+    parents: &[SignatureRecord],
+    context: &Context<'_>,
+) -> Decision {
+    if exempts(own.exempt.as_ref(), context.now) {
+        return Decision::Pass;
+    }
+    let refusal = match lacking(policy, signers, own, parents, context) {
+        Ok(()) => return Decision::Pass,
+        Err(refusal) => refusal,
+    };
+    let demanded = policy.mode == Mode::Enforce || matches!(refusal, Refusal::Absent(_));
+    if !demanded {
+        return Decision::Warn(refusal);
+    }
+    let end = context.pushed.0.saturating_add(policy.wait.as_millis() as u64);
+    match end.checked_sub(context.now.0).filter(|left| *left > 0) {
+        // a clock that is behind makes nobody wait longer than the policy says
+        Some(left) => Decision::Wait(Duration::from_millis(left).min(policy.wait), refusal),
+        None => Decision::Refuse(refusal),
+    }
+}
+
+/// Whether an exemption counts now.
+fn exempts(exemption: Option<&Exemption>, now: Timestamp) -> bool {
+    exemption.is_some_and(|exemption| now < exemption.until)
+}
+
+fn lacking(
+    policy: &Policy,
+    signers: &[Signer],
+    own: &SignatureRecord,
+    parents: &[SignatureRecord],
+    context: &Context<'_>,
+) -> Result<(), Refusal> {
+    let inherited = parents.iter().filter(|_| policy.children);
+    let all = std::iter::once(own).chain(inherited).flat_map(|record| &record.evidence);
+    let all: Vec<(&Evidence, &Signature)> =
+        all.flat_map(|one| one.signatures.iter().map(move |signature| (one, signature))).collect();
+    // what Harbor counts is the artifact's own, whoever made it
+    let present = |formats: &[Format]| {
+        let mut own = own.evidence.iter().flat_map(|one| &one.signatures);
+        own.any(|signature| formats.contains(&signature.format))
+    };
+    if policy.cosign && !present(&[Format::Cosign, Format::CosignReferrer, Format::Bundle]) {
+        return Err(Refusal::Absent("cosign"));
+    }
+    if policy.notation && !present(&[Format::NotationJws, Format::NotationCose]) {
+        return Err(Refusal::Absent("notation"));
+    }
+    if policy.mode == Mode::Off {
+        return Ok(());
+    }
+    let (mut good, mut wrong) = (BTreeSet::new(), BTreeSet::new());
+    for (evidence, signature) in &all {
+        match counts(policy, signers, evidence, signature, context) {
+            Ok(names) => good.extend(names),
+            Err(why) => drop(wrong.insert(why)),
+        }
+    }
+    let missing =
+        policy.require.iter().filter(|list| !list.iter().any(|name| good.contains(&**name)));
+    let missing: Vec<String> = missing.map(|list| list.join(" or ")).collect();
+    if !good.is_empty() && missing.is_empty() {
+        return Ok(());
+    }
+    if all.is_empty() {
+        return Err(Refusal::Unsigned);
+    }
+    Err(Refusal::Insufficient { missing, wrong: wrong.into_iter().take(5).collect() })
+}
+
+/// The signers of whom this signature is one that counts, or what is wrong with it.
+pub fn counts<'a>(
+    policy: &Policy,
+    signers: &'a [Signer],
+    evidence: &Evidence,
+    signature: &Signature,
+    context: &Context<'_>,
+) -> Result<Vec<&'a str>, String> {
+    if let Some(fault) = &signature.fault {
+        return Err(match (fault, &signature.by) {
+            (Fault::OtherDigest, _) => "a signature is of another digest".into(),
+            (fault, _) => format!("a {} signature does not count: {fault}", signature.format),
+        });
+    }
+    if let By::Unknown { hint } = &signature.by {
+        return Err(match hint {
+            Some(hint) => format!("the key {} is not trusted", &hint.to_string()[..16]),
+            None => format!("a {} signature is by nobody who is trusted", signature.format),
+        });
+    }
+    if signature.until.is_some_and(|until| context.now >= until) {
+        return Err(match signature.until {
+            Some(until) => format!("a signature has expired on {until}"),
+            None => "a signature has expired".into(),
+        });
+    }
+    let (mut good, mut wrong) = (Vec::new(), None);
+    for signer in signers.iter().filter(|signer| signer.is(&signature.by)) {
+        match signer.accepts(policy, evidence, signature, context) {
+            Ok(()) => good.push(&*signer.name),
+            Err(why) => wrong = Some(why),
+        }
+    }
+    match (good.is_empty(), wrong) {
+        (false, _) => Ok(good),
+        (true, Some(why)) => Err(why),
+        (true, None) => Err("a signer is not trusted any more".into()),
+    }
+}
+
+impl Signer {
+    /// Whether the signature is by this signer.
+    pub fn is(&self, by: &By) -> bool {
+        use super::Anchor;
+        match (&self.anchor, by) {
+            (Anchor::Key { id, .. }, By::Key(key)) => id == key,
+            (Anchor::Authority { ids, subjects, .. }, By::Certificate { root, subject }) => {
+                ids.contains(root)
+                    && (subjects.is_empty() || subjects.iter().any(|one| has_all(subject, one)))
+            }
+            (
+                Anchor::Keyless { ids, issuer: by, subject: pattern, .. },
+                By::Identity { root, issuer, subject },
+            ) => ids.contains(root) && by == issuer && fits(pattern, subject),
+            _ => false,
+        }
+    }
+
+    fn accepts(
+        &self,
+        policy: &Policy,
+        evidence: &Evidence,
+        signature: &Signature,
+        context: &Context<'_>,
+    ) -> Result<(), String> {
+        let name = &self.name;
+        match &self.state {
+            State::Active | State::VerifyOnly => {}
+            State::Pending => return Err(format!("the signer {name} is pending")),
+            State::Revoked { at, compromised: false, .. } if evidence.at < *at => {}
+            State::Revoked { why, .. } if why.is_empty() => {
+                return Err(format!("the signer {name} is revoked"));
+            }
+            State::Revoked { why, .. } => {
+                return Err(format!("the signer {name} is revoked: {why}"));
+            }
+        }
+        if self.not_before.is_some_and(|from| context.now < from) {
+            return Err(format!("the signer {name} does not count yet"));
+        }
+        if let Some(end) = self.not_after.filter(|end| context.now >= *end) {
+            return Err(format!("the signer {name} counted until {end}"));
+        }
+        if !self.formats.is_empty() && !self.formats.contains(&signature.format) {
+            return Err(format!("the signer {name} does not sign as {}", signature.format));
+        }
+        let attests = match &signature.predicate {
+            None => true,
+            Some(predicate) if self.predicates.is_empty() => predicate == COSIGN_SIGNATURE,
+            Some(predicate) => self.predicates.contains(predicate),
+        };
+        if let (false, Some(predicate)) = (attests, &signature.predicate) {
+            return Err(format!("an attestation of {predicate} by {name} is no signature"));
+        }
+        let repository = context.repository.as_str();
+        let inside = repository.split_once('/').map_or(repository, |(_, rest)| rest);
+        if self.repositories.as_ref().is_some_and(|pattern| !pattern.matches(inside)) {
+            return Err(format!("the signer {name} does not sign this repository"));
+        }
+        let signed = signature.reference.as_deref().map(Reference::of);
+        // a pull by digest says nothing of a tag, and names what was signed
+        let tag = context.tag.map(Tag::as_str);
+        let tag_meant = tag.or(signed.and_then(|signed| signed.tag));
+        if let (Some(pattern), Some(tag)) = (&self.tags, tag_meant)
+            && !pattern.matches(tag)
+        {
+            return Err(format!("the signer {name} does not sign the tag {tag}"));
+        }
+        let Some(signed) = signed else {
+            return match policy.name {
+                NameCheck::None => Ok(()),
+                _ => Err(format!("a signature by {name} says no name")),
+            };
+        };
+        if policy.name != NameCheck::None && signed.repository != repository {
+            return Err(format!("{name} has signed it under another name"));
+        }
+        if policy.name == NameCheck::Tag && tag.is_some() && signed.tag != tag {
+            return Err(format!("{name} has signed it under another tag"));
+        }
+        Ok(())
+    }
+}
+
+/// A signed `HOST/REPOSITORY[:TAG][@DIGEST]`.
+#[derive(Clone, Copy)]
+struct Reference<'a> {
+    repository: &'a str,
+    tag: Option<&'a str>,
+}
+
+impl<'a> Reference<'a> {
+    fn of(text: &'a str) -> Self {
+        let text = text.split_once('@').map_or(text, |(name, _)| name);
+        let path = text.split_once('/').map_or("", |(_, path)| path);
+        let (repository, tag) = match path.rsplit_once(':') {
+            Some((repository, tag)) => (repository, Some(tag)),
+            None => (path, None),
+        };
+        Reference { repository, tag }
+    }
+}
+
+/// Whether a subject (`CN=..,O=..`) has all parts of `wanted`.
+fn has_all(subject: &str, wanted: &str) -> bool {
+    let parts = |text: &str| -> BTreeSet<String> {
+        let parts = split_unescaped(text);
+        parts.into_iter().map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()
+    };
+    let (subject, wanted) = (parts(subject), parts(wanted));
+    !wanted.is_empty() && wanted.is_subset(&subject)
+}
+
+/// The parts between commas without a backslash before them.
+fn split_unescaped(text: &str) -> Vec<String> {
+    let (mut parts, mut escaped) = (vec![String::new()], false);
+    for character in text.chars() {
+        if character == ',' && !escaped {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(character);
+        }
+        escaped = character == '\\' && !escaped;
+    }
+    parts
+}
+
+/// Whether an identity fits a pattern in which `*` is anything.
+fn fits(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,11 @@ impl Owner {
     /// The owner of the records under `key`, which may be a prefix of keys.
     pub fn of(key: &[u8]) -> Self {
         let Some((table, name)) = key.split_first() else { return Owner::Other };
+        // what is known of signatures has a table of two letters
+        let (table, name) = match name.strip_prefix(b"s") {
+            Some(name) if *table == b'$' => (&b'#', name),
+            _ => (table, name),
+        };
         match table {
             b'b' | b'd' if !name.is_empty() => Owner::Content,
             b'y' if name.is_empty() => Owner::AllProjects,

@@ -11,6 +11,7 @@ use crate::ledger::level::Level;
 use crate::ledger::policies::PolicyChange;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::scanning::ScanChange;
+use crate::ledger::signatures::SignatureChange;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -84,6 +85,8 @@ pub enum Change {
     },
     /// Changes what is known of the project's images.
     Scan(Box<ScanChange>),
+    /// Changes whom the project trusts to sign, or what is known of its signatures.
+    Signatures(Box<SignatureChange>),
     /// Deletes what the project does not retain, see [`Command::Retire`].
     Retire {
         /// The repository.
@@ -106,6 +109,7 @@ impl Change {
             | Change::Policy { name, .. }
             | Change::ForgetMetadata { name, .. } => name.clone(),
             Change::Scan(change) => change.project(),
+            Change::Signatures(change) => change.project(),
             Change::DeleteTag { repository, .. }
             | Change::DeleteManifest { repository, .. }
             | Change::DeleteIf { repository, .. }
@@ -138,6 +142,7 @@ impl Change {
                 Command::AddTag { epoch, repository, digest, tag }
             }
             Change::Scan(change) => Command::Scan { epoch, change },
+            Change::Signatures(change) => Command::Signatures { epoch, change },
             Change::Policy { name, change } => Command::Policy { project: name, epoch, change },
             Change::Retire { repository, digests, judged, manifests } => {
                 Command::Retire { epoch, repository, digests, judged, manifests }
@@ -164,6 +169,7 @@ impl Change {
                 Change::AddTag { repository, digest, tag }
             }
             Command::Scan { change, .. } => Change::Scan(change),
+            Command::Signatures { change, .. } => Change::Signatures(change),
             Command::Policy { project, change, .. } => Change::Policy { name: project, change },
             Command::Retire { repository, digests, judged, manifests, .. } => {
                 Change::Retire { repository, digests, judged, manifests }

@@ -19,6 +19,7 @@ use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 use crate::ledger::scanning::{ScanChange, ScannerChange};
 use crate::ledger::sealing::SealingChange;
+use crate::ledger::signatures::SignatureChange;
 use crate::ledger::trust::TrustChange;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
@@ -287,6 +288,13 @@ pub enum Command {
     },
     /// Changes what scans of all projects use.
     Scanner(Box<ScannerChange>),
+    /// Changes whom a project trusts to sign, or what is known of its signatures.
+    Signatures {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The change.
+        change: Box<SignatureChange>,
+    },
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -433,6 +441,7 @@ impl Command {
             Command::Label(change) => change.level(),
             Command::ForgetMetadata { .. } => Level::METADATA,
             Command::Scan { .. } | Command::Scanner(_) => Level::SCANS,
+            Command::Signatures { .. } => Level::SIGNATURES,
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -459,6 +468,7 @@ impl Command {
             | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
             Command::Job(change) => change.fence(),
             Command::Scan { epoch, change } => Some((change.project(), *epoch)),
+            Command::Signatures { epoch, change } => Some((change.project(), *epoch)),
             Command::Audited(audited) => audited.command.command().fence(),
             Command::FormMesh { .. }
             | Command::Invite { .. }
@@ -545,6 +555,7 @@ impl Command {
             Command::Label(change) => change.name(),
             Command::ForgetMetadata { .. } => "forget_metadata",
             Command::Scan { change, .. } => change.name(),
+            Command::Signatures { change, .. } => change.name(),
             Command::Scanner(change) => change.name(),
             Command::Audited(audited) => audited.command.command().name(),
         }

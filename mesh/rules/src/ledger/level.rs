@@ -83,8 +83,10 @@ impl Level {
     pub const DETAILS: Level = Level(9);
     /// From this level on what the mesh has made about a manifest goes with it.
     pub const MADE: Level = Level(9);
+    /// From this level on projects say whom they trust to sign, and signatures are verified.
+    pub const SIGNATURES: Level = Level(10);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::PROVIDER_TOKENS;
+    pub const NEWEST: Level = Level::SIGNATURES;
 }
 
 impl std::fmt::Display for Level {

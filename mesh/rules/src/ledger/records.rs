@@ -441,6 +441,10 @@ pub mod key {
     pub fn referrers(repository: &RepositoryName, subject: &Digest) -> Vec<u8> {
         make(b'r', &[repository.as_str().as_bytes(), b"\0", &subject.to_key()])
     }
+    /// All manifests of a repository that are about others.
+    pub fn all_referrers(repository: &RepositoryName) -> Vec<u8> {
+        make(b'r', &[repository.as_str().as_bytes(), b"\0"])
+    }
     /// An upstream.
     pub fn upstream(id: UpstreamId) -> Vec<u8> {
         make(b's', &[&id.0.to_be_bytes()])

@@ -183,6 +183,36 @@ pub const DOORS: &[Row] = &[
         // it tells of findings, as the report does
         project(Resource::ArtifactAddition, Read),
     ),
+    row(
+        "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/accessories",
+        &["GET"],
+        project(Resource::Accessory, List),
+    ),
+    // what is not in Harbor: who may see accessories sees what they are worth and by whom; who may
+    // change a project's policies says whom it trusts; only its administrators make exceptions
+    row(
+        "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures",
+        &["GET"],
+        project(Resource::Accessory, List),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures/exemption",
+        &["PUT", "DELETE"],
+        project(Resource::Configuration, Update),
+    ),
+    row("/api/v2.0/projects/{project}/signers", &["GET"], project(Resource::Accessory, List)),
+    row("/api/v2.0/projects/{project}/signers", &["POST"], project(Resource::Metadata, Update)),
+    row(
+        "/api/v2.0/projects/{project}/signers/{signer}",
+        &["GET"],
+        project(Resource::Accessory, List),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/signers/{signer}",
+        &["PUT", "DELETE"],
+        project(Resource::Metadata, Update),
+    ),
+    row("/api/v2.0/projects/{project}/unsigned", &["GET"], project(Resource::Metadata, Read)),
     row("/api/v2.0/system/CVEAllowlist", &["GET"], Need::Account),
     row("/api/v2.0/system/CVEAllowlist", &["PUT"], Need::System(ADMINISTER)),
     row("/api/v2.0/projects/{project}/scanner", &["PUT"], project(Resource::Scanner, Create)),

@@ -1,5 +1,6 @@
 //! The keys of a project's metadata.
 
+use super::signatures::metadata::{CHILDREN, MODE, NAME, REQUIRE, STATUS, WAIT};
 use super::vulnerabilities::metadata::{FIXABLE, INSUFFICIENT, SCHEDULE, UNSCANNED};
 
 /// Those that are fields of a project's record.
@@ -16,7 +17,7 @@ pub const FIELDS: [&str; 8] = [
 
 /// Those that are stored as they come. Some of them have an effect here; the others are Harbor's, so
 /// that clients read back what they wrote.
-pub const STORED: [&str; 15] = [
+pub const STORED: [&str; 21] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -28,6 +29,12 @@ pub const STORED: [&str; 15] = [
     "proxy_speed_kb",
     "reuse_sys_cve_allowlist",
     "severity",
+    CHILDREN,
+    MODE,
+    NAME,
+    REQUIRE,
+    STATUS,
+    WAIT,
     FIXABLE,
     SCHEDULE,
     INSUFFICIENT,

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::policies::selectors::Pattern;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
+use crate::words::names::Tag;
 
 mod deciding;
 pub use deciding::{Context, Decision, LONGEST_WAIT, Refusal, check, counts, decide};
@@ -218,17 +219,43 @@ pub struct Signature {
     pub claims: BTreeMap<String, String>,
 }
 
+impl Signature {
+    /// Whether the same was signed by the same in the same form.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.format, &self.by, &self.payload) == (other.format, &other.by, &other.payload)
+            && self.fault == other.fault
+    }
+}
+
 /// What was found in one artifact of signatures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// The artifact's manifest.
     pub manifest: Digest,
-    /// Whether it lies behind a tag about its subject.
-    pub tagged: bool,
-    /// When it was verified.
-    pub at: Timestamp,
+    /// The tag that says what it is about, if it is not among the referrers.
+    pub tag: Option<Tag>,
     /// Its signatures, at most [`MOST_SIGNATURES`].
-    pub signatures: Vec<Signature>,
+    pub signatures: Vec<Seen>,
+}
+
+impl Evidence {
+    /// Whether one of its signatures is by somebody whom the project trusts, or trusted.
+    pub fn is_known(&self) -> bool {
+        let known = |seen: &Seen| {
+            seen.signature.fault.is_none() && !matches!(seen.signature.by, By::Unknown { .. })
+        };
+        self.signatures.iter().any(known)
+    }
+}
+
+/// A signature, and since when the mesh knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// When it was verified first. A signature that was verified before its key was replaced stays
+    /// good.
+    pub at: Timestamp,
+    /// The signature.
+    pub signature: Signature,
 }
 
 /// An order of somebody to serve an image without signatures for a while.
@@ -249,6 +276,8 @@ pub struct SignatureRecord {
     pub evidence: Vec<Evidence>,
     /// The signed indexes of the repository that list this manifest.
     pub parents: Vec<Digest>,
+    /// What this manifest lists, if it is a signed index.
+    pub children: Vec<Digest>,
     /// Whether it is served without signatures for a while.
     pub exempt: Option<Exemption>,
 }
@@ -387,6 +416,48 @@ pub enum NameCheck {
     Repository,
     /// The repository, and the tag if the image is pulled by tag.
     Tag,
+}
+
+impl Policy {
+    /// The policy that demands nothing, for who wants to know what signatures are worth.
+    pub const NOTHING: Policy = Policy {
+        mode: Mode::Off,
+        require: Vec::new(),
+        name: NameCheck::None,
+        children: true,
+        wait: Duration::ZERO,
+        as_harbor: false,
+        cosign: false,
+        notation: false,
+    };
+}
+
+impl Signer {
+    /// What it is, in a line for people.
+    pub fn describe(&self) -> String {
+        let anchor = match &self.anchor {
+            Anchor::Key { id, .. } => format!("key {id}"),
+            Anchor::Authority { ids, subjects, .. } => {
+                let ids: Vec<String> = ids.iter().map(AnchorId::to_string).collect();
+                format!("authority {} for {}", ids.join(" "), subjects.join(" or "))
+            }
+            Anchor::Keyless { issuer, subject, .. } => format!("{subject} of {issuer}"),
+        };
+        let why = match &self.state {
+            State::Revoked { why, .. } if !why.is_empty() => format!(": {why}"),
+            _ => String::new(),
+        };
+        format!("{anchor}, {}{why}", self.state.as_str())
+    }
+}
+
+/// Whether an artifact of this type is one of signatures or attestations.
+pub fn is_evidence(artifact_type: Option<&str>) -> bool {
+    artifact_type.is_some_and(|one| {
+        one.starts_with("application/vnd.dev.sigstore.bundle.")
+            || one == "application/vnd.dev.cosign.artifact.sig.v1+json"
+            || one == "application/vnd.cncf.notary.signature"
+    })
 }
 
 /// What a project demands. It is made from the project's metadata.

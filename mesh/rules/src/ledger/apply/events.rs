@@ -2,7 +2,7 @@
 
 mod details;
 
-use super::{EMPTIED_AT_ONCE, directory, labels, scanning};
+use super::{EMPTIED_AT_ONCE, directory, labels, scanning, signatures};
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
 use crate::ledger::events::{
@@ -131,6 +131,10 @@ fn in_words<R: WriteRecords>(
             of("delete", "artifact", retired(repository, digests), Some(repository.project()))
         }
         Command::Scan { change, .. } => match scanning::news(records, change)? {
+            Some((operation, kind, what)) => of(operation, kind, what, Some(change.project())),
+            None => Ok(None),
+        },
+        Command::Signatures { change, .. } => match signatures::news(change) {
             Some((operation, kind, what)) => of(operation, kind, what, Some(change.project())),
             None => Ok(None),
         },

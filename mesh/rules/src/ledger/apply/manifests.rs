@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{collecting, labels, scanning};
+use super::{collecting, labels, scanning, signatures};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::policies::key as policies_key;
@@ -11,6 +11,7 @@ use crate::ledger::records::{
     BlobRecord, ContentRecord, Look, ManifestRecord, RecordError, Repository, TagIndex, TagRecord,
     WriteRecords, decode, encode, key,
 };
+use crate::policies::signatures::is_evidence;
 use crate::words::digest::Digest;
 use crate::words::fallback::tags_about;
 use crate::words::manifest::{MADE_BY, Referrer};
@@ -241,6 +242,7 @@ pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
     if is_indexed(records)? {
         records.remove(&key::named(repository, &record.digest, tag))?;
     }
+    signatures::untagged(records, repository, tag)?;
     Ok(Outcome::Done)
 }
 
@@ -280,18 +282,21 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Removes what the mesh has made about a manifest, unless it has a tag: somebody wants it then.
+/// Removes what the mesh has made about a manifest, and signatures of it, unless they have a tag:
+/// somebody wants them then.
 fn remove_made_about<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     repository: &RepositoryName,
     subject: &Digest,
 ) -> Result<(), RecordError> {
+    let with_signatures = records.level()? >= Level::SIGNATURES;
     let mut left = FOLLOWERS;
     for (_, referrer) in records.scan(&key::referrers(repository, subject), None, usize::MAX)? {
         let referrer: Referrer = decode(&referrer)?;
-        let is_made = referrer.annotations.contains_key(MADE_BY);
-        if left > 0 && is_made && !is_tagged(records, repository, &referrer.digest)? {
+        let goes = referrer.annotations.contains_key(MADE_BY)
+            || with_signatures && is_evidence(referrer.artifact_type.as_deref());
+        if left > 0 && goes && !is_tagged(records, repository, &referrer.digest)? {
             left -= 1;
             remove(records, at, repository, &referrer.digest)?;
         }
@@ -339,6 +344,7 @@ fn remove<R: WriteRecords>(
     records.remove(&policies_key::pulled(repository, digest))?;
     labels::forget(records, repository, digest)?;
     scanning::forget(records, repository, digest)?;
+    signatures::forget(records, repository, digest, manifest.subject.as_ref())?;
     for blob in &manifest.blobs {
         let link = key::link(repository, blob);
         match records.record::<u64>(&link)? {
@@ -396,6 +402,9 @@ fn untag<R: WriteRecords>(
             let tag = place.get(named.len()..).unwrap_or_default();
             records.remove(&[&key::tags(repository), tag].concat())?;
             records.remove(&place)?;
+            if let Some(tag) = std::str::from_utf8(tag).ok().and_then(|tag| tag.parse().ok()) {
+                signatures::untagged(records, repository, &tag)?;
+            }
         }
         return Ok(());
     }
@@ -407,6 +416,9 @@ fn untag<R: WriteRecords>(
                 records.remove(&[&named, tag.as_bytes()].concat())?;
             }
             records.remove(&place)?;
+            if let Ok(tag) = key::tag_of(&place).parse() {
+                signatures::untagged(records, repository, &tag)?;
+            }
         }
     }
     Ok(())

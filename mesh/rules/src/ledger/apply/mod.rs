@@ -14,6 +14,7 @@ mod projects;
 mod provider_tokens;
 mod scanning;
 mod sealing;
+mod signatures;
 mod trust;
 mod upstreams;
 
@@ -210,6 +211,9 @@ fn perform<R: WriteRecords>(
         (Command::Scan { change, .. }, Some(project)) => {
             scanning::change(records, at, &project, change)
         }
+        (Command::Signatures { change, .. }, Some(project)) => {
+            signatures::change(records, at, &project, change)
+        }
         (Command::Scanner(change), _) => scanning::change_scanner(records, at, change),
         (Command::Collect(change), _) => collecting::change(records, at, change),
         (Command::Policy { change, .. }, Some(project)) => {
@@ -228,8 +232,12 @@ fn perform<R: WriteRecords>(
             let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
             Ok(if whole { Outcome::Done } else { Outcome::Unfinished })
         }
-        (Command::AddTag { repository, digest, tag, .. }, Some(_)) => {
-            manifests::add_tag(records, at, repository, digest, tag)
+        (Command::AddTag { repository, digest, tag, .. }, Some(project)) => {
+            let outcome = manifests::add_tag(records, at, repository, digest, tag)?;
+            if outcome == Outcome::Done {
+                signatures::tagged(records, &project, repository, digest, tag)?;
+            }
+            Ok(outcome)
         }
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
             manifests::delete_tag(records, repository, tag)
@@ -256,7 +264,8 @@ fn perform<R: WriteRecords>(
             | Command::Retire { .. }
             | Command::EmptyCache { .. }
             | Command::IndexTags { .. }
-            | Command::Scan { .. },
+            | Command::Scan { .. }
+            | Command::Signatures { .. },
             None,
         ) => Ok(Outcome::NotFound),
     }
@@ -276,6 +285,7 @@ fn put_manifest<R: WriteRecords>(
     };
     if outcome == Outcome::Done {
         scanning::pushed(records, at, project, new)?;
+        signatures::pushed(records, project, new)?;
     }
     Ok(outcome)
 }

@@ -10,6 +10,7 @@ use crate::ledger::records::{
 use crate::policies::MOST_RULES;
 use crate::policies::immutability::{ImmutableRule, is_immutable};
 use crate::words::digest::Digest;
+use crate::words::fallback::Fallback;
 use crate::words::moment::Timestamp;
 use crate::words::names::{Reference, RepositoryName, Tag};
 
@@ -84,7 +85,10 @@ pub(super) fn forbids_put<R: WriteRecords>(
     }
     let rules = immutable_rules(records, project)?;
     let name = within(&new.repository);
-    for tag in new.tags.iter().filter(|tag| is_immutable(&rules, name, tag.as_str())) {
+    // signatures are added to what is signed, which moves these tags
+    let moves_on = records.level()? >= Level::SIGNATURES;
+    let held = new.tags.iter().filter(|tag| is_immutable(&rules, name, tag.as_str()));
+    for tag in held.filter(|tag| !moves_on || Fallback::of(tag).is_none()) {
         let known = records.tag(&new.repository, tag)?;
         if known.is_some_and(|known| known.digest != new.digest) {
             let said =

@@ -1,6 +1,6 @@
 //! Projects: created, emptied, deleted, and given to another primary.
 
-use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people, scanning};
+use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people, scanning, signatures};
 use crate::ledger::command::{NewProject, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::policies::key as policies_key;
@@ -80,6 +80,9 @@ pub(super) fn delete<R: WriteRecords>(
     }
     if records.level()? >= Level::JOBS && jobs::leave_project(records, project.id, EMPTIED_AT_ONCE)?
     {
+        return Ok(Outcome::Unfinished);
+    }
+    if signatures::leave_project(records, project.id, EMPTIED_AT_ONCE)? {
         return Ok(Outcome::Unfinished);
     }
     records.remove(&policies_key::policies(project.id))?;

@@ -18,6 +18,7 @@ mod leaving;
 mod made;
 mod policies;
 mod scanning;
+mod signatures;
 mod trust;
 
 struct Ledger {

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{
-    By, COSIGN_SIGNATURE, Evidence, Exemption, Fault, Format, Mode, NameCheck, Policy, Signature,
-    SignatureRecord, Signer, State, metadata,
+    By, COSIGN_SIGNATURE, Exemption, Fault, Format, Mode, NameCheck, Policy, Seen, SignatureRecord,
+    Signer, State, metadata,
 };
 use crate::words::moment::Timestamp;
 use crate::words::names::{RepositoryName, Tag};
@@ -205,12 +205,11 @@ fn lacking(
 ) -> Result<(), Refusal> {
     let inherited = parents.iter().filter(|_| policy.children);
     let all = std::iter::once(own).chain(inherited).flat_map(|record| &record.evidence);
-    let all: Vec<(&Evidence, &Signature)> =
-        all.flat_map(|one| one.signatures.iter().map(move |signature| (one, signature))).collect();
+    let all: Vec<&Seen> = all.flat_map(|one| &one.signatures).collect();
     // what Harbor counts is the artifact's own, whoever made it
     let present = |formats: &[Format]| {
         let mut own = own.evidence.iter().flat_map(|one| &one.signatures);
-        own.any(|signature| formats.contains(&signature.format))
+        own.any(|seen| formats.contains(&seen.signature.format))
     };
     if policy.cosign && !present(&[Format::Cosign, Format::CosignReferrer, Format::Bundle]) {
         return Err(Refusal::Absent("cosign"));
@@ -222,8 +221,8 @@ fn lacking(
         return Ok(());
     }
     let (mut good, mut wrong) = (BTreeSet::new(), BTreeSet::new());
-    for (evidence, signature) in &all {
-        match counts(policy, signers, evidence, signature, context) {
+    for seen in &all {
+        match counts(policy, signers, seen, context) {
             Ok(names) => good.extend(names),
             Err(why) => drop(wrong.insert(why)),
         }
@@ -244,10 +243,10 @@ fn lacking(
 pub fn counts<'a>(
     policy: &Policy,
     signers: &'a [Signer],
-    evidence: &Evidence,
-    signature: &Signature,
+    seen: &Seen,
     context: &Context<'_>,
 ) -> Result<Vec<&'a str>, String> {
+    let signature = &seen.signature;
     if let Some(fault) = &signature.fault {
         return Err(match (fault, &signature.by) {
             (Fault::OtherDigest, _) => "a signature is of another digest".into(),
@@ -268,7 +267,7 @@ pub fn counts<'a>(
     }
     let (mut good, mut wrong) = (Vec::new(), None);
     for signer in signers.iter().filter(|signer| signer.is(&signature.by)) {
-        match signer.accepts(policy, evidence, signature, context) {
+        match signer.accepts(policy, seen, context) {
             Ok(()) => good.push(&*signer.name),
             Err(why) => wrong = Some(why),
         }
@@ -298,18 +297,12 @@ impl Signer {
         }
     }
 
-    fn accepts(
-        &self,
-        policy: &Policy,
-        evidence: &Evidence,
-        signature: &Signature,
-        context: &Context<'_>,
-    ) -> Result<(), String> {
-        let name = &self.name;
+    fn accepts(&self, policy: &Policy, seen: &Seen, context: &Context<'_>) -> Result<(), String> {
+        let (name, signature) = (&self.name, &seen.signature);
         match &self.state {
             State::Active | State::VerifyOnly => {}
             State::Pending => return Err(format!("the signer {name} is pending")),
-            State::Revoked { at, compromised: false, .. } if evidence.at < *at => {}
+            State::Revoked { at, compromised: false, .. } if seen.at < *at => {}
             State::Revoked { why, .. } if why.is_empty() => {
                 return Err(format!("the signer {name} is revoked"));
             }

@@ -45,6 +45,12 @@ fn an_immutable_tag_is_made_once_and_neither_moved_nor_deleted() {
     let moved = ledger.run(put(epoch, 2, "v1", &[1]));
     assert!(matches!(&moved, Outcome::Immutable(why) if why.contains("'a:v1'")), "{moved:?}");
     assert!(!ledger.records.has_manifest(&place(), &manifest(2)).unwrap(), "nothing of it is kept");
+    // signatures of what never moves can be added
+    let sig = format!("sha256-{}.sig", "0".repeat(64));
+    let all = PolicyChange::AddImmutable(rule(0, "sha256-*"));
+    assert_eq!(change(&mut ledger, all), Outcome::Done);
+    assert_eq!(ledger.run(put(epoch, 3, &sig, &[1])), Outcome::Done);
+    assert_eq!(ledger.run(put(epoch, 4, &sig, &[1])), Outcome::Done);
     let (repository, digest) = (place(), manifest(1));
     let tag =
         |tag: &str| Command::DeleteTag { epoch, repository: place(), tag: tag.parse().unwrap() };

@@ -1,0 +1,366 @@
+//! Signatures: whom projects trust, and what their signatures are worth.
+
+use super::next_number;
+use crate::ledger::command::{NewManifest, Outcome};
+use crate::ledger::level::Level;
+use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode};
+use crate::ledger::scanning::LookForScans;
+use crate::ledger::signatures::{
+    LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_PARENTS, SignatureChange, Unverified,
+    check_signer, has_room, is_short, key, may_exempt,
+};
+use crate::policies::signatures::{
+    Evidence, Exemption, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State, is_evidence,
+};
+use crate::words::digest::Digest;
+use crate::words::fallback::Fallback;
+use crate::words::moment::Timestamp;
+use crate::words::names::{ProjectId, RepositoryName, Tag};
+
+/// A manifest was pushed. What may be an artifact of signatures is to be verified.
+pub(super) fn pushed<R: WriteRecords>(
+    records: &mut R,
+    project: &Project,
+    new: &NewManifest,
+) -> Result<(), RecordError> {
+    if records.level()? < Level::SIGNATURES {
+        return Ok(());
+    }
+    let referrer = new.subject.as_ref().map(|subject| &subject.1);
+    if referrer.is_some_and(|referrer| is_evidence(referrer.artifact_type.as_deref())) {
+        ask(records, project.id, &new.repository, &new.digest, None)?;
+    }
+    for tag in &new.tags {
+        tagged(records, project, &new.repository, &new.digest, tag)?;
+    }
+    Ok(())
+}
+
+/// A manifest has got a tag.
+pub(super) fn tagged<R: WriteRecords>(
+    records: &mut R,
+    project: &Project,
+    repository: &RepositoryName,
+    digest: &Digest,
+    tag: &Tag,
+) -> Result<(), RecordError> {
+    let signs = is_of_signatures(tag) && records.level()? >= Level::SIGNATURES;
+    if signs { ask(records, project.id, repository, digest, Some(tag)) } else { Ok(()) }
+}
+
+/// Whether what lies behind a tag may be signatures of something.
+fn is_of_signatures(tag: &Tag) -> bool {
+    Fallback::of(tag).is_some_and(|fallback| matches!(fallback.ending, ".sig" | ".att"))
+}
+
+fn ask<R: WriteRecords>(
+    records: &mut R,
+    project: ProjectId,
+    repository: &RepositoryName,
+    manifest: &Digest,
+    tag: Option<&Tag>,
+) -> Result<(), RecordError> {
+    let number = next_number(records, &key::last_unverified())?;
+    let (repository, manifest, tag) = (repository.clone(), *manifest, tag.cloned());
+    let unverified = Unverified { repository, manifest, tag };
+    records.put(&key::unverified(project, number), &encode(&unverified)?)
+}
+
+/// A manifest is gone: what was known of its signatures, and what it was worth as one.
+pub(super) fn forget<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    digest: &Digest,
+    subject: Option<&Digest>,
+) -> Result<(), RecordError> {
+    let record = records.signatures_of(repository, digest)?;
+    if record != SignatureRecord::default() {
+        for child in &record.children {
+            let mut known = records.signatures_of(repository, child)?;
+            known.parents.retain(|parent| parent != digest);
+            keep(records, repository, child, &known)?;
+        }
+        keep(records, repository, digest, &SignatureRecord::default())?;
+    }
+    match subject {
+        Some(subject) => without(records, repository, subject, |one| one.manifest == *digest),
+        None => Ok(()),
+    }
+}
+
+/// A tag is gone: what lay behind it counts for nothing any more.
+pub(super) fn untagged<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    tag: &Tag,
+) -> Result<(), RecordError> {
+    let subject = Fallback::of(tag).filter(|_| is_of_signatures(tag)).and_then(|of| of.digest());
+    match subject {
+        Some(subject) => {
+            without(records, repository, &subject, |one| one.tag.as_ref() == Some(tag))
+        }
+        None => Ok(()),
+    }
+}
+
+fn without<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    subject: &Digest,
+    goes: impl Fn(&Evidence) -> bool,
+) -> Result<(), RecordError> {
+    let mut known = records.signatures_of(repository, subject)?;
+    let before = known.evidence.len();
+    known.evidence.retain(|one| !goes(one));
+    if known.evidence.len() == before {
+        return Ok(());
+    }
+    keep(records, repository, subject, &known)?;
+    count_change(records)
+}
+
+/// Keeps what is known, or nothing if that is nothing.
+fn keep<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    digest: &Digest,
+    record: &SignatureRecord,
+) -> Result<(), RecordError> {
+    let place = key::signatures(repository, digest);
+    match *record == SignatureRecord::default() {
+        true => records.remove(&place),
+        false => records.put(&place, &encode(record)?),
+    }
+}
+
+/// A project is gone, and it has no images any more. What waits in the queue goes with the next look
+/// at it.
+pub(super) fn leave_project<R: WriteRecords>(
+    records: &mut R,
+    project: ProjectId,
+    most: usize,
+) -> Result<bool, RecordError> {
+    let waiting = records.scan(&key::unverified_of(project), None, most)?;
+    for (place, _) in &waiting {
+        records.remove(place)?;
+    }
+    if waiting.len() == most {
+        return Ok(true);
+    }
+    records.remove(&key::trusted(project))?;
+    records.remove(&key::up_to_date(project))?;
+    Ok(false)
+}
+
+pub(super) fn change<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    change: &SignatureChange,
+) -> Result<Outcome, RecordError> {
+    if records.level()? < Level::SIGNATURES {
+        return Ok(Outcome::Refused("no signatures are verified at this feature level".into()));
+    }
+    match change {
+        SignatureChange::Verified { repository, subject, children, evidence, number } => {
+            if let Some(number) = number {
+                records.remove(&key::unverified(project.id, *number))?;
+            }
+            verified(records, at, project, (repository, subject), children, evidence)
+        }
+        SignatureChange::Skip { number, .. } => {
+            records.remove(&key::unverified(project.id, *number))?;
+            Ok(Outcome::Done)
+        }
+        SignatureChange::UpToDate { anchors, .. } => {
+            records.put(&key::up_to_date(project.id), &encode(anchors)?)?;
+            Ok(Outcome::Done)
+        }
+        SignatureChange::SetSigner { signer, new, .. } => {
+            set_signer(records, at, project, signer, *new)
+        }
+        SignatureChange::RemoveSigner { name, .. } => {
+            let mut trusted = records.trusted(project.id)?;
+            let before = trusted.signers.len();
+            trusted.signers.retain(|signer| signer.name != *name);
+            if trusted.signers.len() == before {
+                return Ok(Outcome::NotFound);
+            }
+            trusted.anchors += 1;
+            records.put(&key::trusted(project.id), &encode(&trusted)?)?;
+            count_change(records)?;
+            Ok(Outcome::Done)
+        }
+        SignatureChange::Exempt { repository, digest, exemption } => {
+            exempt(records, at, repository, digest, exemption.as_ref())
+        }
+    }
+}
+
+fn verified<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    (repository, subject): (&RepositoryName, &Digest),
+    children: &[Digest],
+    evidence: &Evidence,
+) -> Result<Outcome, RecordError> {
+    let too_much = evidence.signatures.len() > MOST_SIGNATURES || children.len() > MOST_CHILDREN;
+    if too_much {
+        return Ok(Outcome::Refused("too many signatures, or too many manifests".into()));
+    }
+    // it was deleted, or the tag has moved on: then another entry of the queue is about that
+    let current = match &evidence.tag {
+        Some(tag) => {
+            records.tag(repository, tag)?.is_some_and(|tag| tag.digest == evidence.manifest)
+        }
+        None => records.has_manifest(repository, &evidence.manifest)?,
+    };
+    if !current {
+        return Ok(Outcome::Done);
+    }
+    let mut known = records.signatures_of(repository, subject)?;
+    let before = known.clone();
+    let replaced = |one: &Evidence| match &evidence.tag {
+        Some(tag) => one.tag.as_ref() == Some(tag),
+        None => one.manifest == evidence.manifest && one.tag.is_none(),
+    };
+    let mut new = evidence.clone();
+    for seen in &mut new.signatures {
+        let older =
+            known.evidence.iter().filter(|one| replaced(one)).flat_map(|one| &one.signatures);
+        let mut older = older.filter(|one| one.signature.is_same(&seen.signature));
+        seen.at = older.next().map_or(at, |one| one.at);
+    }
+    known.evidence.retain(|one| !replaced(one));
+    if known.evidence.len() >= MOST_EVIDENCE {
+        // signatures by nobody push none out by somebody
+        match known.evidence.iter().position(|one| !one.is_known()) {
+            Some(place) => drop(known.evidence.remove(place)),
+            None if new.is_known() => drop(known.evidence.remove(0)),
+            None => return Ok(Outcome::Done),
+        }
+    }
+    known.evidence.push(new);
+    for child in children.iter().filter(|child| !before.children.contains(child)) {
+        let mut of_child = records.signatures_of(repository, child)?;
+        if child != subject && !of_child.parents.contains(subject) {
+            of_child.parents.push(*subject);
+            let surplus = of_child.parents.len().saturating_sub(MOST_PARENTS);
+            of_child.parents.drain(..surplus);
+            keep(records, repository, child, &of_child)?;
+        }
+    }
+    known.children = children.to_vec();
+    if known == before {
+        return Ok(Outcome::Done);
+    }
+    keep(records, repository, subject, &known)?;
+    // of a project without a policy edges need not hear: its metadata they follow anyhow
+    if Policy::of(&project.metadata).is_some() {
+        count_change(records)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn set_signer<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    signer: &Signer,
+    new: bool,
+) -> Result<Outcome, RecordError> {
+    let mut signer = signer.clone();
+    if let Err(why) = check_signer(&signer) {
+        return Ok(Outcome::Refused(why));
+    }
+    let mut trusted = records.trusted(project.id)?;
+    let place = trusted.signers.iter().position(|one| one.name == signer.name);
+    if let State::Revoked { at: when, .. } = &mut signer.state {
+        // a signer is revoked when the ledger hears of it
+        let before = place.map(|place| &trusted.signers[place].state);
+        *when = match before {
+            Some(State::Revoked { at, .. }) => *at,
+            _ => at,
+        };
+    }
+    match place {
+        Some(_) if new => return Ok(Outcome::Exists),
+        None if !new => return Ok(Outcome::NotFound),
+        None if !has_room(&trusted) => {
+            return Ok(Outcome::Refused("a project trusts at most 50 signers".into()));
+        }
+        Some(place) => {
+            if trusted.signers[place].anchor != signer.anchor {
+                trusted.anchors += 1;
+            }
+            trusted.signers[place] = signer;
+        }
+        None => {
+            trusted.anchors += 1;
+            trusted.signers.push(signer);
+        }
+    }
+    records.put(&key::trusted(project.id), &encode(&trusted)?)?;
+    count_change(records)?;
+    Ok(Outcome::Done)
+}
+
+fn exempt<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    repository: &RepositoryName,
+    digest: &Digest,
+    exemption: Option<&Exemption>,
+) -> Result<Outcome, RecordError> {
+    if !records.has_manifest(repository, digest)? {
+        return Ok(Outcome::NotFound);
+    }
+    if let Some(exemption) = exemption {
+        if !is_short(&exemption.why) {
+            return Ok(Outcome::Refused("an exemption needs a reason of at most 512 bytes".into()));
+        }
+        if !may_exempt(exemption.until, at) {
+            return Ok(Outcome::Refused("an exemption lasts at most 90 days from now".into()));
+        }
+    }
+    let mut known = records.signatures_of(repository, digest)?;
+    if exemption.is_none() && known.exempt.is_none() {
+        return Ok(Outcome::NotFound);
+    }
+    known.exempt = exemption.cloned();
+    keep(records, repository, digest, &known)?;
+    count_change(records)?;
+    Ok(Outcome::Done)
+}
+
+/// Counts a change of what decides about images; edges hear of it.
+fn count_change<R: WriteRecords>(records: &mut R) -> Result<(), RecordError> {
+    let version = records.verdicts_version()? + 1;
+    records.put(&crate::ledger::scanning::key::verdicts(), &encode(&version)?)
+}
+
+/// What an event says of a change, as an operation, a kind and a name. What the primary found by
+/// itself is no event.
+pub(super) fn news(change: &SignatureChange) -> Option<(&'static str, &'static str, String)> {
+    Some(match change {
+        SignatureChange::SetSigner { project, signer, new } => {
+            let what = format!("{project}/{}: {}", signer.name, signer.describe());
+            (if *new { "create" } else { "update" }, "signer", what)
+        }
+        SignatureChange::RemoveSigner { project, name } => {
+            ("delete", "signer", format!("{project}/{name}"))
+        }
+        SignatureChange::Exempt { repository, digest, exemption: Some(exemption) } => {
+            let Exemption { until, why, .. } = exemption;
+            let what = format!("{repository}@{digest} until {until}: {why}");
+            ("create", "signature exemption", what)
+        }
+        SignatureChange::Exempt { repository, digest, exemption: None } => {
+            ("delete", "signature exemption", format!("{repository}@{digest}"))
+        }
+        SignatureChange::Verified { .. }
+        | SignatureChange::Skip { .. }
+        | SignatureChange::UpToDate { .. } => return None,
+    })
+}

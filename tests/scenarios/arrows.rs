@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::{modules, process, tools};
 
 /// Each crate of ours, and which of ours it may use.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("rules", &[]),
     ("ground", &["rules"]),
     ("config", &["rules"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("store", &["ground", "rules"]),
     ("upstream", &["ground", "rules"]),
     ("scan", &["rules"]),
+    ("sign", &["rules"]),
     ("registry", &["ground", "mesh", "rules", "scan", "store", "upstream"]),
     ("node", &["config", "ground", "mesh", "registry", "rules", "scan", "store", "upstream"]),
     ("loadtest", &["rules"]),
@@ -31,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
 type Rooms = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
 /// The rooms of the crates that have some. A room that is not listed may use none.
-const ROOMS: [Rooms; 5] = [
+const ROOMS: [Rooms; 6] = [
     (
         "mesh/rules/src",
         &[
@@ -77,6 +78,23 @@ const ROOMS: [Rooms; 5] = [
         ],
     ),
     (
+        "node/sign/src",
+        &[
+            ("json", &[]),
+            ("layers", &[]),
+            ("keys", &[]),
+            ("payload", &["json"]),
+            ("certificates", &["json", "keys"]),
+            ("anchor", &["certificates", "keys"]),
+            ("evidence", &["layers"]),
+            ("cosign", &["anchor", "certificates", "json", "keys", "layers", "payload"]),
+            ("notation", &["anchor", "certificates", "json", "keys", "layers", "payload"]),
+            ("verify", &["anchor", "cosign", "evidence", "layers", "notation", "payload"]),
+            ("union", &["layers"]),
+            ("making", &["anchor", "cosign", "json", "keys", "layers", "payload", "union"]),
+        ],
+    ),
+    (
         "node/registry/src",
         &[
             ("view", &[]),
@@ -115,6 +133,7 @@ const SOURCES: &[&str] = &[
     "node/store/src",
     "node/upstream/src",
     "node/scan/src",
+    "node/sign/src",
     "node/registry/src",
     "node/src",
 ];

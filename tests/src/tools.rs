@@ -98,6 +98,18 @@ pub fn newer_skopeo() -> Command {
     Command::new(folder.join("skopeo"))
 }
 
+/// A program that signs images: `cosign2`, `cosign3` or `notation`, taken from Debian's packages now
+/// if it is not there (`tests/clients/signers`). The caller gives it a home folder of its own.
+///
+/// # Panics
+/// When it cannot be had.
+#[must_use]
+pub fn signer(program: &str) -> Command {
+    let folder = cache().join("signers");
+    process::succeed(Command::new(repository().join("tests/clients/signers")).arg(&folder));
+    Command::new(folder.join(program))
+}
+
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // the places where administration tools are, which are not on every path

@@ -1,0 +1,117 @@
+//! What the mesh signs is verified, and opens only for those who may.
+
+use rules::policies::signatures::{COSIGN_SIGNATURE, Format};
+use rules::words::moment::Timestamp;
+
+use super::*;
+use crate::making::cosign_key::{CosignKeyError, export, import};
+use crate::making::{bundle, classic, sealed};
+
+#[test]
+fn what_is_made_is_verified_and_says_what_was_claimed() {
+    let key = signing_key();
+    let (classic_made, bundle_made) = (classic(&key, &claims()), bundle(&key, &claims()));
+    let classic_case = Case::of(classic_made.clone(), Some(".sig"));
+    let told = classic_case.verify(&trust(&key));
+    assert_eq!(good(&told), Some(key.id()), "{told:?}");
+    let [one] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(one.format, Format::Cosign);
+    assert_eq!(one.payload, classic_made.payload);
+    assert_eq!(one.reference.as_deref(), Some("registry.example/shop/web:v1"));
+    assert_eq!(one.signed, Some(Timestamp(NOW.0 / 1000 * 1000)));
+    assert_eq!(one.claims["mesh.epoch"], "7");
+    assert_eq!(one.predicate, None);
+
+    let bundle_case = Case::of(bundle_made.clone(), None);
+    let told = bundle_case.verify(&trust(&key));
+    assert_eq!(good(&told), Some(key.id()), "{told:?}");
+    let [one] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((one.format, one.payload), (Format::Bundle, bundle_made.payload));
+    assert_eq!(one.predicate.as_deref(), Some(COSIGN_SIGNATURE));
+    assert_eq!(one.reference, None, "a bundle has no name that counts");
+    assert_eq!(one.signed, Some(Timestamp(NOW.0 / 1000 * 1000)));
+    assert_eq!(one.claims["mesh.epoch"], "7");
+    assert_eq!(bundle_case.evidence().and_then(|evidence| evidence.subject), Some(subject()));
+}
+
+#[test]
+fn the_same_claims_make_the_same_bytes() {
+    let key = signing_key();
+    assert_eq!(classic(&key, &claims()), classic(&key, &claims()));
+    assert_eq!(bundle(&key, &claims()), bundle(&key, &claims()));
+    let later = Claims { timestamp: Timestamp(NOW.0 + 1000), ..claims() };
+    assert_ne!(classic(&key, &claims()), classic(&key, &later));
+}
+
+#[test]
+fn a_key_comes_back_from_pkcs8_and_from_cosigns_file() {
+    let key = signing_key();
+    let again = SigningKey::from_pkcs8(&key.to_pkcs8().expect("bytes")).expect("a key");
+    assert_eq!((again.id(), again.sign(b"x")), (key.id(), key.sign(b"x")));
+    let file = export(&key, b"secret").expect("a file");
+    assert!(file.starts_with("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n"));
+    assert_eq!(import(&file, b"secret").map(|key| key.id()), Ok(key.id()));
+    let older = file.replace("SIGSTORE", "COSIGN");
+    assert_eq!(import(&older, b"secret").map(|key| key.id()), Ok(key.id()));
+    assert_eq!(import(&file, b"Secret").map(|key| key.id()), Err(CosignKeyError::Passphrase));
+    assert!(!format!("{key:?}").contains("PRIVATE"));
+}
+
+/// A file that would cost gigabytes or hours is refused for what it says, and nothing is computed.
+#[test]
+fn the_cost_of_a_file_is_bounded_before_it_is_spent() {
+    let file = |n: u64, r: u64, p: u64, kdf: &str| {
+        let json = serde_json::json!({
+            "kdf": {"name": kdf, "params": {"N": n, "r": r, "p": p}, "salt": "AAAA"},
+            "cipher": {"name": "nacl/secretbox", "nonce": "A".repeat(32)},
+            "ciphertext": "AAAA",
+        });
+        crate::anchor::to_pem("ENCRYPTED COSIGN PRIVATE KEY", json.to_string().as_bytes())
+    };
+    let costs = [
+        (1 << 18, 8, 1),
+        (1 << 30, 8, 1),
+        (u64::MAX, 8, 1),
+        (1 << 16, 9, 1),
+        (1 << 16, 8, 5),
+        (1 << 16, 0, 1),
+        (1 << 16, 8, 0),
+        (65_535, 8, 1),
+        (0, 8, 1),
+        (1, 8, 1),
+    ];
+    for (n, r, p) in costs {
+        let refused = import(&file(n, r, p, "scrypt"), b"x").err();
+        assert!(matches!(refused, Some(CosignKeyError::Cost { .. })), "{n} {r} {p}: {refused:?}");
+    }
+    for wrong in [file(2, 1, 1, "argon2"), "".into(), "-----BEGIN X-----\n-----END X-----\n".into()]
+    {
+        assert!(matches!(import(&wrong, b"x"), Err(CosignKeyError::Form(_))), "{wrong}");
+    }
+    assert_eq!(import(&file(2, 1, 1, "scrypt"), b"x").err(), Some(CosignKeyError::Passphrase));
+    let long = format!("{}\n{}", file(2, 1, 1, "scrypt"), " ".repeat(64 << 10));
+    assert!(matches!(import(&long, b"x"), Err(CosignKeyError::Form(_))));
+}
+
+#[test]
+fn a_sealed_key_opens_only_under_its_key_and_at_its_place() {
+    let (key, kek) = (signing_key(), [7; 32]);
+    let closed = sealed::seal(&key, &kek, b"mesh|shop|1").expect("sealed");
+    let open = |bytes: &[u8], kek: &[u8; 32], place: &[u8]| {
+        sealed::open(bytes, kek, place).map(|key| key.id())
+    };
+    assert_eq!(open(&closed, &kek, b"mesh|shop|1"), Ok(key.id()));
+    assert_eq!(open(&closed, &[8; 32], b"mesh|shop|1"), Err(sealed::SealedError::Closed));
+    assert_eq!(open(&closed, &kek, b"mesh|other|1"), Err(sealed::SealedError::Closed));
+    for at in 1..closed.len() {
+        let mut damaged = closed.clone();
+        damaged[at] ^= 1;
+        assert_eq!(open(&damaged, &kek, b"mesh|shop|1"), Err(sealed::SealedError::Closed));
+        assert_eq!(open(&closed[..at], &kek, b"mesh|shop|1"), Err(sealed::SealedError::Closed));
+    }
+    let mut later = closed.clone();
+    later[0] = 2;
+    assert_eq!(open(&later, &kek, b"mesh|shop|1"), Err(sealed::SealedError::Form));
+    assert_eq!(open(&[], &kek, b""), Err(sealed::SealedError::Closed));
+    assert_ne!(closed, sealed::seal(&key, &kek, b"mesh|shop|1").expect("sealed"));
+}

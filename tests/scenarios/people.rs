@@ -400,6 +400,7 @@ fn at_edges(path: &str, method: &str) -> bool {
         "/logs",
         "/auditlog-exts",
         "/scan",
+        "/unsigned",
         "/security/",
         "/additions/",
         "/system/",

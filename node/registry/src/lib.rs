@@ -12,6 +12,7 @@
 //! | [`people`] | authentication and authorization |
 //! | [`jobs`] | background work |
 //! | [`scans`] | what is vulnerable in images |
+//! | [`signatures`] | who has signed images |
 //! | [`events`] | what this node sees that is no change: logins, refusals, pulls |
 //! | [`pulls`] | pulls of blobs: whether a blob may be shown, is here, or which flight brings it |
 //!
@@ -29,6 +30,7 @@ pub mod proxies;
 pub mod pulls;
 pub mod pushes;
 pub mod scans;
+pub mod signatures;
 pub mod upstreams;
 pub mod view;
 pub mod writes;

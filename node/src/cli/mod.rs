@@ -108,6 +108,12 @@ enum Verb {
     Vulnerabilities(api::VulnerabilitiesCommand),
     /// Print what an image consists of, or keep that beside it.
     Sbom(api::SbomCommand),
+    /// Whom a project trusts to sign its images.
+    Signer(api::SignerCommand),
+    /// Show the signatures of an image and what they are worth.
+    Signatures(api::SignaturesCommand),
+    /// Serve one image for a while without the signatures that its project demands.
+    Exempt(api::ExemptCommand),
     /// Say why a node serves an image, or does not.
     Explain(api::ExplainCommand),
     /// Vulnerabilities that do not count.
@@ -165,6 +171,9 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Scan(command) => api::scan(&command),
         Verb::Vulnerabilities(command) => api::vulnerabilities(&command),
         Verb::Sbom(command) => api::sbom(&command),
+        Verb::Signer(command) => api::signers(&command),
+        Verb::Signatures(command) => api::signatures(&command),
+        Verb::Exempt(command) => api::exempt(&command),
         Verb::Explain(command) => api::explain(&command),
         Verb::Allowlist(command) => api::allowlist(&command),
         Verb::Scanner(command) => api::scanner(&command),

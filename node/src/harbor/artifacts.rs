@@ -11,6 +11,7 @@ use rules::ledger::records::{
     Look, ManifestRecord, Project, ReadRecords, RecordError, TagRecord, decode, key,
 };
 use rules::ledger::stored::manifests_of;
+use rules::policies::signatures::is_evidence;
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::fallback::{Fallback, tags_about};
@@ -528,6 +529,23 @@ impl Harbor {
         found.ok_or_else(|| missing(&format!("artifact {name}@{reference}")))
     }
 
+    pub(super) async fn list_accessories(
+        &self,
+        request: &Request,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let found = self.artifact(name, reference).await?;
+        let all = self.accessories(name, &found).await?;
+        let all = all.as_array().cloned().unwrap_or_default();
+        // what Harbor's clients ask for: the signatures alone, by their type
+        let kind = wanted.wants("type");
+        let all: Vec<Value> =
+            all.into_iter().filter(|one| kind.is_none_or(|kind| one["type"] == kind)).collect();
+        Ok(wanted.answer(&all, |_| "", Value::clone))
+    }
+
     async fn accessories(&self, name: &RepositoryName, of: &Artifact) -> Result<Value, Failure> {
         let subject = number(&format!("{name}@{}", of.digest));
         let referrers = self
@@ -553,7 +571,12 @@ impl Harbor {
         let mut shown: Vec<Value> = referrers
             .iter()
             .map(|one| {
-                let kind = one.artifact_type.as_deref().unwrap_or(&one.media_type);
+                let written = one.artifact_type.as_deref();
+                let kind = match written {
+                    Some("application/vnd.cncf.notary.signature") => "signature.notation",
+                    _ if is_evidence(written) => "signature.cosign",
+                    _ => written.unwrap_or(&one.media_type),
+                };
                 show(one.digest, one.size, kind)
             })
             .collect();

@@ -6,13 +6,16 @@ use http::{Response, StatusCode};
 use registry::view::Freshness;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::ledger::scanning::{DatabaseRecord, Facts, LookForScans};
+use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
+use rules::policies::signatures::metadata as signed;
+use rules::policies::signatures::{self, Context, Policy as SignaturePolicy, Refusal};
 use rules::policies::vulnerabilities::{
     Decision, Gate, ScanStatus, Unscanned, Weakness, decide, metadata,
 };
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Runnable};
 use rules::words::moment::Timestamp;
-use rules::words::names::{ProjectName, Reference, RepositoryName};
+use rules::words::names::{ProjectName, Reference, RepositoryName, Tag};
 use serde_json::{Map, Value, json};
 
 use super::Harbor;
@@ -22,7 +25,15 @@ use crate::http::answer::json_answer;
 use crate::http::{Failure, Payload};
 
 /// The metadata that the decision rests on.
-const READ: [&str; 7] = [
+const READ: [&str; 15] = [
+    signed::MODE,
+    signed::REQUIRE,
+    signed::NAME,
+    signed::CHILDREN,
+    signed::WAIT,
+    signed::STATUS,
+    signed::HARBOR_COSIGN,
+    signed::HARBOR_NOTATION,
     metadata::PREVENT,
     metadata::SEVERITY,
     metadata::SYSTEM_ALLOWLIST,
@@ -47,6 +58,9 @@ struct Read {
     is_image: bool,
     /// `None` without a gate, or if nothing is scanned in this mesh.
     facts: Option<Facts>,
+    /// `None` without a policy about signatures.
+    signatures: Option<SignatureFacts>,
+    pushed: Timestamp,
 }
 
 impl Harbor {
@@ -57,6 +71,11 @@ impl Harbor {
         reference: &Reference,
     ) -> Result<Response<Payload>, Failure> {
         let gate = Gate::of(&project.metadata).filter(|_| project.upstream.is_none());
+        let signing = SignaturePolicy::of(&project.metadata).filter(|_| project.upstream.is_none());
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
         let look = |records: &dyn ReadRecords| {
             let (mut all, mut looked_into) = (Vec::new(), 0);
             let named = match reference {
@@ -76,9 +95,14 @@ impl Harbor {
                     Some(gate) => records.scan_facts(gate, project.id, name, &one)?,
                     None => None,
                 };
+                let signatures = match &signing {
+                    Some(policy) => Some(records.signature_facts(policy, project.id, name, &one)?),
+                    None => None,
+                };
                 looked_into += manifest.bytes.len();
+                let pushed = manifest.pushed;
                 let is_image = Image::read(&manifest.bytes) != Runnable::Nothing;
-                all.push(Read { digest: one, is_image, facts });
+                all.push(Read { digest: one, is_image, facts, signatures, pushed });
             }
             let database = match gate.is_some() {
                 true => records.scan_database()?,
@@ -94,7 +118,15 @@ impl Harbor {
         let now = clock::timestamp();
         let mut shown: Vec<Value> = all
             .iter()
-            .map(|one| explanation(project, gate.as_ref(), name, one, database.as_ref(), now))
+            .enumerate()
+            .map(|(at, one)| {
+                let by_scan =
+                    explanation(project, gate.as_ref(), name, one, database.as_ref(), now);
+                let Some(policy) = &signing else { return by_scan };
+                // what an index lists is pulled by digest
+                let tag = tag.filter(|_| at == 0);
+                with_signatures(by_scan, policy, project, (name, tag), one, now)
+            })
             .collect();
         let children = shown.split_off(1.min(shown.len()));
         let mut answer = shown.pop().unwrap_or_else(|| json!({}));
@@ -201,6 +233,62 @@ fn explanation(
     if decision != "pass" {
         answer["remedies"] = remedies(gate, &project.name, name, digest, facts, &counted).into();
     }
+    answer
+}
+
+/// The same with what signatures decide: that is asked first.
+fn with_signatures(
+    mut answer: Value,
+    policy: &SignaturePolicy,
+    project: &Project,
+    (name, tag): (&RepositoryName, Option<&Tag>),
+    read: &Read,
+    now: Timestamp,
+) -> Value {
+    let Some(facts) = &read.signatures else { return answer };
+    let context = Context { repository: name, tag, pushed: read.pushed, now };
+    let decided = signatures::decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
+    let all = facts.own.evidence.iter().flat_map(|one| &one.signatures);
+    let (word, why) = match &decided {
+        signatures::Decision::Pass => ("pass", "its signatures are enough".to_owned()),
+        signatures::Decision::Warn(why) => ("warn", why.to_string()),
+        signatures::Decision::Wait(wait, why) => {
+            ("wait", format!("a pull waits up to {} s for signatures; else: {why}", wait.as_secs()))
+        }
+        signatures::Decision::Refuse(why) => ("refuse", why.to_string()),
+    };
+    answer["signatures"] = json!({
+        "decision": word,
+        "why": why,
+        "count": all.count(),
+        "inherited_from": facts.own.parents.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    let refusal = match decided {
+        signatures::Decision::Refuse(refusal) | signatures::Decision::Wait(_, refusal) => refusal,
+        _ => return answer,
+    };
+    answer["decision"] = word.into();
+    answer["why"] = why.into();
+    let (image, project) = (format!("{name}@{}", read.digest), &project.name);
+    let mut remedies = match refusal {
+        Refusal::Absent(tool) => vec![format!("sign it with {tool}")],
+        Refusal::Unsigned => vec![format!("sign it, as with: cosign sign HOST/{image}")],
+        Refusal::Insufficient { .. } => {
+            vec![format!("see what is wrong with each signature: atoll signatures {image}")]
+        }
+    };
+    if facts.signers.is_empty() && policy.mode != signatures::Mode::Off {
+        remedies.push(format!(
+            "the project trusts nobody yet: atoll signer add NAME --project {project} --key FILE"
+        ));
+    }
+    remedies.push(format!(
+        "in an emergency, serve it for a while: atoll exempt {image} --reason TEXT --until DATE"
+    ));
+    if let Some(known) = answer["remedies"].as_array() {
+        remedies.extend(known.iter().filter_map(|one| one.as_str().map(str::to_owned)));
+    }
+    answer["remedies"] = remedies.into();
     answer
 }
 

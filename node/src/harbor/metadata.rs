@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rules::ledger::jobs::cron::Cron;
 use rules::policies::keys::STORED;
-use rules::policies::vulnerabilities;
+use rules::policies::{signatures, vulnerabilities};
 use serde_json::Value;
 
 use super::bad;
@@ -36,6 +36,7 @@ pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String,
         .map(|(key, value)| match value.as_str() {
             Some(text) if text.len() <= LONGEST => {
                 vulnerabilities::check(key, text).map_err(bad)?;
+                signatures::check(key, text).map_err(bad)?;
                 if key == vulnerabilities::metadata::SCHEDULE {
                     schedule(text)?;
                 }

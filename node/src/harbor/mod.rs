@@ -25,6 +25,7 @@ mod scanning;
 mod security;
 mod selectors;
 mod sessions;
+mod signatures;
 mod stored;
 mod system;
 mod tags;
@@ -39,6 +40,7 @@ use registry::jobs::queue::Jobs;
 use registry::people::{Access, Caller};
 use registry::pulls::Pulls;
 use registry::scans::Scans;
+use registry::signatures::Signatures;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::view::{Freshness, Records};
@@ -92,6 +94,8 @@ pub struct Harbor {
     pub jobs: Arc<Jobs>,
     /// Scans of images.
     pub scans: Arc<Scans>,
+    /// Signatures.
+    pub signatures: Arc<Signatures>,
     /// Asks other registries whether they are well.
     pub upstreams: Arc<Upstreams>,
     /// Brings the configurations of artifacts.

@@ -15,6 +15,7 @@ use rules::ledger::scanning::LookForScans;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::people::roles::of_everybody;
+use rules::policies::signatures;
 use rules::policies::vulnerabilities::{self, Allowlist};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
@@ -94,7 +95,8 @@ fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>, Failure> {
     }
 }
 
-/// What is cached of another registry is not scanned, so nothing of it may be prevented.
+/// What is cached of another registry is neither scanned nor verified, so nothing of it may be
+/// prevented.
 fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
     let on = |key: &str| metadata.get(key).is_some_and(|value| value == "true");
     if caches
@@ -102,6 +104,11 @@ fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), 
     {
         return Err(bad(
             "a project that caches a registry is not scanned: auto_scan and prevent_vul must be false",
+        ));
+    }
+    if caches && signatures::Policy::of(metadata).is_some() {
+        return Err(bad(
+            "a project that caches a registry does not check signatures: signature_policy must be off, enable_content_trust and enable_content_trust_cosign false",
         ));
     }
     Ok(())

@@ -89,6 +89,28 @@ impl Harbor {
             (_, Stored::Explanation(name, reference)) => {
                 self.explain(&project, &own(&name)?, &reference).await
             }
+            (_, Stored::Accessories(name, reference)) => {
+                self.list_accessories(&request, &own(&name)?, &reference).await
+            }
+            (_, Stored::Signatures(name, reference)) => {
+                self.show_signatures(&project, &own(&name)?, &reference).await
+            }
+            (&Method::PUT, Stored::Exemption(name, reference)) => {
+                self.exempt(request, &own(&name)?, &reference, by).await
+            }
+            (_, Stored::Exemption(name, reference)) => {
+                self.end_exemption(&own(&name)?, &reference, by).await
+            }
+            (&Method::POST, Stored::Signers) => self.add_signer(request, &project, by).await,
+            (_, Stored::Signers) => self.list_signers(&request, &project).await,
+            (&Method::PUT, Stored::Signer(name)) => {
+                self.change_signer(request, &project, &name, by).await
+            }
+            (&Method::DELETE, Stored::Signer(name)) => {
+                self.remove_signer(&project, &name, by).await
+            }
+            (_, Stored::Signer(name)) => self.show_one_signer(&project, &name).await,
+            (_, Stored::Unsigned) => self.list_unsigned(&request, &project).await,
             (_, Stored::Labels(name, reference)) => {
                 let name = own(&name)?;
                 let digest = self.digest_of(&name, &reference).await?;

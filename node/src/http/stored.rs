@@ -1,6 +1,7 @@
 //! The paths of what a project stores.
 
 use percent_encoding::percent_decode_str;
+use rules::policies::signatures::is_signer_name;
 use rules::words::names::{LabelId, ProjectName, Reference, RepositoryName, Tag};
 
 /// What of a project's stored content a path is about. A repository's name begins with the project
@@ -35,6 +36,18 @@ pub enum Stored {
     Sbom(RepositoryName, Reference),
     /// `repositories/NAME/artifacts/REFERENCE/explanation`
     Explanation(RepositoryName, Reference),
+    /// `repositories/NAME/artifacts/REFERENCE/accessories`
+    Accessories(RepositoryName, Reference),
+    /// `repositories/NAME/artifacts/REFERENCE/signatures`
+    Signatures(RepositoryName, Reference),
+    /// `repositories/NAME/artifacts/REFERENCE/signatures/exemption`
+    Exemption(RepositoryName, Reference),
+    /// `signers`
+    Signers,
+    /// `signers/NAME`
+    Signer(String),
+    /// `unsigned`
+    Unsigned,
     /// `scanner`
     Scanner,
     /// `scanner/candidates`
@@ -83,6 +96,18 @@ impl Stored {
             Stored::Explanation(..) => {
                 "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/explanation"
             }
+            Stored::Accessories(..) => {
+                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/accessories"
+            }
+            Stored::Signatures(..) => {
+                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures"
+            }
+            Stored::Exemption(..) => {
+                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures/exemption"
+            }
+            Stored::Signers => "/api/v2.0/projects/{project}/signers",
+            Stored::Signer(_) => "/api/v2.0/projects/{project}/signers/{signer}",
+            Stored::Unsigned => "/api/v2.0/projects/{project}/unsigned",
             Stored::Labels(..) => {
                 "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels"
             }
@@ -100,7 +125,13 @@ impl Stored {
             | Stored::ScannerCandidates
             | Stored::Repositories
             | Stored::Explanation(..)
+            | Stored::Accessories(..)
+            | Stored::Signatures(..)
+            | Stored::Unsigned
             | Stored::Artifacts(_) => "GET, HEAD",
+            Stored::Signers => "GET, HEAD, POST",
+            Stored::Signer(_) => "GET, HEAD, PUT, DELETE",
+            Stored::Exemption(..) => "PUT, DELETE",
             Stored::Scanner => "GET, HEAD, PUT",
             Stored::Repository(_) | Stored::Artifact(..) => "GET, HEAD, DELETE",
             Stored::Tags(..) => "GET, HEAD, POST",
@@ -117,9 +148,14 @@ impl Stored {
             "summary" => return Some(Stored::Summary),
             "scanner" => return Some(Stored::Scanner),
             "scanner/candidates" => return Some(Stored::ScannerCandidates),
+            "signers" => return Some(Stored::Signers),
+            "unsigned" => return Some(Stored::Unsigned),
             "_deletable" => return Some(Stored::Deletable),
             "repositories" => return Some(Stored::Repositories),
             _ => {}
+        }
+        if let Some(name) = rest.strip_prefix("signers/") {
+            return is_signer_name(name).then(|| Stored::Signer(name.to_owned()));
         }
         let rest = rest.strip_prefix("repositories/")?;
         let name = |text: &str| {
@@ -151,6 +187,9 @@ impl Stored {
                     }
                     ("additions", "sbom") => Some(Stored::Sbom(repository, reference)),
                     ("explanation", "") => Some(Stored::Explanation(repository, reference)),
+                    ("accessories", "") => Some(Stored::Accessories(repository, reference)),
+                    ("signatures", "") => Some(Stored::Signatures(repository, reference)),
+                    ("signatures", "exemption") => Some(Stored::Exemption(repository, reference)),
                     ("labels", "") => Some(Stored::Labels(repository, reference)),
                     ("labels", id) => {
                         Some(Stored::Label(repository, reference, LabelId(id.parse().ok()?)))
@@ -166,6 +205,7 @@ impl Stored {
         matches!(
             self,
             Stored::Scanner
+                | Stored::Unsigned
                 | Stored::ScannerCandidates
                 | Stored::Scan(..)
                 | Stored::ScanStop(..)

@@ -1,20 +1,29 @@
-//! The gate before manifests: images with vulnerabilities that their project does not let pass are
-//! refused here, at every node (`rules::policies::vulnerabilities` decides).
+//! The gate before manifests: images with vulnerabilities, or without signatures, that their project
+//! does not let pass are refused here, at every node (`rules::policies` decides).
 
 use std::time::Duration;
 
 use ground::clock;
 use rules::ledger::records::{ManifestRecord, Project};
 use rules::ledger::scanning::{Facts, LookForScans};
+use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
+use rules::policies::signatures::{self, Context, Policy, Refusal};
 use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide};
 use rules::words::digest::Digest;
+use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Runnable};
-use rules::words::names::RepositoryName;
+use rules::words::names::{Reference, RepositoryName};
+use rules::words::roles::{Operation, Permission, Resource};
+use serde_json::json;
 
 use super::Registry;
 use crate::http::{Code, Failure};
+use registry::people::Caller;
 
-/// The time between two looks whether a scan has ended that a pull waits for.
+/// Who may make accessories may read what is not signed yet: it has to be read to be signed.
+const SIGN: Permission = Permission::new(Resource::Accessory, Operation::Create);
+
+/// The time between two looks whether what a pull waits for is there: a scan's end, or a signature.
 const LOOK: Duration = Duration::from_millis(250);
 
 impl Registry {
@@ -69,6 +78,126 @@ impl Registry {
             Err(failure) => Err(failure),
         }
     }
+}
+
+impl Registry {
+    /// Refuses the manifest if its project demands signatures that it does not have. Signatures, and
+    /// what else is only about other manifests, pass; so does everything for those who may sign.
+    pub(super) async fn check_signatures(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+        (digest, manifest): (&Digest, &ManifestRecord),
+    ) -> Result<(), Failure> {
+        let policy = Policy::of(&project.metadata).filter(|_| project.upstream.is_none());
+        let Some(policy) = policy else { return Ok(()) };
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        if tag.and_then(Fallback::of).is_some() || is_about_another(manifest) {
+            return Ok(());
+        }
+        let mut end = None;
+        loop {
+            let facts = self.signature_facts(&policy, project, repository, digest).await?;
+            let SignatureFacts { signers, own, parents } = &facts;
+            let (pushed, now) = (manifest.pushed, clock::timestamp());
+            let context = Context { repository, tag, pushed, now };
+            let refusal = match signatures::decide(&policy, signers, own, parents, &context) {
+                signatures::Decision::Pass => return Ok(()),
+                signatures::Decision::Warn(refusal) => {
+                    count_unsigned("warned");
+                    tracing::info!(%repository, %digest, %refusal, "served without signatures");
+                    return Ok(());
+                }
+                signatures::Decision::Refuse(refusal) => refusal,
+                signatures::Decision::Wait(wait, refusal) => {
+                    let now = clock::now();
+                    if self.may_sign(caller, project).await? {
+                        return Ok(());
+                    }
+                    if now < *end.get_or_insert(now + wait) {
+                        tokio::time::sleep(LOOK).await;
+                        continue;
+                    }
+                    refusal
+                }
+            };
+            if self.may_sign(caller, project).await? {
+                return Ok(());
+            }
+            count_unsigned("refused");
+            tracing::debug!(%repository, %digest, %refusal, "a pull is refused");
+            return Err(unsigned(&policy, project, repository, digest, &refusal));
+        }
+    }
+
+    async fn may_sign(&self, caller: &Caller, project: &Project) -> Result<bool, Failure> {
+        let read = self.door.read(|records| caller.identity.may(records, SIGN, project));
+        Ok(read.await?.0)
+    }
+
+    /// What decides. An edge that is cut off and knows nothing of an image counts it as unsigned.
+    async fn signature_facts(
+        &self,
+        policy: &Policy,
+        project: &Project,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<SignatureFacts, Failure> {
+        let read = self
+            .door
+            .read(|records| records.signature_facts(policy, project.id, repository, digest));
+        match read.await {
+            Ok((facts, _)) => Ok(facts),
+            Err(_) if self.neighbours.is_edge() => Ok(SignatureFacts::default()),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// Whether nothing runs a manifest, and it only says something of another: a signature, an
+/// attestation, an SBOM.
+fn is_about_another(manifest: &ManifestRecord) -> bool {
+    if Image::read(&manifest.bytes) != Runnable::Nothing {
+        return false;
+    }
+    let parts = Image::parts(&manifest.bytes);
+    let is_index = parts.as_ref().is_none_or(|one| *one == Image::default());
+    !is_index && (manifest.subject.is_some() || parts.is_some_and(|image| image.attests()))
+}
+
+fn count_unsigned(what: &'static str) {
+    metrics::counter!("atoll_unsigned_pulls_total", "result" => what).increment(1);
+}
+
+fn unsigned(
+    policy: &Policy,
+    project: &Project,
+    repository: &RepositoryName,
+    digest: &Digest,
+    refusal: &Refusal,
+) -> Failure {
+    let harbors = policy.as_harbor || matches!(refusal, Refusal::Absent(_));
+    let code = if harbors { Code::Prevented } else { Code::Denied };
+    let message = match refusal {
+        // Harbor's own words
+        Refusal::Absent(_) => refusal.to_string(),
+        _ => {
+            let name = &project.name;
+            format!("project {name} serves signed images only (signature_policy), and {refusal}")
+        }
+    };
+    let detail = json!({
+        "project": project.name.to_string(),
+        "artifact": format!("{repository}@{digest}"),
+        "reason": refusal.reason(),
+        "policy": policy.mode.as_str(),
+    });
+    Failure::new(code, message).detail(detail)
 }
 
 fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Failure {

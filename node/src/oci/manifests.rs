@@ -53,7 +53,7 @@ impl Registry {
         reference: &Reference,
         admitted: Admitted<Option<(Digest, ManifestRecord)>>,
     ) -> Result<Response<Payload>, Failure> {
-        let Admitted { project, freshness, found, .. } = admitted;
+        let Admitted { caller, project, freshness, found } = admitted;
         if project.upstream.is_some() {
             if !self.upstreams.admits(&project, repository) {
                 let message =
@@ -85,6 +85,8 @@ impl Registry {
             let message = format!("repository {repository} has no manifest {reference}");
             return Err(Failure::new(Code::ManifestUnknown, message).if_known(freshness));
         };
+        let what = (&digest, &manifest);
+        self.check_signatures(&caller, &project, repository, reference, what).await?;
         self.check_gate(&project, repository, &digest, &manifest).await?;
         self.show_manifest(&request, &digest, manifest, freshness)
     }

@@ -71,6 +71,14 @@ fn describe() {
         "blobs that nothing referred to, removed here"
     );
     describe_counter!("atoll_sboms_made_total", "SBOMs that this node made and kept beside images");
+    describe_counter!(
+        "atoll_signatures_total",
+        "signatures that this node verified, by whether they had a fault"
+    );
+    describe_counter!(
+        "atoll_unsigned_pulls_total",
+        "pulls of what lacks signatures, by whether they were refused"
+    );
     describe_counter!("atoll_scans_total", "scans that this node carried out, by result");
     describe_counter!(
         "atoll_scan_reports_changed_total",

@@ -35,6 +35,7 @@ use registry::scans::Scans;
 use registry::scans::database::Databases;
 use registry::scans::everything::Everything;
 use registry::scans::rescans::Rescans;
+use registry::signatures::Signatures;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
@@ -127,6 +128,7 @@ pub(super) struct Rooms {
     repairs: Arc<Repairs>,
     jobs: Arc<Jobs>,
     scans: Arc<Scans>,
+    signatures: Arc<Signatures>,
     witness: Arc<Witness>,
     access: Arc<Access>,
 }
@@ -210,6 +212,14 @@ impl Rooms {
             scan_terms,
             tasks.clone(),
         );
+        let signatures = Signatures::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            writes.clone(),
+            terms::signatures(settings),
+            tasks.clone(),
+        );
         let rescans = Arc::new(Rescans(scans.clone()));
         let kinds: Vec<Arc<dyn Work>> =
             vec![preheats.clone(), repairs.clone(), retentions, rescans];
@@ -245,6 +255,7 @@ impl Rooms {
             repairs,
             jobs,
             scans,
+            signatures,
             witness,
             access,
         })
@@ -270,6 +281,7 @@ impl Rooms {
         on.tasks.spawn("scrub", scrub);
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
+        self.signatures.start();
         Everything::start(on.neighbours.clone(), self.jobs.clone(), &on.tasks);
         self.witness.start(&on.tasks);
     }
@@ -353,6 +365,7 @@ impl Rooms {
             writes: self.writes.clone(),
             jobs: self.jobs.clone(),
             scans: self.scans.clone(),
+            signatures: self.signatures.clone(),
             upstreams: upstreams.clone(),
             pulls: self.pulls.clone(),
             secrets: self.secrets.clone(),

@@ -20,6 +20,7 @@ use registry::people::{AccessTerms, Providers};
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
 use registry::scans::ScanTerms;
+use registry::signatures::SignatureTerms;
 use registry::upstreams::UpstreamsTerms;
 use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
@@ -250,6 +251,10 @@ pub(super) fn scans(settings: &Settings) -> ScanTerms {
         fetch: settings.scan.timeout,
         commit: settings.deadlines.commit,
     }
+}
+
+pub(super) fn signatures(settings: &Settings) -> SignatureTerms {
+    SignatureTerms { fetch: settings.deadlines.replicate }
 }
 
 pub(super) fn oci(settings: &Settings) -> OciTerms {

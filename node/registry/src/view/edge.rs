@@ -24,6 +24,7 @@ use rules::ledger::records::{
     Look, NodeRecord, Pair, Project, ReadRecords, RecordError, Role, key,
 };
 use rules::ledger::scanning::{self, LookForScans};
+use rules::ledger::signatures;
 use rules::people::access::Scope;
 use rules::wire::questions::{self, Question};
 use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
@@ -460,11 +461,13 @@ impl EdgeRecords {
         }
     }
 
-    /// Whether an answer to `query` of this time is about vulnerable images, and was given before
-    /// something of that changed.
+    /// Whether an answer to `query` of this time is about vulnerable or unsigned images, and was given
+    /// before something of that changed.
     fn is_old_verdict(&self, query: &Query, at: Timestamp) -> bool {
         let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
-        scanning::key::is_of_verdicts(place) && at <= self.verdicts_version.lock().since
+        let is_of_verdicts =
+            scanning::key::is_of_verdicts(place) || signatures::key::is_of_verdicts(place);
+        is_of_verdicts && at <= self.verdicts_version.lock().since
     }
 
     /// Whether an answer to `query` of this time may be about an earlier project of the same name:

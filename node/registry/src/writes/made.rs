@@ -53,7 +53,12 @@ impl Writes {
         Ok(digest)
     }
 
-    async fn hold(&self, repository: &RepositoryName, blob: Bytes) -> Result<Digest, StoreError> {
+    /// Stores a blob at this node, with a grant for the repository.
+    pub(super) async fn hold(
+        &self,
+        repository: &RepositoryName,
+        blob: Bytes,
+    ) -> Result<Digest, StoreError> {
         let digest = Digest::sha256(&blob);
         let ingest = self.store.ingest(Algorithm::Sha256)?;
         let ingest = self.store.reserve(ingest, blob.len() as u64).await?;

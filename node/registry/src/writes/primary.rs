@@ -10,8 +10,10 @@ use rules::blobs::holding::Held;
 use rules::blobs::reputation;
 use rules::ledger::collecting::LookForGarbage;
 use rules::ledger::command::{Checked, Command, NewManifest, Outcome};
+use rules::ledger::events::Actor;
 use rules::ledger::leaving::LookForLeaving;
 use rules::ledger::level::Level;
+use rules::ledger::precondition::Precondition;
 use rules::ledger::records::{
     BlobDescriptor, BlobRecord, Look, Project, Role, SPARSE_IMAGES, SPARSE_INDEXES, key,
 };
@@ -23,7 +25,7 @@ use rules::words::manifest::{BlobReference, Manifest};
 use rules::words::names::{NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use tracing::info;
 
-use super::Writes;
+use super::{Writes, joining};
 
 /// The maximum number of blobs of one manifest that are copied at a time.
 const COPIES_AT_A_TIME: usize = 4;
@@ -32,31 +34,54 @@ impl Writes {
     /// As the project's primary: checks and commits a write.
     pub async fn commit_here(&self, write: Write) -> Result<Outcome, WriteError> {
         let (by, what) = write.kind.plain();
-        let command = match what {
-            // Only the ledger judges the precondition: it knows whether this operation has moved
-            // the tag already.
+        match what {
             PlainWrite::Put(precondition, pushed) => {
-                let (collections, new) = self.checked(pushed).await?;
-                match (collections, precondition) {
-                    (Some(collections), precondition) => Command::PutChecked(Box::new(Checked {
-                        collections,
-                        precondition: precondition.map(|precondition| *precondition),
-                        new,
-                    })),
-                    (None, Some(precondition)) => Command::PutManifestIf(precondition, new),
-                    (None, None) => Command::PutManifest(new),
+                // whoever names what the tag must be has read what is there
+                match joining::of_signatures(&pushed).filter(|_| precondition.is_none()) {
+                    Some(tag) => self.join(write.operation, pushed, tag, by.as_ref()).await,
+                    None => self.put(write.operation, precondition, pushed, by.as_ref()).await,
                 }
             }
             PlainWrite::Fenced(change) => {
                 let epoch = self.primary_of(&change.project())?.epoch;
-                change.under(epoch)
+                self.propose_by(write.operation, change.under(epoch), by.as_ref()).await
             }
+        }
+    }
+
+    /// As the project's primary: checks and commits a manifest. Only the ledger judges the
+    /// precondition: it knows whether this operation has moved the tag already.
+    pub(super) async fn put(
+        &self,
+        operation: OperationId,
+        precondition: Option<Box<Precondition>>,
+        pushed: Pushed,
+        by: Option<&Actor>,
+    ) -> Result<Outcome, WriteError> {
+        let (collections, new) = self.checked(pushed).await?;
+        let command = match (collections, precondition) {
+            (Some(collections), precondition) => Command::PutChecked(Box::new(Checked {
+                collections,
+                precondition: precondition.map(|precondition| *precondition),
+                new,
+            })),
+            (None, Some(precondition)) => Command::PutManifestIf(precondition, new),
+            (None, None) => Command::PutManifest(new),
         };
+        self.propose_by(operation, command, by).await
+    }
+
+    async fn propose_by(
+        &self,
+        operation: OperationId,
+        command: Command,
+        by: Option<&Actor>,
+    ) -> Result<Outcome, WriteError> {
         let command = match by {
-            Some(by) => command.audited(by),
+            Some(by) => command.audited(by.clone()),
             None => command,
         };
-        self.propose_fenced(write.operation, command).await
+        self.propose_fenced(operation, command).await
     }
 
     /// What is to be committed of a push: it is what its digest says, and its blobs are held in

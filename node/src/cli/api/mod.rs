@@ -13,6 +13,7 @@ mod policies;
 mod projects;
 mod robots;
 mod scanning;
+mod signers;
 mod stored;
 mod trusts;
 
@@ -41,6 +42,9 @@ pub(super) use robots::{RobotCommand, run as robots};
 pub(super) use scanning::{
     AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,
     sbom, scan, scanner, vulnerabilities,
+};
+pub(super) use signers::{
+    ExemptCommand, SignaturesCommand, SignerCommand, exempt, run as signers, signatures,
 };
 pub(super) use stored::{
     ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,

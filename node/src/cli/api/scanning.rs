@@ -153,7 +153,7 @@ fn severity(text: &str) -> Result<Severity, String> {
 }
 
 /// A time in seconds since 1970.
-fn time(text: &str) -> Result<u64, String> {
+pub(super) fn time(text: &str) -> Result<u64, String> {
     let seconds = text.parse().ok().or_else(|| Some(moment::read(text)?.0 / 1000));
     seconds.ok_or_else(|| {
         "write 2027-01-31 or 2027-01-31T12:00:00Z (UTC), or seconds since 1970".into()

@@ -1,0 +1,343 @@
+//! Signatures of the images of the projects whose primary this node is: each is verified once, and
+//! what came of it is in the ledger (`rules::ledger::signatures`), from which every node decides.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`verifying`] | reads an artifact of signatures, and what it is worth |
+//!
+//! What was pushed waits in a queue in the ledger. When a project trusts something new, all that it
+//! has is verified again.
+
+mod verifying;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use ground::clock;
+use ground::supervise::{Tasks, at_length};
+use parking_lot::Mutex;
+use rules::ledger::change::Change;
+use rules::ledger::command::Outcome;
+use rules::ledger::events::Actor;
+use rules::ledger::level::Level;
+use rules::ledger::records::{
+    Look, Project, ReadRecords, RecordError, TagRecord, decode, key as records_key,
+};
+use rules::ledger::signatures::{LookForSignatures, SignatureChange, Unverified, key};
+use rules::policies::signatures::{Policy, Signer, is_evidence};
+use rules::wire::WriteKind;
+use rules::words::digest::Digest;
+use rules::words::fallback::Fallback;
+use rules::words::manifest::Referrer;
+use rules::words::moment::Moment;
+use rules::words::names::{ProjectId, ProjectName, RepositoryName, Tag};
+use sign::Anchors;
+use tracing::{info, warn};
+
+use crate::blobs::flights::Flights;
+use crate::view::neighbours::Neighbours;
+use crate::writes::{Refusal, Writes};
+use store::Store;
+
+/// The time between two looks at the queue. Whoever signs and then deploys waits for it.
+const LOOK: Duration = Duration::from_millis(200);
+/// The time between two looks whether a project trusts something new.
+const LOOK_AT_TRUST: Duration = Duration::from_secs(1);
+/// The maximum number of entries of the queue that are read at a time.
+const PAGE: usize = 500;
+/// The maximum number of artifacts that are verified at a time.
+const AT_A_TIME: usize = 4;
+/// How often the blobs of an artifact are asked for, before it counts as one whose blobs are missing.
+const TRIES: u32 = 5;
+
+/// Limits of this room.
+#[derive(Clone, Debug)]
+pub struct SignatureTerms {
+    /// Until the blobs of an artifact of signatures are here.
+    pub fetch: Duration,
+}
+
+/// An artifact that failed, how often, and when it is tried again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failed {
+    tries: u32,
+    again: Option<Moment>,
+}
+
+/// What a project trusts, read once for each change of it.
+type Parsed = BTreeMap<ProjectId, (u64, Arc<Anchors>)>;
+
+/// Signatures at this node.
+pub struct Signatures {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    writes: Arc<Writes>,
+    terms: SignatureTerms,
+    parsed: Mutex<Parsed>,
+    failed: Mutex<BTreeMap<(ProjectId, u64), Failed>>,
+    tasks: Tasks,
+}
+
+/// An artifact of signatures in a project of this node.
+struct Waiting {
+    project: Project,
+    number: Option<u64>,
+    what: Unverified,
+}
+
+impl Signatures {
+    /// Ready to verify; nothing is begun yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        writes: Arc<Writes>,
+        terms: SignatureTerms,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let (parsed, failed) = (Mutex::default(), Mutex::default());
+        Arc::new(Signatures { neighbours, store, flights, writes, terms, parsed, failed, tasks })
+    }
+
+    /// Begins. An edge verifies nothing.
+    pub fn start(self: &Arc<Self>) {
+        if self.neighbours.is_edge() {
+            return;
+        }
+        let one = self.clone();
+        self.tasks.spawn("signatures", async move { one.work().await });
+        let one = self.clone();
+        self.tasks.spawn("signatures.trust", async move { one.follow_trust().await });
+    }
+
+    /// Adds a signer to a project, or changes one.
+    pub async fn set_signer(
+        &self,
+        project: &ProjectName,
+        signer: Signer,
+        new: bool,
+        by: &Actor,
+    ) -> Result<(), Refusal> {
+        let signer = Box::new(signer);
+        let change = SignatureChange::SetSigner { project: project.clone(), signer, new };
+        self.commit(change, by).await.map(drop)
+    }
+
+    /// Commits a change of what a project knows of signatures, at its primary.
+    pub async fn commit(&self, change: SignatureChange, by: &Actor) -> Result<Outcome, Refusal> {
+        let project = change.project();
+        let change = Change::Signatures(Box::new(change));
+        self.writes.commit(&project, WriteKind::Fenced(change), by).await
+    }
+
+    async fn work(self: &Arc<Self>) {
+        loop {
+            match at_length(|| self.waiting()) {
+                Ok(waiting) => {
+                    let verified = waiting.into_iter().map(|one| self.carry_out(one));
+                    futures::stream::iter(verified).buffer_unordered(AT_A_TIME).count().await;
+                }
+                Err(error) => warn!(%error, "the queue of signatures cannot be read"),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What of the queue is of projects whose primary this node is.
+    fn waiting(&self) -> Result<Vec<Waiting>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        let queue = view.scan(&key::all_unverified(), None, PAGE)?;
+        let mut failed = self.failed.lock();
+        failed.retain(|(project, number), _| {
+            let place = key::unverified(*project, *number);
+            queue.len() >= PAGE || queue.iter().any(|(key, _)| *key == place)
+        });
+        let (mut all, mut projects) = (Vec::new(), BTreeMap::new());
+        for (place, what) in queue {
+            let Some((id, number)) = key::queued(&place) else { continue };
+            let project = match projects.entry(id) {
+                std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+                std::collections::btree_map::Entry::Vacant(new) => {
+                    new.insert(self.own_project(&*view, id)?)
+                }
+            };
+            let Some(project) = project else { continue };
+            let rests = failed.get(&(id, number)).and_then(|failed| failed.again);
+            if rests.is_some_and(|again| clock::now() < again) {
+                continue;
+            }
+            let (project, what) = (project.clone(), decode(&what)?);
+            all.push(Waiting { project, number: Some(number), what });
+        }
+        Ok(all)
+    }
+
+    fn own_project(
+        &self,
+        view: &dyn ReadRecords,
+        id: ProjectId,
+    ) -> Result<Option<Project>, RecordError> {
+        let name: Option<ProjectName> = view.record(&records_key::project_number(id))?;
+        let Some(name) = name else { return Ok(None) };
+        let project = view.project(&name)?;
+        Ok(project.filter(|one| one.id == id && one.primary == self.neighbours.me))
+    }
+
+    /// Verifies one artifact, and records what came of it. Returns whether it need not be tried
+    /// again.
+    async fn carry_out(&self, one: Waiting) -> bool {
+        let place = one.number.map(|number| (one.project.id, number));
+        let tries = place.and_then(|place| self.failed.lock().get(&place).map(|one| one.tries));
+        let last = tries.is_some_and(|tries| tries + 1 >= TRIES);
+        let change = match self.verify(&one, last).await {
+            Ok(Some(change)) => change,
+            Ok(None) => match one.number {
+                Some(number) => SignatureChange::Skip { project: one.project.name.clone(), number },
+                None => return true,
+            },
+            Err(error) => {
+                let Unverified { repository, manifest, .. } = &one.what;
+                warn!(%repository, %manifest, %error, "a signature could not be verified yet");
+                if let Some(place) = place {
+                    let mut failed = self.failed.lock();
+                    let known = failed.entry(place).or_default();
+                    known.tries += 1;
+                    known.again = Some(clock::now() + Duration::from_secs(1 << known.tries.min(5)));
+                }
+                return false;
+            }
+        };
+        match self.commit(change, &Actor::mesh()).await {
+            // it was deleted meanwhile, with its project or alone
+            Ok(_) | Err(Refusal::NotFound) => true,
+            Err(refusal) => {
+                info!(%refusal, "what a signature is worth could not be recorded yet");
+                false
+            }
+        }
+    }
+
+    /// What this project trusts, and the number of its last change.
+    fn anchors(
+        &self,
+        view: &dyn ReadRecords,
+        project: ProjectId,
+    ) -> Result<(u64, Arc<Anchors>), RecordError> {
+        let trusted = view.trusted(project)?;
+        if let Some((number, anchors)) = self.parsed.lock().get(&project)
+            && *number == trusted.anchors
+        {
+            return Ok((*number, anchors.clone()));
+        }
+        let all: Vec<_> = trusted.signers.into_iter().map(|signer| signer.anchor).collect();
+        let anchors = Arc::new(Anchors::of(&all));
+        self.parsed.lock().insert(project, (trusted.anchors, anchors.clone()));
+        Ok((trusted.anchors, anchors))
+    }
+
+    async fn follow_trust(self: &Arc<Self>) {
+        loop {
+            match at_length(|| self.behind()) {
+                Ok(projects) => {
+                    for (project, anchors) in projects {
+                        self.verify_all(&project, anchors).await;
+                    }
+                }
+                Err(error) => warn!(%error, "what projects trust cannot be read"),
+            }
+            tokio::time::sleep(LOOK_AT_TRUST).await;
+        }
+    }
+
+    /// The projects of this node of which not everything was verified against what they trust now.
+    fn behind(&self) -> Result<Vec<(Project, u64)>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        if view.level()? < Level::SIGNATURES {
+            return Ok(Vec::new());
+        }
+        let mut projects = view.projects()?;
+        projects.retain(|one| one.primary == self.neighbours.me && one.upstream.is_none());
+        self.parsed.lock().retain(|id, _| projects.iter().any(|one| one.id == *id));
+        let mut behind = Vec::new();
+        for project in projects {
+            let trusted = view.trusted(project.id)?;
+            let used = trusted.anchors > 0 || Policy::of(&project.metadata).is_some();
+            if used && view.verified_against(project.id)? != Some(trusted.anchors) {
+                behind.push((project, trusted.anchors));
+            }
+        }
+        Ok(behind)
+    }
+
+    /// Verifies all that a project has.
+    async fn verify_all(&self, project: &Project, anchors: u64) {
+        let repositories = match at_length(|| self.repositories(&project.name)) {
+            Ok(repositories) => repositories,
+            Err(error) => return warn!(%error, "the repositories of a project cannot be read"),
+        };
+        let mut count = 0_usize;
+        for repository in repositories {
+            let all = match at_length(|| self.evidence_in(&repository)) {
+                Ok(all) => all,
+                Err(error) => {
+                    return warn!(%repository, %error, "the signatures of a repository cannot be read");
+                }
+            };
+            count += all.len();
+            let waiting = all.into_iter().map(|(manifest, tag)| Waiting {
+                project: project.clone(),
+                number: None,
+                what: Unverified { repository: repository.clone(), manifest, tag },
+            });
+            let verified = waiting.map(|one| self.carry_out(one));
+            let verified: Vec<bool> =
+                futures::stream::iter(verified).buffer_unordered(AT_A_TIME).collect().await;
+            if verified.contains(&false) {
+                return; // all of it again, a little later
+            }
+        }
+        let name = project.name.clone();
+        let change = SignatureChange::UpToDate { project: name, anchors };
+        match self.commit(change, &Actor::mesh()).await {
+            Ok(_) => info!(project = %project.name, count, "all signatures were verified"),
+            Err(refusal) => {
+                info!(project = %project.name, %refusal, "signatures are verified again")
+            }
+        }
+    }
+
+    fn repositories(&self, project: &ProjectName) -> Result<Vec<RepositoryName>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        let names = view.scan(&records_key::repositories_of(project), None, usize::MAX)?;
+        let names = names.iter().filter_map(|(place, _)| records_key::name_of(place).parse().ok());
+        Ok(names.collect())
+    }
+
+    /// The artifacts of signatures in a repository.
+    fn evidence_in(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Vec<(Digest, Option<Tag>)>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        let mut all = Vec::new();
+        let referrers = records_key::all_referrers(repository);
+        for (_, referrer) in view.scan(&referrers, None, usize::MAX)? {
+            let referrer: Referrer = decode(&referrer)?;
+            if is_evidence(referrer.artifact_type.as_deref()) {
+                all.push((referrer.digest, None));
+            }
+        }
+        for (place, record) in view.scan(&records_key::tags(repository), None, usize::MAX)? {
+            let Ok(tag) = records_key::tag_of(&place).parse::<Tag>() else { continue };
+            let signs = |of: Fallback<'_>| matches!(of.ending, ".sig" | ".att");
+            if Fallback::of(&tag).is_some_and(signs) {
+                let record: TagRecord = decode(&record)?;
+                all.push((record.digest, Some(tag)));
+            }
+        }
+        Ok(all)
+    }
+}

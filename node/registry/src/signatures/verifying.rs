@@ -1,0 +1,135 @@
+//! What one artifact of signatures is worth.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ground::supervise::{at_length, blocking};
+use rules::blobs::pacing::Class;
+use rules::ledger::records::{Look, RecordError};
+use rules::ledger::signatures::{MOST_CHILDREN, SignatureChange, Unverified};
+use rules::policies::signatures::{Evidence, MOST_SIGNATURES, Seen};
+use rules::words::digest::Digest;
+use rules::words::fallback::Fallback;
+use rules::words::manifest::Manifest;
+use rules::words::moment::Timestamp;
+use store::StoreError;
+
+use super::{Signatures, Waiting};
+use crate::blobs::flights::Sources;
+
+/// Why an artifact cannot be verified now. Another try may help.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotYet {
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A blob is not here.
+    #[error("blob {0} is not here: {1}")]
+    Missing(Digest, String),
+    /// The blob cannot be read, or the work ended early.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Signatures {
+    /// What to record of it; `None` if it is not there any more, or no artifact of signatures. At the
+    /// `last` try blobs that are not here count as missing.
+    pub(super) async fn verify(
+        &self,
+        one: &Waiting,
+        last: bool,
+    ) -> Result<Option<SignatureChange>, NotYet> {
+        let Unverified { repository, manifest, tag } = &one.what;
+        let fallback = tag.as_ref().and_then(Fallback::of);
+        let read = at_length(|| {
+            let view = self.neighbours.records.view()?;
+            // a tag may have moved on; what it names now is what counts
+            let digest = match tag {
+                Some(tag) => match view.tag(repository, tag)? {
+                    Some(tag) => tag.digest,
+                    None => return Ok(None),
+                },
+                None => *manifest,
+            };
+            let Some(record) = view.manifest(repository, &digest)? else { return Ok(None) };
+            let (_, anchors) = self.anchors(&*view, one.project.id)?;
+            Ok::<_, RecordError>(Some((digest, record, anchors)))
+        });
+        let Some((digest, record, anchors)) = read? else { return Ok(None) };
+        let Some(evidence) = sign::evidence::read(&record.bytes, fallback.map(|of| of.ending))
+        else {
+            return Ok(None);
+        };
+        let subject = match fallback {
+            Some(fallback) => fallback.digest(),
+            None => evidence.subject,
+        };
+        let Some(subject) = subject else { return Ok(None) };
+        let mut blobs = BTreeMap::new();
+        for (blob, size) in &evidence.blobs {
+            match self.bytes_of(*blob, *size).await {
+                Ok(bytes) => drop(blobs.insert(*blob, bytes)),
+                Err(NotYet::Missing(..)) if last => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = record.bytes;
+        let verified =
+            blocking(move || sign::verify(&bytes, &evidence, &blobs, &subject, &anchors));
+        let verified = verified.await.map_err(|e| NotYet::Failed(e.to_string()))?;
+        for signature in &verified {
+            let result = if signature.fault.is_some() { "fault" } else { "verified" };
+            metrics::counter!("atoll_signatures_total", "result" => result).increment(1);
+        }
+        let seen = verified.into_iter().take(MOST_SIGNATURES);
+        // the ledger says when
+        let seen = seen.map(|signature| Seen { at: Timestamp(0), signature });
+        let evidence = Evidence { manifest: digest, tag: tag.clone(), signatures: seen.collect() };
+        let children = at_length(|| {
+            let view = self.neighbours.records.view()?;
+            let Some(record) = view.manifest(repository, &subject)? else { return Ok(Vec::new()) };
+            let Ok(manifest) = Manifest::read_served(&record.media_type, &record.bytes) else {
+                return Ok(Vec::new());
+            };
+            let children = manifest.children.iter().filter(|child| child.manifest);
+            Ok::<_, RecordError>(children.map(|child| child.digest).take(MOST_CHILDREN).collect())
+        })?;
+        Ok(Some(SignatureChange::Verified {
+            repository: repository.clone(),
+            subject,
+            children,
+            evidence,
+            number: one.number,
+        }))
+    }
+
+    /// A blob's bytes, fetched if they are elsewhere. What is larger than its manifest said is not
+    /// read.
+    async fn bytes_of(&self, digest: Digest, size: u64) -> Result<Bytes, NotYet> {
+        let open = match self.store.open_sound(&digest).await? {
+            Some(open) => open,
+            None => {
+                let flight = self.flights.join(digest, Sources::Find { via: None }, Class::Copy);
+                match tokio::time::timeout(self.terms.fetch, flight.finished()).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return Err(NotYet::Missing(digest, error.to_string())),
+                    Err(_) => {
+                        return Err(NotYet::Missing(digest, "it did not arrive in time".into()));
+                    }
+                }
+                let gone = || NotYet::Missing(digest, "it was here for a moment only".into());
+                self.store.open_sound(&digest).await?.ok_or_else(gone)?
+            }
+        };
+        let read = blocking(move || {
+            use std::os::unix::fs::FileExt;
+            let mut bytes = vec![0; usize::try_from(size.min(open.size)).unwrap_or(0)];
+            open.file.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes))
+        });
+        let read = read.await.map_err(|e| NotYet::Failed(e.to_string()))?;
+        read.map_err(|e| NotYet::Failed(e.to_string()))
+    }
+}

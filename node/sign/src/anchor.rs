@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rules::policies::signatures::{Anchor, AnchorId, LONGEST_PEM};
+use rules::policies::signatures::{Anchor, AnchorId, LONGEST_PEM, LONGEST_TEXT};
 
+use crate::certificates::Certificate;
 pub use crate::keys::BadKey;
 use crate::keys::{self, PublicKey};
 
@@ -11,6 +12,12 @@ use crate::keys::{self, PublicKey};
 const PUBLIC_KEY: &str = "PUBLIC KEY";
 /// The label of a certificate in PEM.
 const CERTIFICATE: &str = "CERTIFICATE";
+/// The maximum number of certificates in one list.
+const MOST_CERTIFICATES: usize = 16;
+/// The maximum number of subjects of one authority.
+const MOST_SUBJECTS: usize = 16;
+/// What notation writes before a subject in its trust policies.
+const SUBJECT_PREFIX: &str = "x509.subject:";
 
 /// Why something cannot be trusted. The text is for whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,10 +99,128 @@ pub fn key(pem: &str) -> Result<Anchor, BadAnchor> {
     public_key(pem).map(|(id, _, pem)| Anchor::Key { id, pem })
 }
 
+/// Certificates as PEM, each once, and the same as it is kept.
+fn certificates(text: &str) -> Result<(Vec<Certificate>, String), BadAnchor> {
+    let (mut read, mut written) = (Vec::<Certificate>::new(), String::new());
+    for (at, der) in blocks(text, CERTIFICATE)?.into_iter().enumerate() {
+        let certificate = Certificate::read(&der)
+            .map_err(|why| BadAnchor::Certificate { number: at + 1, why })?;
+        if !read.iter().any(|one| one.id == certificate.id) {
+            written.push_str(&to_pem(CERTIFICATE, &der));
+            read.push(certificate);
+        }
+    }
+    if read.len() > MOST_CERTIFICATES {
+        return Err(BadAnchor::Number("a list has at most 16 certificates"));
+    }
+    Ok((read, written))
+}
+
+/// A notation trust store: certificates of authorities (or of single signers) as PEM, those of
+/// timestamp authorities (RFC 3161; may be empty), and subjects that are trusted, each as in
+/// `C=DE, O=Example` (with notation's `x509.subject:` before it or not). No subject: all.
+///
+/// Whether certificates were revoked (CRL, OCSP) is asked nowhere: revoke the signer instead.
+pub fn authority(
+    pem: &str,
+    timestamps_pem: &str,
+    subjects: &[String],
+) -> Result<Anchor, BadAnchor> {
+    let (read, pem) = certificates(pem)?;
+    if read.is_empty() {
+        return Err(BadAnchor::Number("PEM of at least one certificate is needed"));
+    }
+    let (_, timestamps) = certificates(timestamps_pem)?;
+    if subjects.len() > MOST_SUBJECTS {
+        return Err(BadAnchor::Number("an authority has at most 16 subjects"));
+    }
+    let subjects = subjects.iter().map(|text| subject(text)).collect::<Result<_, _>>()?;
+    Ok(Anchor::Authority { ids: ids(&read), pem, timestamps, subjects })
+}
+
+fn ids(certificates: &[Certificate]) -> Vec<AnchorId> {
+    certificates.iter().map(|certificate| certificate.id).collect()
+}
+
+/// Parts with a type and a value, `,` between them, as they are kept.
+fn subject(text: &str) -> Result<String, BadAnchor> {
+    let trimmed = text.trim();
+    let trimmed = trimmed.strip_prefix(SUBJECT_PREFIX).unwrap_or(trimmed).trim();
+    let (mut start, mut escaped, mut parts) = (0, false, Vec::new());
+    for (at, character) in trimmed.char_indices() {
+        if character == ',' && !escaped {
+            parts.push(&trimmed[start..at]);
+            start = at + 1;
+        }
+        escaped = character == '\\' && !escaped;
+    }
+    parts.push(&trimmed[start..]);
+    let is_type = |kind: &str| !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric());
+    let part = |part: &&str| {
+        let (kind, value) = part.split_once('=')?;
+        let (kind, value) = (kind.trim(), value.trim());
+        let fits = is_type(kind) && !value.is_empty();
+        fits.then(|| format!("{}={value}", kind.to_ascii_uppercase()))
+    };
+    let parts: Option<Vec<String>> = parts.iter().map(part).collect();
+    match parts {
+        Some(parts) if text.len() <= LONGEST_TEXT => Ok(parts.join(",")),
+        _ => Err(BadAnchor::Subject(text.chars().take(64).collect())),
+    }
+}
+
+/// Keyless signatures: Fulcio's certificates as PEM, Rekor's public key as PEM (without it a signature
+/// counts only as long as its certificate is valid, which is minutes), who vouches for the identity
+/// (the OIDC issuer), and a pattern that the identity must fit (`*` is anything).
+pub fn keyless(
+    fulcio_pem: &str,
+    rekor_pem: &str,
+    issuer: &str,
+    subject: &str,
+) -> Result<Anchor, BadAnchor> {
+    let (read, pem) = certificates(fulcio_pem)?;
+    if read.is_empty() {
+        return Err(BadAnchor::Number("PEM of at least one certificate of Fulcio is needed"));
+    }
+    let rekor = match rekor_pem.trim() {
+        "" => String::new(),
+        text => public_key(text)?.2,
+    };
+    let check = |what: &str, text: &str| match text.len() {
+        0 => Err(BadAnchor::Identity(format!("the {what} is missing"))),
+        1..=LONGEST_TEXT => Ok(text.to_owned()),
+        _ => Err(BadAnchor::Identity(format!("the {what} is longer than {LONGEST_TEXT} bytes"))),
+    };
+    Ok(Anchor::Keyless {
+        ids: ids(&read),
+        pem,
+        rekor,
+        issuer: check("issuer", issuer)?,
+        subject: check("pattern of the identity", subject)?,
+    })
+}
+
+/// A notation trust store.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    pub(crate) certificates: Vec<Certificate>,
+    pub(crate) timestamps: Vec<Certificate>,
+}
+
+/// A Fulcio and its Rekor.
+#[derive(Debug)]
+pub(crate) struct Fulcio {
+    pub(crate) certificates: Vec<Certificate>,
+    /// Rekor's key and its id.
+    pub(crate) rekor: Option<(AnchorId, PublicKey)>,
+}
+
 /// What a project trusts, read for many signatures.
 #[derive(Debug, Default)]
 pub struct Anchors {
     keys: BTreeMap<AnchorId, PublicKey>,
+    authorities: Vec<Authority>,
+    fulcios: Vec<Fulcio>,
 }
 
 impl Anchors {
@@ -109,10 +234,35 @@ impl Anchors {
                         read.keys.insert(id, key);
                     }
                 }
-                Anchor::Authority { .. } | Anchor::Keyless { .. } => {}
+                Anchor::Authority { pem, timestamps, .. } => {
+                    if let (Ok((certificates, _)), Ok((timestamps, _))) =
+                        (certificates(pem), certificates(timestamps))
+                    {
+                        read.authorities.push(Authority { certificates, timestamps });
+                    }
+                }
+                Anchor::Keyless { pem, rekor, .. } => {
+                    let key = match rekor.as_str() {
+                        "" => Ok(None),
+                        text => public_key(text).map(|(id, key, _)| Some((id, key))),
+                    };
+                    if let (Ok((certificates, _)), Ok(rekor)) = (certificates(pem), key) {
+                        read.fulcios.push(Fulcio { certificates, rekor });
+                    }
+                }
             }
         }
         read
+    }
+
+    /// The notation trust stores.
+    pub(crate) fn authorities(&self) -> &[Authority] {
+        &self.authorities
+    }
+
+    /// Each Fulcio.
+    pub(crate) fn fulcios(&self) -> &[Fulcio] {
+        &self.fulcios
     }
 
     /// The trusted key that made this signature.

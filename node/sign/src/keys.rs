@@ -63,6 +63,16 @@ pub(crate) enum Algorithm {
 }
 
 impl Algorithm {
+    /// All.
+    pub(crate) const ALL: [Algorithm; 6] = [
+        Algorithm::Es256,
+        Algorithm::Es384,
+        Algorithm::Es512,
+        Algorithm::Ps256,
+        Algorithm::Ps384,
+        Algorithm::Ps512,
+    ];
+
     /// Its name in a JSON web signature.
     pub(crate) fn name(self) -> &'static str {
         match self {

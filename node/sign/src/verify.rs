@@ -75,7 +75,7 @@ fn judge(
         Shape::Classic | Shape::CosignReferrer => cosign::layer(layer, bytes, subject, anchors),
         Shape::Attestation => cosign::attestation(bytes, subject, anchors),
         Shape::Bundle => cosign::bundle(bytes, subject, anchors),
-        Shape::Notation => notation::envelope(layer, bytes, subject, anchors),
+        Shape::Notation => notation::envelope(&layer.media_type, bytes, subject, anchors),
     }
 }
 

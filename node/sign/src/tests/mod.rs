@@ -1,7 +1,10 @@
 //! What is verified: each form, with each kind of key, and what must not pass.
 
 mod cosign;
+mod issued;
 mod made;
+mod notation;
+mod stamped;
 mod union;
 
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("upstream", &["ground", "rules"]),
     ("scan", &["rules"]),
     ("sign", &["rules"]),
-    ("registry", &["ground", "mesh", "rules", "scan", "store", "upstream"]),
+    ("registry", &["ground", "mesh", "rules", "scan", "sign", "store", "upstream"]),
     ("node", &["config", "ground", "mesh", "registry", "rules", "scan", "store", "upstream"]),
     ("loadtest", &["rules"]),
     // the intruder (src/intruder.rs) speaks the mesh protocol
@@ -106,6 +106,7 @@ const ROOMS: [Rooms; 6] = [
             ("people", &["view", "proxies"]),
             ("jobs", &["view", "blobs", "writes", "proxies"]),
             ("scans", &["view", "blobs", "writes", "jobs"]),
+            ("signatures", &["view", "blobs", "writes", "jobs"]),
             ("events", &["view"]),
             ("pulls", &["blobs", "proxies"]),
         ],

@@ -474,3 +474,147 @@ fn index_of(images: &[Image]) -> (Vec<Image>, Blob) {
     });
     (images.to_vec(), Blob::of(index.to_string()))
 }
+
+/// What a program says whose name is not on the path of signers.
+fn skopeo(hand: &Hand, policy: &Value, registries: &Value, image: &str) -> Finished {
+    let (folder, to) = (hand.folder.join("registries.d"), hand.folder.join("copy"));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::remove_dir_all(&to).ok();
+    std::fs::write(hand.folder.join("policy.json"), policy.to_string()).expect("a file");
+    std::fs::write(folder.join("atoll.yaml"), registries.to_string()).expect("a file");
+    let mut command = tools::newer_skopeo();
+    command.env("HOME", hand.folder.join("home"));
+    command.arg("--policy").arg(hand.folder.join("policy.json"));
+    command.arg("--registries.d").arg(&folder);
+    command.args(["copy", "--src-tls-verify=false", &format!("docker://{image}")]);
+    process::finish(command.arg(format!("dir:{}", to.display())))
+}
+
+#[test]
+fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
+    let secrets = tempfile::TempDir::with_prefix("atoll-signing-").expect("a temporary folder");
+    let passphrase = secrets.path().join("passphrase");
+    std::fs::write(&passphrase, "a long passphrase of the operator\n").expect("a file");
+    let settings = format!("signing: {{passphrase_file: '{}'}}\n", passphrase.display());
+    let mut mesh = Formed::of(&THREE, &settings);
+    let edge = mesh.add_edge("edge", "us-east-1", "edge: {access_age: 1h}\n");
+    mesh.members()[edge].wait_ready();
+    create_project(&mesh.client(0), "shop", true, 2);
+    let web = mesh.repository(0, "shop/web");
+    let image = Image::tiny();
+    web.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let digest = image.digest();
+
+    // it says what is missing
+    let early = atoll(&mesh, 1, "sign", &["shop/web:1"]);
+    assert!(!early.success && early.err.contains("signature_host"), "{early:?}");
+    let host = mesh.members()[0].place().http.to_string();
+    set(&mesh, &json!({"signature_host": host}));
+    let early = atoll(&mesh, 1, "sign", &["shop/web:1"]);
+    assert!(!early.success && early.err.contains("has no key of its own"), "{early:?}");
+    did(&atoll(&mesh, 2, "sign", &["key", "--project", "shop"]));
+    let again = atoll(&mesh, 2, "sign", &["key", "--project", "shop"]);
+    assert!(!again.success && again.err.contains("has a key"), "{again:?}");
+
+    // both of ours and that of CI are needed; the mesh signs last
+    let ann = Hand::new(mesh.folder(), "admin", mesh.password());
+    trust(&mesh, "ci", &ann.key("ci"));
+    set(&mesh, &json!({"signature_policy": "enforce", "signature_require": "ci;mesh", "signature_name": "none"}));
+    let refusal = atoll(&mesh, 0, "sign", &["shop/web:1"]);
+    assert!(!refusal.success && refusal.err.contains("it is not signed"), "{refusal:?}");
+    did(&ann.sign("cosign2", "ci", &named(&mesh, 1, &image)));
+    wait::until_ok("one signature is missing", || {
+        refused(&mesh, edge, "1", "a signature by mesh is missing")
+    });
+    let signed = atoll(&mesh, 1, "sign", &["shop/web:1"]);
+    assert!(signed.success && signed.out.contains("1 of 1 manifests are signed"), "{signed:?}");
+    for at in 0..=edge {
+        for reference in ["1", digest] {
+            wait::until_ok("it is served", || served(&mesh, at, reference));
+        }
+    }
+    let again = atoll(&mesh, 1, "sign", &["shop/web:1"]);
+    assert!(again.success && again.out.contains("0 of 1 manifests are signed"), "{again:?}");
+
+    // what others say of it
+    let show = |client: &str| {
+        let shown = atoll(&mesh, 0, "sign", &["show", "--project", "shop", "--for", client]);
+        assert!(shown.success, "{shown:?}");
+        shown.out
+    };
+    let keys: Value = serde_json::from_str(&show("keys")).expect("JSON");
+    let pem = keys[0]["pem"].as_str().expect("a key");
+    std::fs::write(ann.folder.join("mesh.pub"), pem).expect("a file");
+    let other = ann.key("other");
+    for program in ["cosign2", "cosign3"] {
+        did(&ann.verify(program, "mesh", &named(&mesh, 0, &image)));
+        assert!(!ann.verify(program, "other", &named(&mesh, 0, &image)).success, "{program}");
+    }
+    let own = ann.folder.join("mesh.pub").display().to_string();
+    let policy = show("policy.json").replace("/etc/atoll/mesh.pub", &own);
+    let policy: Value = serde_json::from_str(&policy).expect("JSON");
+    let registries: Value = serde_json::from_str(&show("registries.d")).expect("JSON");
+    let tagged = format!("{host}/shop/web:1");
+    did(&skopeo(&ann, &policy, &registries, &tagged));
+    let wrong = policy.to_string().replace(&own, &other.display().to_string());
+    let wrong: Value = serde_json::from_str(&wrong).expect("JSON");
+    assert!(!skopeo(&ann, &wrong, &registries, &tagged).success);
+
+    // an index with all it lists, by the next primary, after the first has stopped for a while
+    let (children, index) = index_of(&[Image::random(&[91]), Image::random(&[92])]);
+    for child in &children {
+        for blob in &child.blobs {
+            web.upload(blob).unwrap_or_else(|no| panic!("{no}"));
+        }
+        web.put_manifest(child.digest(), child).unwrap_or_else(|no| panic!("{no}"));
+    }
+    web.put_bytes("many", INDEX, index.bytes.clone()).unwrap_or_else(|no| panic!("{no}"));
+    let place = format!("{}/shop/web@{}", mesh.members()[0].place().http, index.digest);
+    did(&ann.bundle("ci", &place));
+    let status = mesh.status(0).expect("a status");
+    let primary = tests::mesh::primary(&status, "shop").expect("a primary");
+    let primary = THREE.iter().position(|(name, _)| *name == primary).expect("it is one of them");
+    let other = (primary + 1) % 3;
+    mesh.members()[primary].signal(Signal::STOP);
+    wait::until_ok("the next primary signs", || {
+        let signed = atoll(&mesh, other, "sign", &["shop/web:many"]);
+        if signed.success { Ok(()) } else { Err(signed.err) }
+    });
+    mesh.members()[primary].signal(Signal::CONT);
+    for at in 0..=edge {
+        for reference in ["many", children[0].digest(), children[1].digest()] {
+            wait::until_ok("it is served", || served(&mesh, at, reference));
+        }
+    }
+    for child in &children {
+        did(&ann.verify("cosign3", "mesh", &named(&mesh, other, child)));
+    }
+    let log = atoll(&mesh, primary, "sign", &["log", "--project", "shop", "--verify"]);
+    assert!(log.success && log.out.contains("the log is whole: 4 entries"), "{log:?}");
+
+    // another key: what the old one has signed stays good
+    did(&atoll(&mesh, other, "sign", &["key", "--project", "shop", "--rotate"]));
+    let shown = atoll(&mesh, 0, "sign", &["show", "--project", "shop"]);
+    assert!(shown.out.contains("mesh-2") && shown.out.contains("verify-only"), "{shown:?}");
+    for at in 0..=edge {
+        wait::until_ok("it is served", || served(&mesh, at, "1"));
+    }
+    did(&atoll(&mesh, 0, "sign", &["shop/web:1"]));
+    let revoke = ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked"];
+    did(&atoll(&mesh, 1, "signer", &revoke));
+    for at in 0..=edge {
+        wait::until_ok("it is refused", || refused(&mesh, at, "many", "a signature by mesh is missing"));
+        wait::until_ok("what the new key has signed is served", || served(&mesh, at, "1"));
+    }
+    // edges are told public keys only
+    let status = mesh.client(edge).get("/api/v2.0/projects/shop/signing").expect("an answer").status;
+    assert_eq!(status, 405);
+}
+
+#[test]
+fn a_primary_without_the_operators_passphrase_signs_nothing_and_says_so() {
+    let mesh = Formed::of(&THREE[..1], "");
+    create_project(&mesh.client(0), "shop", true, 1);
+    let key = atoll(&mesh, 0, "sign", &["key", "--project", "shop"]);
+    assert!(!key.success && key.err.contains("signing.passphrase_file"), "{key:?}");
+}

@@ -80,8 +80,15 @@ impl SignerBody {
         let read = match (&self.key, &self.authority, &self.keyless) {
             (None, None, None) => return Ok(None),
             (Some(pem), None, None) => sign::anchor::key(pem),
-            // TEMPORARY
-            (None, Some(_), None) | (None, None, Some(_)) => return Err(bad("not yet")),
+            (None, Some(one), None) => {
+                sign::anchor::authority(&one.certificates, &one.timestamps, &one.subjects)
+            }
+            (None, None, Some(one)) => sign::anchor::keyless(
+                &one.certificates,
+                &one.rekor,
+                &one.issuer,
+                &one.subject,
+            ),
             _ => return Err(bad("a signer has one of key, authority and keyless")),
         };
         read.map(Some).map_err(|why| bad(why.to_string()))

@@ -163,8 +163,8 @@ fn file(path: &Path) -> io::Result<String> {
 }
 
 async fn path_of(api: &Api, project: &str) -> io::Result<String> {
-    let id = by_name(api, project).await?["project_id"].clone();
-    Ok(format!("/api/v2.0/projects/{id}/signers"))
+    let name = by_name(api, project).await?["name"].clone();
+    Ok(format!("/api/v2.0/projects/{}/signers", name.as_str().unwrap_or_default()))
 }
 
 async fn one(api: &Api, signer: &Named) -> io::Result<String> {
@@ -336,9 +336,10 @@ pub(in crate::cli) fn signatures(command: &SignaturesCommand) -> io::Result<()> 
 }
 
 async fn unsigned(api: &Api, project: &str, days: Option<u64>) -> io::Result<()> {
-    let id = by_name(api, project).await?["project_id"].clone();
+    let name = by_name(api, project).await?["name"].clone();
+    let name = name.as_str().unwrap_or_default();
     let query = days.map_or(String::new(), |days| format!("?pulled_within_days={days}"));
-    let answer = api.get(&format!("/api/v2.0/projects/{id}/unsigned{query}")).await?;
+    let answer = api.get(&format!("/api/v2.0/projects/{name}/unsigned{query}")).await?;
     if api.is_json() {
         api.print_one(&answer);
         return Ok(());

@@ -109,6 +109,10 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     scan.duration("timeout", &mut s.scan.timeout, secs(5)..=hours(24));
     scan.size("unpacked", &mut s.scan.unpacked, (16 << 20)..=(1 << 40));
 
+    let mut signing = top.section("signing");
+    s.signing.passphrase_file =
+        signing.optional("passphrase_file", |t| value::path(t, "/etc/atoll/signing.passphrase"));
+
     let mut jobs = top.section("jobs");
     jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);
     jobs.duration("keep_for", &mut s.jobs.keep_for, hours(1)..=hours(8760));

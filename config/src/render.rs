@@ -100,6 +100,8 @@ scan:
   rate: {scan_rate}
   timeout: {scan_timeout}
   unpacked: {scan_unpacked}
+signing:
+  passphrase_file: {signing_passphrase}
 jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
@@ -204,6 +206,7 @@ drain: {drain}
         scan_rate = or_null(s.scan.rate.map(written_size)),
         scan_timeout = written_duration(s.scan.timeout),
         scan_unpacked = written_size(s.scan.unpacked),
+        signing_passphrase = or_null(s.signing.passphrase_file.as_deref().map(path)),
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),
         keep = s.jobs.keep,

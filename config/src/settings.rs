@@ -49,6 +49,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Scans of images.
     pub scan: Scan,
+    /// Signatures by the mesh.
+    pub signing: Signing,
     /// The record of what happened.
     pub audit: Audit,
     /// How the node asks upstreams.
@@ -98,6 +100,7 @@ impl Settings {
             collection: Collection::default(),
             retention: Retention::default(),
             scan: Scan::default(),
+            signing: Signing::default(),
             audit: Audit::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
@@ -461,6 +464,14 @@ impl Default for Scan {
             unpacked: 16 << 30,
         }
     }
+}
+
+/// Signatures by the mesh.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Signing {
+    /// The file with the passphrase under which the projects' own keys are sealed; this node signs
+    /// nothing if `None`.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// The record of what happened.

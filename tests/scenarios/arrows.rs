@@ -21,7 +21,10 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("scan", &["rules"]),
     ("sign", &["rules"]),
     ("registry", &["ground", "mesh", "rules", "scan", "sign", "store", "upstream"]),
-    ("node", &["config", "ground", "mesh", "registry", "rules", "scan", "store", "upstream"]),
+    (
+        "node",
+        &["config", "ground", "mesh", "registry", "rules", "scan", "sign", "store", "upstream"],
+    ),
     ("loadtest", &["rules"]),
     // the intruder (src/intruder.rs) speaks the mesh protocol
     ("tests", &["ground", "mesh", "rules"]),

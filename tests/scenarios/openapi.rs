@@ -58,6 +58,7 @@ fn schemathesis_finds_no_fault_of_a_node_and_nothing_undocumented() {
         ("id", "[1, 2, 3, 4, 5]"),
         ("user", "[1, 2]"),
         ("label", "[1]"),
+        ("signer", r#"["ci"]"#),
         ("key", r#"["public", "auto_scan"]"#),
     ] {
         values += &format!("[dictionaries.{parameter}]\nvalues = {known}\n");

@@ -198,6 +198,7 @@ impl Town {
             .replace("{user}", &user.to_string())
             .replace("{node}", "nobody")
             .replace("{scanner}", "none")
+            .replace("{signer}", "none")
             .replace("{name}", if method == "GET" { "app" } else { "nothing" })
             .replace("{tag}", "none")
             .replace("{task}", "1")
@@ -401,6 +402,7 @@ fn at_edges(path: &str, method: &str) -> bool {
         "/auditlog-exts",
         "/scan",
         "/unsigned",
+        "/signing",
         "/security/",
         "/additions/",
         "/system/",

@@ -519,7 +519,10 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
     // both of ours and that of CI are needed; the mesh signs last
     let ann = Hand::new(mesh.folder(), "admin", mesh.password());
     trust(&mesh, "ci", &ann.key("ci"));
-    set(&mesh, &json!({"signature_policy": "enforce", "signature_require": "ci;mesh", "signature_name": "none"}));
+    set(
+        &mesh,
+        &json!({"signature_policy": "enforce", "signature_require": "ci;mesh", "signature_name": "none"}),
+    );
     let refusal = atoll(&mesh, 0, "sign", &["shop/web:1"]);
     assert!(!refusal.success && refusal.err.contains("it is not signed"), "{refusal:?}");
     did(&ann.sign("cosign2", "ci", &named(&mesh, 1, &image)));
@@ -603,11 +606,14 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
     let revoke = ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked"];
     did(&atoll(&mesh, 1, "signer", &revoke));
     for at in 0..=edge {
-        wait::until_ok("it is refused", || refused(&mesh, at, "many", "a signature by mesh is missing"));
+        wait::until_ok("it is refused", || {
+            refused(&mesh, at, "many", "a signature by mesh is missing")
+        });
         wait::until_ok("what the new key has signed is served", || served(&mesh, at, "1"));
     }
     // edges are told public keys only
-    let status = mesh.client(edge).get("/api/v2.0/projects/shop/signing").expect("an answer").status;
+    let status =
+        mesh.client(edge).get("/api/v2.0/projects/shop/signing").expect("an answer").status;
     assert_eq!(status, 405);
 }
 

@@ -43,6 +43,7 @@ fn variable(path: &str, name: &str) -> Value {
         "project" => schemas::of_pattern(schemas::PART, 255),
         "name" if path.contains("/repositories/") => schemas::of_pattern(schemas::PARTS, 1024),
         "reference" => schemas::of_pattern(schemas::REFERENCE, 135),
+        "signer" => schemas::of_pattern("^[a-z0-9._-]{1,64}$", 64),
         "scanner" => json!({"type": "string", "format": "uuid"}),
         "tag" => schemas::of_pattern(schemas::TAG, 128),
         _ => json!({"type": "string", "minLength": 1}),

@@ -108,6 +108,8 @@ enum Verb {
     Vulnerabilities(api::VulnerabilitiesCommand),
     /// Print what an image consists of, or keep that beside it.
     Sbom(api::SbomCommand),
+    /// Sign an image with the key of its project.
+    Sign(api::SignCommand),
     /// Whom a project trusts to sign its images.
     Signer(api::SignerCommand),
     /// Show the signatures of an image and what they are worth.
@@ -171,6 +173,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Scan(command) => api::scan(&command),
         Verb::Vulnerabilities(command) => api::vulnerabilities(&command),
         Verb::Sbom(command) => api::sbom(&command),
+        Verb::Sign(command) => api::sign(&command),
         Verb::Signer(command) => api::signers(&command),
         Verb::Signatures(command) => api::signatures(&command),
         Verb::Exempt(command) => api::exempt(&command),

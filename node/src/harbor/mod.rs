@@ -26,6 +26,7 @@ mod security;
 mod selectors;
 mod sessions;
 mod signatures;
+mod signing;
 mod stored;
 mod system;
 mod tags;

@@ -83,12 +83,9 @@ impl SignerBody {
             (None, Some(one), None) => {
                 sign::anchor::authority(&one.certificates, &one.timestamps, &one.subjects)
             }
-            (None, None, Some(one)) => sign::anchor::keyless(
-                &one.certificates,
-                &one.rekor,
-                &one.issuer,
-                &one.subject,
-            ),
+            (None, None, Some(one)) => {
+                sign::anchor::keyless(&one.certificates, &one.rekor, &one.issuer, &one.subject)
+            }
             _ => return Err(bad("a signer has one of key, authority and keyless")),
         };
         read.map(Some).map_err(|why| bad(why.to_string()))
@@ -278,6 +275,7 @@ impl Harbor {
             predicates: Vec::new(),
             repositories: None,
             tags: None,
+            logged: false,
             not_before: None,
             not_after: None,
             state: State::Active,

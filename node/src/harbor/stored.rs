@@ -92,9 +92,15 @@ impl Harbor {
             (_, Stored::Accessories(name, reference)) => {
                 self.list_accessories(&request, &own(&name)?, &reference).await
             }
+            (&Method::POST, Stored::Signatures(name, reference)) => {
+                self.sign(&project, &own(&name)?, &reference, by).await
+            }
             (_, Stored::Signatures(name, reference)) => {
                 self.show_signatures(&project, &own(&name)?, &reference).await
             }
+            (&Method::POST, Stored::Signing) => self.make_signing_key(request, &project, by).await,
+            (_, Stored::Signing) => self.show_signing(&project).await,
+            (_, Stored::SignLog) => self.show_sign_log(&request, &project).await,
             (&Method::PUT, Stored::Exemption(name, reference)) => {
                 self.exempt(request, &own(&name)?, &reference, by).await
             }

@@ -46,6 +46,10 @@ pub enum Stored {
     Signers,
     /// `signers/NAME`
     Signer(String),
+    /// `signing`
+    Signing,
+    /// `signing/log`
+    SignLog,
     /// `unsigned`
     Unsigned,
     /// `scanner`
@@ -107,6 +111,8 @@ impl Stored {
             }
             Stored::Signers => "/api/v2.0/projects/{project}/signers",
             Stored::Signer(_) => "/api/v2.0/projects/{project}/signers/{signer}",
+            Stored::Signing => "/api/v2.0/projects/{project}/signing",
+            Stored::SignLog => "/api/v2.0/projects/{project}/signing/log",
             Stored::Unsigned => "/api/v2.0/projects/{project}/unsigned",
             Stored::Labels(..) => {
                 "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels"
@@ -126,10 +132,10 @@ impl Stored {
             | Stored::Repositories
             | Stored::Explanation(..)
             | Stored::Accessories(..)
-            | Stored::Signatures(..)
+            | Stored::SignLog
             | Stored::Unsigned
             | Stored::Artifacts(_) => "GET, HEAD",
-            Stored::Signers => "GET, HEAD, POST",
+            Stored::Signers | Stored::Signing | Stored::Signatures(..) => "GET, HEAD, POST",
             Stored::Signer(_) => "GET, HEAD, PUT, DELETE",
             Stored::Exemption(..) => "PUT, DELETE",
             Stored::Scanner => "GET, HEAD, PUT",
@@ -149,6 +155,8 @@ impl Stored {
             "scanner" => return Some(Stored::Scanner),
             "scanner/candidates" => return Some(Stored::ScannerCandidates),
             "signers" => return Some(Stored::Signers),
+            "signing" => return Some(Stored::Signing),
+            "signing/log" => return Some(Stored::SignLog),
             "unsigned" => return Some(Stored::Unsigned),
             "_deletable" => return Some(Stored::Deletable),
             "repositories" => return Some(Stored::Repositories),
@@ -206,6 +214,8 @@ impl Stored {
             self,
             Stored::Scanner
                 | Stored::Unsigned
+                | Stored::Signing
+                | Stored::SignLog
                 | Stored::ScannerCandidates
                 | Stored::Scan(..)
                 | Stored::ScanStop(..)

@@ -75,6 +75,7 @@ fn describe() {
         "atoll_signatures_total",
         "signatures that this node verified, by whether they had a fault"
     );
+    describe_counter!("atoll_signed_total", "manifests that this node signed");
     describe_counter!(
         "atoll_unsigned_pulls_total",
         "pulls of what lacks signatures, by whether they were refused"

@@ -36,6 +36,7 @@ use registry::scans::database::Databases;
 use registry::scans::everything::Everything;
 use registry::scans::rescans::Rescans;
 use registry::signatures::Signatures;
+use registry::signatures::signing::Signing;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
@@ -217,12 +218,13 @@ impl Rooms {
             store.clone(),
             flights.clone(),
             writes.clone(),
-            terms::signatures(settings),
+            terms::signatures(settings)?,
             tasks.clone(),
         );
+        let signing = Arc::new(Signing(signatures.clone()));
         let rescans = Arc::new(Rescans(scans.clone()));
         let kinds: Vec<Arc<dyn Work>> =
-            vec![preheats.clone(), repairs.clone(), retentions, rescans];
+            vec![preheats.clone(), repairs.clone(), retentions, rescans, signing];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let questions = Arc::new(Questions::new(terms::questions(settings)));

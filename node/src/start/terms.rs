@@ -20,7 +20,7 @@ use registry::people::{AccessTerms, Providers};
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
 use registry::scans::ScanTerms;
-use registry::signatures::SignatureTerms;
+use registry::signatures::{SignatureTerms, kek};
 use registry::upstreams::UpstreamsTerms;
 use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
@@ -253,8 +253,18 @@ pub(super) fn scans(settings: &Settings) -> ScanTerms {
     }
 }
 
-pub(super) fn signatures(settings: &Settings) -> SignatureTerms {
-    SignatureTerms { fetch: settings.deadlines.replicate }
+pub(super) fn signatures(settings: &Settings) -> io::Result<SignatureTerms> {
+    let kek = match &settings.signing.passphrase_file {
+        Some(file) => {
+            let at = |said: String| {
+                io::Error::other(format!("signing.passphrase_file {}: {said}", file.display()))
+            };
+            let passphrase = std::fs::read(file).map_err(|error| at(error.to_string()))?;
+            Some(Arc::new(kek(passphrase).map_err(at)?))
+        }
+        None => None,
+    };
+    Ok(SignatureTerms { fetch: settings.deadlines.replicate, kek })
 }
 
 pub(super) fn oci(settings: &Settings) -> OciTerms {

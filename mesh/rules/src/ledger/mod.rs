@@ -12,6 +12,7 @@
 //! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
 //! | [`provider_tokens`] | with what the OIDC provider is asked about people again |
 //! | [`policies`] | what projects decide about their artifacts; when those were pulled |
+//! | [`sign_log`] | the keys that the mesh signs with, and all that it has signed |
 //! | [`signatures`] | whom projects trust to sign, and what signatures are worth |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`stored`] | what a repository stores, read without the bytes |
@@ -49,6 +50,7 @@ pub mod ranges;
 pub mod records;
 pub mod scanning;
 pub mod sealing;
+pub mod sign_log;
 pub mod signatures;
 pub mod stored;
 pub mod trimming;

@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::records::{Look, RecordError};
+use super::sign_log::{LogEntry, MeshKey};
 use crate::policies::signatures::{
     Anchor, Evidence, Exemption, LONGEST_PEM, LONGEST_TEXT, MOST_SIGNERS, Policy, SignatureRecord,
     Signer, State, is_signer_name,
@@ -94,6 +95,15 @@ pub enum SignatureChange {
         /// Its name.
         name: String,
     },
+    /// Adds a key of the mesh, which signs from now on; the keys before it only verify.
+    SetKey {
+        /// The project.
+        project: ProjectName,
+        /// The key. Its version is one more than the last.
+        key: Box<MeshKey>,
+    },
+    /// Something is signed with the project's key. Epoch and time are those of the command.
+    Log(Box<LogEntry>),
     /// Serves an image without signatures for a while, or not any more.
     Exempt {
         /// The repository.
@@ -111,7 +121,9 @@ impl SignatureChange {
         match self {
             SignatureChange::Verified { repository, .. }
             | SignatureChange::Exempt { repository, .. } => repository.project(),
+            SignatureChange::Log(entry) => entry.repository.project(),
             SignatureChange::Skip { project, .. }
+            | SignatureChange::SetKey { project, .. }
             | SignatureChange::UpToDate { project, .. }
             | SignatureChange::SetSigner { project, .. }
             | SignatureChange::RemoveSigner { project, .. } => project.clone(),
@@ -126,6 +138,8 @@ impl SignatureChange {
             SignatureChange::UpToDate { .. } => "signatures_up_to_date",
             SignatureChange::SetSigner { .. } => "set_signer",
             SignatureChange::RemoveSigner { .. } => "remove_signer",
+            SignatureChange::SetKey { .. } => "set_signing_key",
+            SignatureChange::Log(_) => "log_signature",
             SignatureChange::Exempt { .. } => "exempt_from_signatures",
         }
     }

@@ -212,6 +212,18 @@ pub const DOORS: &[Row] = &[
         &["PUT", "DELETE"],
         project(Resource::Metadata, Update),
     ),
+    row("/api/v2.0/projects/{project}/signing", &["GET"], project(Resource::Accessory, List)),
+    row(
+        "/api/v2.0/projects/{project}/signing",
+        &["POST"],
+        project(Resource::Configuration, Update),
+    ),
+    row("/api/v2.0/projects/{project}/signing/log", &["GET"], project(Resource::Accessory, List)),
+    row(
+        "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures",
+        &["POST"],
+        project(Resource::Accessory, Update),
+    ),
     row("/api/v2.0/projects/{project}/unsigned", &["GET"], project(Resource::Metadata, Read)),
     row("/api/v2.0/system/CVEAllowlist", &["GET"], Need::Account),
     row("/api/v2.0/system/CVEAllowlist", &["PUT"], Need::System(ADMINISTER)),

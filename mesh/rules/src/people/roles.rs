@@ -86,6 +86,8 @@ const MATRIX: &[(Resource, Operation, &str)] = &[
     (Resource::Accessory, List, "AMDGL*"),
     // not in Harbor: who signs has to read what is not signed yet, whatever the project demands
     (Resource::Accessory, Create, "AMD"),
+    // nor this: who may have the mesh sign
+    (Resource::Accessory, Update, "AM"),
     (Resource::PreheatPolicy, Create, "A"),
     (Resource::PreheatPolicy, Read, "A"),
     (Resource::PreheatPolicy, Update, "A"),
@@ -191,7 +193,7 @@ mod tests {
         }
         let counts =
             ProjectRole::ALL.map(|role| MATRIX.iter().filter(|row| may(role)(row)).count());
-        assert_eq!(counts, [76, 57, 35, 21, 13]);
+        assert_eq!(counts, [77, 58, 35, 21, 13]);
     }
 
     #[test]

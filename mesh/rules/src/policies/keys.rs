@@ -1,6 +1,6 @@
 //! The keys of a project's metadata.
 
-use super::signatures::metadata::{CHILDREN, MODE, NAME, REQUIRE, STATUS, WAIT};
+use super::signatures::metadata::{CHILDREN, HOST, MODE, NAME, REQUIRE, STATUS, WAIT};
 use super::vulnerabilities::metadata::{FIXABLE, INSUFFICIENT, SCHEDULE, UNSCANNED};
 
 /// Those that are fields of a project's record.
@@ -17,7 +17,7 @@ pub const FIELDS: [&str; 8] = [
 
 /// Those that are stored as they come. Some of them have an effect here; the others are Harbor's, so
 /// that clients read back what they wrote.
-pub const STORED: [&str; 21] = [
+pub const STORED: [&str; 22] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -30,6 +30,7 @@ pub const STORED: [&str; 21] = [
     "reuse_sys_cve_allowlist",
     "severity",
     CHILDREN,
+    HOST,
     MODE,
     NAME,
     REQUIRE,

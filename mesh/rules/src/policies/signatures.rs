@@ -39,6 +39,9 @@ pub mod metadata {
     pub const CHILDREN: &str = "signature_children";
     /// How many seconds a pull of what was pushed a moment ago waits for signatures. Not in Harbor.
     pub const WAIT: &str = "signature_wait";
+    /// The name of this registry for clients, as in `registry.example.com`: the mesh signs images under
+    /// it. Not in Harbor.
+    pub const HOST: &str = "signature_host";
     /// The status of a refusal: `403`, or `412` as in Harbor. Not in Harbor.
     pub const STATUS: &str = "signature_status";
     /// Whether an accessory of cosign must be there: `"true"`. Nothing is verified, as in Harbor.
@@ -254,6 +257,8 @@ pub struct Seen {
     /// When it was verified first. A signature that was verified before its key was replaced stays
     /// good.
     pub at: Timestamp,
+    /// Its number in the project's sign log, if that has it.
+    pub logged: Option<u64>,
     /// The signature.
     pub signature: Signature,
 }
@@ -375,6 +380,8 @@ pub struct Signer {
     pub repositories: Option<Pattern>,
     /// The tags that it may sign; `None`: all.
     pub tags: Option<Pattern>,
+    /// Whether its signatures count only if the project's sign log has them: it is a key of the mesh.
+    pub logged: bool,
     /// Since when it counts.
     pub not_before: Option<Timestamp>,
     /// Until when it counts.

@@ -4,10 +4,12 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`verifying`] | reads an artifact of signatures, and what it is worth |
+//! | [`signing`] | signs images with a project's own key, as a job |
 //!
 //! What was pushed waits in a queue in the ledger. When a project trusts something new, all that it
 //! has is verified again.
 
+pub mod signing;
 mod verifying;
 
 use std::collections::BTreeMap;
@@ -35,6 +37,7 @@ use rules::words::moment::Moment;
 use rules::words::names::{ProjectId, ProjectName, RepositoryName, Tag};
 use sign::Anchors;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::blobs::flights::Flights;
 use crate::view::neighbours::Neighbours;
@@ -53,10 +56,32 @@ const AT_A_TIME: usize = 4;
 const TRIES: u32 = 5;
 
 /// Limits of this room.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SignatureTerms {
     /// Until the blobs of an artifact of signatures are here.
     pub fetch: Duration,
+    /// What seals the projects' own keys; without it this node signs nothing.
+    pub kek: Option<Arc<Zeroizing<[u8; 32]>>>,
+}
+
+/// The minimum length of a passphrase in bytes.
+const SHORTEST_PASSPHRASE: usize = 20;
+
+/// The key-encryption key of a passphrase: Argon2id with 64 MiB and three passes. All replicas that
+/// may sign have the same passphrase, so the salt is the same, too: the passphrase has to be long.
+/// Fails with a sentence if it is not.
+pub fn kek(passphrase: Vec<u8>) -> Result<Zeroizing<[u8; 32]>, String> {
+    let passphrase = Zeroizing::new(passphrase);
+    let passphrase = passphrase.trim_ascii();
+    if passphrase.len() < SHORTEST_PASSPHRASE {
+        return Err(format!("a passphrase has at least {SHORTEST_PASSPHRASE} bytes"));
+    }
+    let failed = |error: argon2::Error| format!("no key can be made of the passphrase: {error}");
+    let params = argon2::Params::new(64 << 10, 3, 1, Some(32)).map_err(failed)?;
+    let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let mut key = Zeroizing::new([0; 32]);
+    argon2.hash_password_into(passphrase, b"atoll signing 1", &mut *key).map_err(failed)?;
+    Ok(key)
 }
 
 /// An artifact that failed, how often, and when it is tried again.
@@ -131,6 +156,12 @@ impl Signatures {
         let project = change.project();
         let change = Change::Signatures(Box::new(change));
         self.writes.commit(&project, WriteKind::Fenced(change), by).await
+    }
+
+    /// Commits a change here, and nowhere else: a node that is not the project's primary refuses it.
+    async fn commit_here(&self, change: SignatureChange, by: &Actor) -> Result<Outcome, Refusal> {
+        let change = Change::Signatures(Box::new(change));
+        self.writes.change_here(change, by).await
     }
 
     async fn work(self: &Arc<Self>) {

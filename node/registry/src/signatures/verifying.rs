@@ -86,7 +86,7 @@ impl Signatures {
         }
         let seen = verified.into_iter().take(MOST_SIGNATURES);
         // the ledger says when
-        let seen = seen.map(|signature| Seen { at: Timestamp(0), signature });
+        let seen = seen.map(|signature| Seen { at: Timestamp(0), logged: None, signature });
         let evidence = Evidence { manifest: digest, tag: tag.clone(), signatures: seen.collect() };
         let children = at_length(|| {
             let view = self.neighbours.records.view()?;

@@ -1,14 +1,16 @@
 //! Artifacts that the mesh makes itself, of bytes that are in memory: SBOMs of images.
 
 use bytes::Bytes;
+use rules::ledger::change::Change;
+use rules::ledger::command::Outcome;
 use rules::ledger::events::Actor;
 use rules::ledger::precondition::Precondition;
-use rules::wire::{Pushed, WriteKind};
+use rules::wire::{Pushed, Write, WriteKind};
 use rules::words::digest::{Algorithm, Digest};
-use rules::words::names::{Reference, RepositoryName};
+use rules::words::names::{OperationId, ProjectName, Reference, RepositoryName, Tag};
 use store::StoreError;
 
-use super::{Refusal, Writes};
+use super::{Refusal, Writes, refusal, settle};
 
 /// The media type of the manifests.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -51,6 +53,70 @@ impl Writes {
             return Err(refusal);
         }
         Ok(digest)
+    }
+
+    /// As the project's primary, and only as that: stores blobs and a manifest about `subject`, behind
+    /// a tag of signatures or as a referrer. A node that is not the primary any more refuses it.
+    pub async fn put_here(
+        &self,
+        repository: &RepositoryName,
+        subject: Digest,
+        blobs: Vec<Vec<u8>>,
+        manifest: Vec<u8>,
+        tag: Option<Tag>,
+        by: &Actor,
+    ) -> Result<(), Refusal> {
+        let unstored = |error: StoreError| {
+            Refusal::Unavailable(format!("a blob could not be stored at this node: {error}"))
+        };
+        let mut held = Vec::new();
+        for blob in blobs {
+            held.push(self.hold(repository, blob.into()).await.map_err(unstored)?);
+        }
+        let pushed = Pushed {
+            repository: repository.clone(),
+            digest: Digest::sha256(&manifest),
+            media_type: MANIFEST.into(),
+            bytes: manifest,
+            tags: tag.into_iter().collect(),
+        };
+        let kind = match pushed.tags.is_empty() {
+            true => {
+                let there = Precondition::names(Reference::Digest(subject), subject);
+                WriteKind::PutManifestIf(Box::new(there), pushed)
+            }
+            // joined with what is there
+            false => WriteKind::PutManifest(pushed),
+        };
+        let written = self.write_here(&repository.project(), kind, by).await;
+        if written.is_err() {
+            for digest in held {
+                // what a node has signed that is no longer primary is not readable anywhere
+                self.store.revoke(digest, repository).await.map_err(unstored)?;
+            }
+        }
+        written.map(drop)
+    }
+
+    /// Commits a change here, and nowhere else.
+    pub async fn change_here(&self, change: Change, by: &Actor) -> Result<Outcome, Refusal> {
+        let project = change.project();
+        self.write_here(&project, WriteKind::Fenced(change), by).await
+    }
+
+    async fn write_here(
+        &self,
+        project: &ProjectName,
+        kind: WriteKind,
+        by: &Actor,
+    ) -> Result<Outcome, Refusal> {
+        self.ready().await?;
+        self.check_level(kind.level())?;
+        let (operation, kind) = (OperationId(rand::random()), kind.audited(by.clone()));
+        match self.commit_here(Write { operation, kind }).await {
+            Ok(outcome) => settle(outcome),
+            Err(error) => Err(refusal(project, error)),
+        }
     }
 
     /// Stores a blob at this node, with a grant for the repository.

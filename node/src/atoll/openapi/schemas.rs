@@ -219,6 +219,38 @@ fn answers() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// What can be said of a signer; what makes it known, too, if it is `new`.
+fn signer(new: bool) -> Value {
+    let text = kind("string");
+    let texts = list(text.clone());
+    let authority = object(&[
+        ("certificates", text.clone()),
+        ("timestamps?", text.clone()),
+        ("subjects?", texts.clone()),
+    ]);
+    let keyless = object(&[
+        ("certificates", text.clone()),
+        ("rekor?", text.clone()),
+        ("issuer", text.clone()),
+        ("subject", text.clone()),
+    ]);
+    let states = ["pending", "active", "verify-only", "superseded", "compromised"];
+    object(&[
+        (if new { "name" } else { "name?" }, text.clone()),
+        ("key?", text.clone()),
+        ("authority?", authority),
+        ("keyless?", keyless),
+        ("formats?", texts.clone()),
+        ("predicates?", texts),
+        ("repositories?", text.clone()),
+        ("tags?", text.clone()),
+        ("not_before?", json!({"type": "integer", "minimum": 0})),
+        ("not_after?", json!({"type": "integer", "minimum": 0})),
+        ("state?", json!({"enum": states})),
+        ("reason?", text),
+    ])
+}
+
 fn bodies() -> Vec<(&'static str, Value)> {
     let (text, number, flag) = (kind(TEXT), kind("integer"), kind("boolean"));
     let long = |most: u32| json!({"type": "string", "maxLength": most});
@@ -434,6 +466,10 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ]),
             )]),
         ),
+        ("NewSigner", signer(true)),
+        ("SignerChange", signer(false)),
+        ("NewSigningKey", object(&[("rotate?", kind("boolean"))])),
+        ("NewExemption", object(&[("reason", text.clone()), ("until", kind("integer"))])),
         ("ScannerChoice", object(&[("uuid", text.clone())])),
         ("ScannerDefault", object(&[("is_default", kind("boolean"))])),
         ("ScanKind", object(&[("scan_type?", json!({"enum": ["vulnerability", "sbom"]}))])),

@@ -13,6 +13,7 @@ mod policies;
 mod projects;
 mod robots;
 mod scanning;
+mod sign;
 mod signers;
 mod stored;
 mod trusts;
@@ -43,6 +44,7 @@ pub(super) use scanning::{
     AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,
     sbom, scan, scanner, vulnerabilities,
 };
+pub(super) use sign::{SignCommand, run as sign};
 pub(super) use signers::{
     ExemptCommand, SignaturesCommand, SignerCommand, exempt, run as signers, signatures,
 };

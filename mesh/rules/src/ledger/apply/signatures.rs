@@ -5,12 +5,16 @@ use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode};
 use crate::ledger::scanning::LookForScans;
+use crate::ledger::sign_log::{
+    LogEntry, LogHead, LookForSigning, MESH, MOST_KEYS, MOST_PAYLOADS, MeshKey, key as log_key,
+};
 use crate::ledger::signatures::{
     LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_PARENTS, SignatureChange, Unverified,
     check_signer, has_room, is_short, key, may_exempt,
 };
 use crate::policies::signatures::{
-    Evidence, Exemption, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State, is_evidence,
+    Anchor, By, Evidence, Exemption, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State,
+    is_evidence,
 };
 use crate::words::digest::Digest;
 use crate::words::fallback::Fallback;
@@ -147,6 +151,17 @@ pub(super) fn leave_project<R: WriteRecords>(
     if waiting.len() == most {
         return Ok(true);
     }
+    for table in [log_key::log(project), log_key::payloads(project)] {
+        let some = records.scan(&table, None, most)?;
+        for (place, _) in &some {
+            records.remove(place)?;
+        }
+        if some.len() == most {
+            return Ok(true);
+        }
+    }
+    records.remove(&log_key::keys(project))?;
+    records.remove(&log_key::head(project))?;
     records.remove(&key::trusted(project))?;
     records.remove(&key::up_to_date(project))?;
     Ok(false)
@@ -191,6 +206,8 @@ pub(super) fn change<R: WriteRecords>(
             count_change(records)?;
             Ok(Outcome::Done)
         }
+        SignatureChange::SetKey { key, .. } => set_key(records, at, project, key),
+        SignatureChange::Log(entry) => log(records, at, project, entry),
         SignatureChange::Exempt { repository, digest, exemption } => {
             exempt(records, at, repository, digest, exemption.as_ref())
         }
@@ -231,6 +248,7 @@ fn verified<R: WriteRecords>(
             known.evidence.iter().filter(|one| replaced(one)).flat_map(|one| &one.signatures);
         let mut older = older.filter(|one| one.signature.is_same(&seen.signature));
         seen.at = older.next().map_or(at, |one| one.at);
+        seen.logged = records.record(&log_key::payload(project.id, &seen.signature.payload))?;
     }
     known.evidence.retain(|one| !replaced(one));
     if known.evidence.len() >= MOST_EVIDENCE {
@@ -271,6 +289,10 @@ fn set_signer<R: WriteRecords>(
     new: bool,
 ) -> Result<Outcome, RecordError> {
     let mut signer = signer.clone();
+    let is_ours = signer.logged || !new;
+    if !is_ours && (signer.name == MESH || signer.name.starts_with("mesh-")) {
+        return Ok(Outcome::Refused("names of this form are for the mesh's own keys".into()));
+    }
     if let Err(why) = check_signer(&signer) {
         return Ok(Outcome::Refused(why));
     }
@@ -287,10 +309,18 @@ fn set_signer<R: WriteRecords>(
     match place {
         Some(_) if new => return Ok(Outcome::Exists),
         None if !new => return Ok(Outcome::NotFound),
+        // only a key that the mesh has made is one of the mesh
+        None if signer.logged => {
+            return Ok(Outcome::Refused("only the mesh adds its own keys".into()));
+        }
         None if !has_room(&trusted) => {
             return Ok(Outcome::Refused("a project trusts at most 50 signers".into()));
         }
         Some(place) => {
+            let before = &trusted.signers[place];
+            if before.logged != signer.logged || before.logged && before.anchor != signer.anchor {
+                return Ok(Outcome::Refused("the key is the mesh's own; rotate it".into()));
+            }
             if trusted.signers[place].anchor != signer.anchor {
                 trusted.anchors += 1;
             }
@@ -303,6 +333,89 @@ fn set_signer<R: WriteRecords>(
     }
     records.put(&key::trusted(project.id), &encode(&trusted)?)?;
     count_change(records)?;
+    Ok(Outcome::Done)
+}
+
+fn set_key<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    key: &MeshKey,
+) -> Result<Outcome, RecordError> {
+    let mut keys = records.mesh_keys(project.id)?;
+    let last = keys.last().map_or(0, |key| key.version);
+    if key.version != last + 1 {
+        return Ok(Outcome::PreconditionFailed);
+    }
+    if keys.len() >= MOST_KEYS {
+        return Ok(Outcome::Refused(format!("a project has at most {MOST_KEYS} keys of its own")));
+    }
+    let mut trusted = records.trusted(project.id)?;
+    let name = MeshKey::signer(key.version);
+    if trusted.signers.iter().any(|signer| signer.name == name) {
+        return Ok(Outcome::Refused(format!("there is a signer {name} already; remove it first")));
+    }
+    if !has_room(&trusted) {
+        return Ok(Outcome::Refused("a project trusts at most 50 signers".into()));
+    }
+    for signer in trusted.signers.iter_mut().filter(|signer| signer.logged) {
+        if signer.state == State::Active {
+            signer.state = State::VerifyOnly;
+        }
+    }
+    trusted.signers.push(Signer {
+        name,
+        anchor: Anchor::Key { id: key.id, pem: key.pem.clone() },
+        formats: Vec::new(),
+        predicates: Vec::new(),
+        repositories: None,
+        tags: None,
+        logged: true,
+        not_before: None,
+        not_after: None,
+        state: State::Active,
+    });
+    trusted.anchors += 1;
+    keys.push(MeshKey { created: at, ..key.clone() });
+    records.put(&log_key::keys(project.id), &encode(&keys)?)?;
+    records.put(&key::trusted(project.id), &encode(&trusted)?)?;
+    count_change(records)?;
+    Ok(Outcome::Done)
+}
+
+fn log<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    entry: &LogEntry,
+) -> Result<Outcome, RecordError> {
+    let head = records.log_head(project.id)?;
+    if entry.number != head.number + 1 {
+        return Ok(Outcome::PreconditionFailed);
+    }
+    if !records.has_manifest(&entry.repository, &entry.subject)? {
+        return Ok(Outcome::NotFound);
+    }
+    let fits = (1..=MOST_PAYLOADS).contains(&entry.payloads.len())
+        && is_short(&entry.reference)
+        && is_short(&entry.by);
+    if !fits {
+        return Ok(Outcome::Refused("an entry of the sign log is not as it must be".into()));
+    }
+    let trusted = records.trusted(project.id)?;
+    let signs = trusted.signers.iter().any(|signer| {
+        signer.logged && signer.state == State::Active && signer.is(&By::Key(entry.key))
+    });
+    if !signs {
+        return Ok(Outcome::Refused("the project does not sign with this key any more".into()));
+    }
+    let entry = LogEntry { at, epoch: project.epoch, before: head.hash, ..entry.clone() };
+    let head = LogHead { number: entry.number, hash: entry.hash()? };
+    for payload in &entry.payloads {
+        records.put(&log_key::payload(project.id, payload), &encode(&entry.number)?)?;
+    }
+    records.put(&log_key::entry(project.id, entry.number), &encode(&entry)?)?;
+    records.put(&log_key::head(project.id), &encode(&head)?)?;
     Ok(Outcome::Done)
 }
 
@@ -358,6 +471,18 @@ pub(super) fn news(change: &SignatureChange) -> Option<(&'static str, &'static s
         }
         SignatureChange::Exempt { repository, digest, exemption: None } => {
             ("delete", "signature exemption", format!("{repository}@{digest}"))
+        }
+        SignatureChange::SetKey { project, key } => {
+            let what = format!("{project}/{}: key {}", MeshKey::signer(key.version), key.id);
+            ("create", "signing key", what)
+        }
+        SignatureChange::Log(entry) => {
+            let LogEntry { repository, subject, reference, number, .. } = &**entry;
+            (
+                "create",
+                "signature",
+                format!("{repository}@{subject} as {reference}, number {number}"),
+            )
         }
         SignatureChange::Verified { .. }
         | SignatureChange::Skip { .. }

@@ -8,6 +8,7 @@ use super::{
     By, COSIGN_SIGNATURE, Exemption, Fault, Format, Mode, NameCheck, Policy, Seen, SignatureRecord,
     Signer, State, metadata,
 };
+use crate::ledger::sign_log::MESH;
 use crate::words::moment::Timestamp;
 use crate::words::names::{RepositoryName, Tag};
 
@@ -72,6 +73,9 @@ pub fn check(key: &str, value: &str) -> Result<(), String> {
     match key {
         metadata::MODE => one_of(&["off", "warn", "enforce"]),
         metadata::NAME => one_of(&["none", "repository", "tag"]),
+        metadata::HOST if !is_host(value) => Err(format!(
+            "metadata.{key} is a host, with a port if there is one: registry.example.com:5000"
+        )),
         metadata::STATUS => one_of(&["403", "412"]),
         metadata::CHILDREN | metadata::HARBOR_COSIGN | metadata::HARBOR_NOTATION => {
             one_of(&["true", "false"])
@@ -91,6 +95,21 @@ pub fn check(key: &str, value: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether this can stand before the first slash of an image's name.
+fn is_host(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let part = |part: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        !part.is_empty()
+            && part.bytes().all(inner)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    text.len() <= 255
+        && host.split('.').all(part)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// What a pull asks for.
@@ -268,7 +287,13 @@ pub fn counts<'a>(
     let (mut good, mut wrong) = (Vec::new(), None);
     for signer in signers.iter().filter(|signer| signer.is(&signature.by)) {
         match signer.accepts(policy, seen, context) {
-            Ok(()) => good.push(&*signer.name),
+            Ok(()) => {
+                good.push(&*signer.name);
+                // whatever the number of its key
+                if signer.logged {
+                    good.push(MESH);
+                }
+            }
             Err(why) => wrong = Some(why),
         }
     }
@@ -309,6 +334,9 @@ impl Signer {
             State::Revoked { why, .. } => {
                 return Err(format!("the signer {name} is revoked: {why}"));
             }
+        }
+        if self.logged && seen.logged.is_none() {
+            return Err(format!("the sign log has no such signature by {name}"));
         }
         if self.not_before.is_some_and(|from| context.now < from) {
             return Err(format!("the signer {name} does not count yet"));

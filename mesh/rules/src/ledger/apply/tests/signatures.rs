@@ -4,13 +4,14 @@ use super::leaving::at_newest;
 use super::*;
 use crate::ledger::change::Change;
 use crate::ledger::scanning::LookForScans;
+use crate::ledger::sign_log::{Checked, LogEntry, LookForSigning, MeshKey, key as log_key};
 use crate::ledger::signatures::{
     LookForSignatures, MOST_EVIDENCE, SignatureChange, Unverified, key,
 };
 use crate::policies::signatures::metadata::MODE;
 use crate::policies::signatures::{
-    Anchor, AnchorId, By, Evidence, Exemption, Format, Seen, Signature, SignatureRecord, Signer,
-    State,
+    Anchor, AnchorId, By, Context, Evidence, Exemption, Format, Mode, Policy, Seen, Signature,
+    SignatureRecord, Signer, State, counts,
 };
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
@@ -60,7 +61,7 @@ fn signature(by: By, payload: u8) -> Seen {
         payload: Digest::sha256(&[payload]),
         claims: std::collections::BTreeMap::new(),
     };
-    Seen { at: Timestamp(0), signature }
+    Seen { at: Timestamp(0), logged: None, signature }
 }
 
 fn evidence(manifest: u8, tag: Option<Tag>, payloads: &[u8]) -> Evidence {
@@ -104,6 +105,7 @@ fn signer(name: &str, state: State) -> Box<Signer> {
         predicates: Vec::new(),
         repositories: None,
         tags: None,
+        logged: false,
         not_before: None,
         not_after: None,
         state,
@@ -287,6 +289,131 @@ fn an_exemption_has_a_reason_an_end_and_an_image() {
     assert_eq!(change(&mut ledger, exempt(image(), None)), Outcome::Done);
     assert_eq!(change(&mut ledger, exempt(image(), None)), Outcome::NotFound);
     assert_eq!(known(&ledger, &image()), SignatureRecord::default());
+}
+
+fn mesh_key(version: u32) -> MeshKey {
+    MeshKey {
+        id: AnchorId([100 + version as u8; 32]),
+        pem: "pem".into(),
+        version,
+        created: Timestamp(0),
+        sealed: vec![1, 2, 3].into(),
+    }
+}
+
+fn set_key(ledger: &mut Ledger, version: u32) -> Outcome {
+    let (project, key) = ("demo".parse().unwrap(), Box::new(mesh_key(version)));
+    change(ledger, SignatureChange::SetKey { project, key })
+}
+
+fn log(ledger: &mut Ledger, number: u64, key: u32, payload: u8) -> Outcome {
+    let entry = LogEntry {
+        number,
+        repository: place(),
+        subject: image(),
+        reference: "host/demo/a:v1".into(),
+        key: mesh_key(key).id,
+        payloads: vec![Digest::sha256(&[payload])],
+        epoch: Epoch::FIRST,
+        node: NodeId(1),
+        by: "ann".into(),
+        at: Timestamp(0),
+        before: Digest::sha256(b"a lie"),
+    };
+    change(ledger, SignatureChange::Log(Box::new(entry)))
+}
+
+#[test]
+fn the_sign_log_takes_the_next_number_by_the_active_key_under_the_present_epoch() {
+    let mut ledger = with_image();
+    let id = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap().id;
+    assert!(matches!(log(&mut ledger, 1, 1, 1), Outcome::Refused(_)), "there is no key");
+    assert_eq!(set_key(&mut ledger, 2), Outcome::PreconditionFailed);
+    assert_eq!(set_key(&mut ledger, 1), Outcome::Done);
+    assert_eq!(set_key(&mut ledger, 1), Outcome::PreconditionFailed, "of two, one is made");
+    assert_eq!(log(&mut ledger, 2, 1, 1), Outcome::PreconditionFailed);
+    assert_eq!(log(&mut ledger, 1, 1, 1), Outcome::Done);
+    assert_eq!(log(&mut ledger, 1, 1, 2), Outcome::PreconditionFailed, "the number is taken");
+    // a node that was primary, and does not know yet that it is not any more
+    let old = ledger.epoch();
+    let assign = Command::AssignPrimary {
+        project: "demo".parse().unwrap(),
+        node: NodeId(2),
+        expect_epoch: old,
+    };
+    assert_eq!(ledger.run(assign), Outcome::Done);
+    let entry = ledger.records.log_after(id, 0, 9).unwrap().remove(0);
+    let late = SignatureChange::Log(Box::new(LogEntry { number: 2, ..entry }));
+    let late = Change::Signatures(Box::new(late)).under(old);
+    assert!(matches!(ledger.run(late), Outcome::StaleEpoch { .. }));
+    assert_eq!(log(&mut ledger, 2, 1, 2), Outcome::Done);
+    // another key: the one before signs nothing more
+    assert_eq!(set_key(&mut ledger, 2), Outcome::Done);
+    assert!(matches!(log(&mut ledger, 3, 1, 3), Outcome::Refused(_)));
+    assert_eq!(log(&mut ledger, 3, 2, 3), Outcome::Done);
+    let signers = ledger.records.trusted(id).unwrap().signers;
+    let states: Vec<_> =
+        signers.iter().map(|one| (one.name.as_str(), one.state.as_str())).collect();
+    assert_eq!(states, [("mesh", "verify-only"), ("mesh-2", "active")]);
+    // what somebody says of what came before does not count
+    let entries = ledger.records.log_after(id, 0, 9).unwrap();
+    assert_eq!(entries[1].before, entries[0].hash().unwrap());
+    assert_eq!(entries[1].epoch, ledger.epoch());
+    let head = ledger.records.log_head(id).unwrap();
+    assert_eq!(ledger.records.check_log(id).unwrap(), Checked::Whole(head));
+    // an entry that was changed, one that is missing, and an end that is missing
+    let place = log_key::entry(id, 2);
+    let kept = ledger.records.get(&place).unwrap().unwrap();
+    let forged = LogEntry { by: "bob".into(), ..entries[1].clone() };
+    ledger.records.put(&place, &encode(&forged).unwrap()).unwrap();
+    assert_eq!(ledger.records.check_log(id).unwrap(), Checked::Broken(3));
+    ledger.records.remove(&place).unwrap();
+    assert_eq!(ledger.records.check_log(id).unwrap(), Checked::Broken(2));
+    ledger.records.put(&place, &kept).unwrap();
+    ledger.records.remove(&log_key::entry(id, 3)).unwrap();
+    assert_eq!(ledger.records.check_log(id).unwrap(), Checked::Broken(3));
+}
+
+#[test]
+fn a_signature_by_a_key_of_the_mesh_counts_only_if_the_log_has_it() {
+    let mut ledger = with_image();
+    let id = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap().id;
+    assert_eq!(set_key(&mut ledger, 1), Outcome::Done);
+    assert_eq!(log(&mut ledger, 1, 1, 1), Outcome::Done);
+    let tag = put(ledger.epoch(), 2, sig().as_str(), &[2]);
+    assert_eq!(ledger.run(tag), Outcome::Done);
+    let by = || By::Key(mesh_key(1).id);
+    // the second was made with the key, and not by the mesh
+    let signatures = vec![signature(by(), 1), signature(by(), 2)];
+    let manifest = Digest::sha256(&[2, 0]);
+    change(
+        &mut ledger,
+        verified(Evidence { manifest, tag: Some(sig()), signatures }, vec![], None),
+    );
+    let record = known(&ledger, &image());
+    let logged: Vec<_> = record.evidence[0].signatures.iter().map(|one| one.logged).collect();
+    assert_eq!(logged, [Some(1), None]);
+    let signers = ledger.records.trusted(id).unwrap().signers;
+    let policy = Policy { mode: Mode::Enforce, ..Policy::NOTHING };
+    let (repository, now) = (place(), Timestamp(9));
+    let context = Context { repository: &repository, tag: None, pushed: Timestamp(0), now };
+    let judge = |seen: &Seen| counts(&policy, &signers, seen, &context);
+    assert_eq!(judge(&record.evidence[0].signatures[0]), Ok(vec!["mesh", "mesh"]));
+    assert!(judge(&record.evidence[0].signatures[1]).unwrap_err().contains("the sign log has no"));
+    // nobody takes its place
+    let renamed = SignatureChange::SetSigner {
+        project: "demo".parse().unwrap(),
+        signer: Box::new(Signer { logged: false, ..signers[0].clone() }),
+        new: false,
+    };
+    assert!(matches!(change(&mut ledger, renamed), Outcome::Refused(_)));
+    let other = Box::new(Signer {
+        anchor: Anchor::Key { id: KEY, pem: "pem".into() },
+        ..signers[0].clone()
+    });
+    let project = "demo".parse().unwrap();
+    let other = SignatureChange::SetSigner { project, signer: other, new: false };
+    assert!(matches!(change(&mut ledger, other), Outcome::Refused(_)));
 }
 
 #[test]

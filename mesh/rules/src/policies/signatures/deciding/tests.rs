@@ -15,6 +15,7 @@ fn signer(name: &str, id: AnchorId) -> Signer {
         predicates: Vec::new(),
         repositories: None,
         tags: None,
+        logged: false,
         not_before: None,
         not_after: None,
         state: State::Active,
@@ -36,8 +37,10 @@ fn signature(by: By) -> Signature {
 }
 
 fn record(signatures: Vec<Signature>) -> SignatureRecord {
-    let signatures =
-        signatures.into_iter().map(|signature| Seen { at: Timestamp(500), signature }).collect();
+    let signatures = signatures
+        .into_iter()
+        .map(|signature| Seen { at: Timestamp(500), logged: None, signature })
+        .collect();
     let evidence = vec![Evidence { manifest: Digest::sha256(b"m"), tag: None, signatures }];
     SignatureRecord { evidence, ..SignatureRecord::default() }
 }
@@ -315,6 +318,11 @@ fn values_of_the_policy_are_checked_when_they_are_written() {
         (metadata::WAIT, &["0", "60"], &["61", "-1", "1.5", "x"]),
         (metadata::REQUIRE, &["ci", "ci,old;mesh", " a ; b "], &["CI", "a b", "ö"]),
         (metadata::HARBOR_COSIGN, &["true"], &["1"]),
+        (
+            metadata::HOST,
+            &["registry.example.com", "localhost:5000", "10.0.0.1"],
+            &["", "a/b", "a:0", "a:b", "-a", "a..b", "http://a"],
+        ),
         ("severity", &["anything"], &[]),
     ] {
         assert!(good.iter().all(|value| check(key, value).is_ok()), "{key}");

@@ -52,6 +52,7 @@ pub mod proxies;
 pub mod pullers;
 pub mod pulling;
 pub mod repository;
+pub mod signers;
 pub mod slapd;
 pub mod small_disk;
 pub mod tools;

@@ -6,7 +6,7 @@
 //! of a log that gives no promise (Rekor 2) count for nothing; nor are certificate transparency's
 //! timestamps, which private authorities do not have.
 
-use rules::policies::signatures::{AnchorId, By, Fault, LONGEST_TEXT};
+use rules::policies::signatures::{AnchorId, By, Fault};
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use x509_parser::asn1_rs::{Any, FromDer, Tag};
 use crate::anchor::{Anchors, Fulcio};
 use crate::certificates::Certificate;
 use crate::certificates::path::{self, Purpose};
-use crate::json::{base64, seconds};
+use crate::json::{base64, is_short, seconds};
 use crate::payload::malformed;
 
 /// Fulcio's extensions for the issuer: as plain text, and in DER (`docs/oid-info.md`).
@@ -126,8 +126,10 @@ fn identity(
         return Err("its certificate does not name exactly one identity".into());
     };
     let issuer = issuer(leaf).ok_or("its certificate does not say who vouches for the identity")?;
-    if issuer.len().max(subject.len()) > LONGEST_TEXT {
-        return Err("its certificate names a very long identity".into());
+    if !is_short(&issuer) || !is_short(subject) {
+        return Err(
+            "its certificate names a very long identity, or one of control characters".into()
+        );
     }
     let by = By::Identity { root, issuer, subject: subject.clone() };
     Ok(Some(Identified { by, until, logged }))
@@ -286,4 +288,10 @@ pub(super) fn annotated(text: &str) -> Result<Entry, Fault> {
         log: AnchorId(log),
         promise,
     })
+}
+
+/// Reads an entry of the log.
+#[cfg(fuzzing)]
+pub(super) fn read_body(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<Body>(bytes);
 }

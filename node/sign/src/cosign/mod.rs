@@ -120,3 +120,12 @@ fn material(layer: &Layer) -> Result<Option<Material>, Fault> {
     let entry = layer.annotation(ENTRY).map(keyless::annotated).transpose()?;
     Ok(Some(Material { leaf, between, entry }))
 }
+
+/// Reads what may stand in an annotation or a bundle.
+#[cfg(fuzzing)]
+pub(crate) fn read(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = (keyless::annotated(text), keyless::certificates(text));
+    }
+    keyless::read_body(bytes);
+}

@@ -181,3 +181,14 @@ fn payload(bytes: &[u8], subject: &Digest) -> Result<Said, Fault> {
         read.target_artifact.annotations.map(|all| all.0).unwrap_or_default();
     Ok(Said { claims: claims(annotations), ..Said::default() })
 }
+
+/// Reads all of an envelope, whoever has signed it.
+#[cfg(fuzzing)]
+pub(crate) fn read_all(media_type: &str, bytes: &[u8], subject: &Digest) {
+    let _ = (jws::terms(bytes), payload(bytes, subject));
+    if media_type != JWS
+        && let Ok((_, header)) = cose::open(bytes)
+    {
+        let _ = Headers::Cose(Box::new(header)).read(Some(Algorithm::Es256));
+    }
+}

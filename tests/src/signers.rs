@@ -6,7 +6,10 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
+use sign::making::cosign_key;
 use tempfile::TempDir;
 
 use crate::process::{self, Finished};
@@ -106,20 +109,23 @@ impl Signers {
     }
 
     /// Makes a key pair of cosign's from a private key that openssl makes of `algorithm` (arguments of
-    /// `openssl genpkey`).
+    /// `openssl genpkey`). (cosign makes only keys of P-256, and Debian's imports none.)
     ///
     /// # Panics
-    /// When openssl or cosign refuse.
+    /// When openssl refuses.
     #[must_use]
     pub fn key(&self, name: &str, algorithm: &str) -> KeyPair {
-        let plain = self.at(&format!("{name}.pem"));
-        let mut openssl = tools::packaged("openssl", "openssl");
-        openssl.arg("genpkey").args(algorithm.split(' ')).arg("-out").arg(&plain);
-        process::succeed(&mut openssl);
-        let mut cosign = self.command("cosign2");
-        cosign.args(["import-key-pair", "--output-key-prefix", name, "--key"]).arg(&plain);
-        process::succeed(&mut cosign);
         let at = |ending: &str| self.at(&format!("{name}.{ending}"));
+        let openssl = || tools::packaged("openssl", "openssl");
+        process::succeed(
+            openssl().arg("genpkey").args(algorithm.split(' ')).arg("-out").arg(at("pem")),
+        );
+        process::succeed(
+            openssl().args(["pkey", "-pubout", "-in"]).arg(at("pem")).arg("-out").arg(at("pub")),
+        );
+        let plain = PrivatePkcs8KeyDer::from_pem_file(at("pem")).expect("a private key");
+        let sealed = cosign_key::write(plain.secret_pkcs8_der(), PASSPHRASE.as_bytes());
+        self.write(&format!("{name}.key"), &sealed.expect("a file of a private key"));
         KeyPair { private: at("key"), public: at("pub") }
     }
 

@@ -2,10 +2,9 @@
 //! by each of them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use rules::policies::signatures::{Anchor, By, COSIGN_SIGNATURE, Fault, Format, Signature};
 use rules::words::digest::Digest;
@@ -18,6 +17,7 @@ use tests::mesh::Mesh;
 use tests::process::{self, Finished};
 use tests::repository::Repository;
 use tests::signers::{KeyPair, PASSPHRASE, Signers};
+use tests::sigstore::{self, Sigstore, serve_timestamps};
 use tests::tools;
 
 /// A predicate that is no signature.
@@ -441,7 +441,7 @@ fn a_timestamp_that_notation_has_got_is_verified() {
         "certPath": chain.join("chain.crt")}]});
     std::fs::create_dir_all(signers.at("notation")).expect("a folder");
     signers.write("notation/signingkeys.json", &keys.to_string());
-    let url = serve_timestamps(stamping.clone());
+    let url = serve_timestamps(&stamping);
     let root = stamping.join("ca.crt").display().to_string();
     let read = |file: &Path| std::fs::read_to_string(file).expect("a certificate");
     let store = |timestamps: &str| {
@@ -475,46 +475,88 @@ fn a_timestamp_that_notation_has_got_is_verified() {
     }
 }
 
-/// A timestamp authority over HTTP (RFC 3161 section 3.4), for as long as the scenario runs; its URL.
-fn serve_timestamps(folder: PathBuf) -> String {
-    std::fs::write(folder.join("serial"), "01\n").expect("a file");
-    let config = "[tsa]\ndefault_tsa = here\n[here]\nserial = serial\nsigner_cert = signer.crt\n\
-        certs = ca.crt\nsigner_key = signer.key\nsigner_digest = sha256\n\
-        default_policy = 1.2.3.4\ndigests = sha256, sha384, sha512\n\
-        ess_cert_id_alg = sha256\n";
-    std::fs::write(folder.join("tsa.conf"), config).expect("a file");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut stream = BufReader::new(stream);
-            let mut length = 0;
-            for line in (&mut stream).lines() {
-                let line = line.expect("a head").to_ascii_lowercase();
-                if let Some(value) = line.strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a length");
-                }
-                if line.is_empty() {
-                    break;
-                }
-            }
-            let mut query = vec![0; length];
-            stream.read_exact(&mut query).expect("a query");
-            std::fs::write(folder.join("query"), query).expect("a file");
-            let mut openssl = tools::packaged("openssl", "openssl");
-            openssl.args(["ts", "-reply", "-config", "tsa.conf", "-queryfile", "query"]);
-            process::succeed(openssl.args(["-out", "reply"]).current_dir(&folder));
-            let reply = std::fs::read(folder.join("reply")).expect("a reply");
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/timestamp-reply\r\n\
-                 Content-Length: {}\r\nConnection: close\r\n\r\n",
-                reply.len()
-            );
-            let sent = [head.as_bytes(), &reply].concat();
-            stream.get_mut().write_all(&sent).expect("an answer");
-        }
+/// Keyless signatures of both cosigns, under a Fulcio and a Rekor of one's own.
+#[test]
+fn keyless_signatures_under_a_private_fulcio_and_rekor_are_verified() {
+    let stage = Stage::new();
+    let signers = &stage.signers;
+    let services = Sigstore::serve();
+    let (root, log) = (&services.fulcio, &services.rekor);
+    let keyless = |fulcio: &str, rekor: &str| {
+        let anchor = sign::anchor::keyless(fulcio, rekor, sigstore::ISSUER, "*@example.com");
+        anchor.unwrap_or_else(|bad| panic!("{bad}"))
+    };
+    let other = Sigstore::serve();
+    let (right, wrong) = (keyless(root, log), keyless(&other.fulcio, &other.rekor));
+    signers.write("fulcio.pem", root);
+    signers.write("rekor.pub", log);
+    signers.write("token", &Sigstore::token());
+    let valid = json!({"start": "2026-01-01T00:00:00Z"});
+    let service = json!([{
+        "url": services.url, "majorApiVersion": 1, "operator": "example", "validFor": valid,
+    }]);
+    let config = json!({
+        "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+        "caUrls": service, "rekorTlogUrls": service, "rekorTlogConfig": {"selector": "ANY"},
+        "tsaConfig": {},
     });
-    url
+    signers.write("keyless.json", &config.to_string());
+    let raw = |bytes: &[u8]| base64::prelude::BASE64_STANDARD.encode(bytes);
+    let key = pem_contents(log);
+    let trusted = json!({
+        "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+        "tlogs": [{
+            "baseUrl": services.url, "hashAlgorithm": "SHA2_256",
+            "publicKey": {"rawBytes": key, "keyDetails": "PKIX_ECDSA_P256_SHA_256", "validFor": valid},
+            "logId": {"keyId": raw(&services.log)},
+        }],
+        "certificateAuthorities": [{
+            "subject": {"organization": "example", "commonName": "fulcio"}, "uri": services.url,
+            "certChain": {"certificates": [{"rawBytes": raw(&services.fulcio_der)}]},
+            "validFor": valid,
+        }],
+    });
+    signers.write("trusted.json", &trusted.to_string());
+    let is_it = |what: &str, one: &Signature| {
+        let By::Identity { issuer, subject, .. } = &one.by else { panic!("{what}: {one:?}") };
+        assert_eq!((&**issuer, &**subject), (sigstore::ISSUER, sigstore::SUBJECT), "{what}");
+        assert_eq!(one.until, None, "{what}: the log has seen it in time");
+    };
+
+    let image = stage.push("demo/keyless-classic");
+    let mut command = signers.command("cosign2");
+    command
+        .env("SIGSTORE_ROOT_FILE", signers.at("fulcio.pem"))
+        .env("SIGSTORE_REKOR_PUBLIC_KEY", signers.at("rekor.pub"))
+        .args(["sign", "--allow-http-registry", "--insecure-skip-verify"])
+        .args(["--fulcio-url", &services.url, "--rekor-url", &services.url])
+        .args(["--identity-token", &Sigstore::token()])
+        .arg(signers.named(&format!("demo/keyless-classic@{}", image.digest())));
+    well("cosign 2 without a key", &process::finish(&mut command));
+    let stored = stage.behind("demo/keyless-classic", &image, ".sig");
+    is_it("cosign 2", &stored.is_good("cosign 2 without a key", &image, &right, &wrong));
+    let elsewhere = stored.verify(&image, &[keyless(root, &other.rekor)]);
+    assert!(!elsewhere.iter().any(counts), "another log: {elsewhere:?}");
+
+    let image = stage.push("demo/keyless");
+    let mut command = signers.command("cosign3");
+    command
+        .args(["sign", "--allow-http-registry", "--insecure-skip-verify", "--signing-config"])
+        .arg(signers.at("keyless.json"))
+        .arg("--trusted-root")
+        .arg(signers.at("trusted.json"))
+        .args(["--identity-token", &Sigstore::token()])
+        .arg(signers.named(&format!("demo/keyless@{}", image.digest())));
+    well("cosign 3 without a key", &process::finish(&mut command));
+    let stored = stage.referrer("demo/keyless", &image);
+    is_it("cosign 3", &stored.is_good("cosign 3 without a key", &image, &right, &wrong));
+    let elsewhere = stored.verify(&image, &[keyless(root, &other.rekor)]);
+    assert!(!elsewhere.iter().any(counts), "another log: {elsewhere:?}");
+}
+
+/// What is between the lines of PEM, which is base64.
+fn pem_contents(pem: &str) -> String {
+    pem.lines().filter(|line| !line.starts_with("-----")).collect()
 }
 
 /// A certificate of an authority's, and a key of P-256 below it for a purpose, with openssl.

@@ -16,6 +16,9 @@ use crate::union::{descriptor, write};
 /// 2026-06-01T12:00:00Z
 const LOGGED: i64 = 1_780_315_200;
 const ISSUER: &str = "https://accounts.example";
+/// A change of an entry of the log, and of its time.
+type Change<'a> = dyn Fn(&mut Value, &mut i64) + 'a;
+
 const SUBJECT: &str = "ci@example.com";
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
@@ -192,7 +195,7 @@ fn what_the_log_says_must_be_of_this_signature() {
         other => panic!("{other:?}"),
     };
     let other = encode(services.between.signer(identity).pem);
-    let changes: [(&dyn Fn(&mut Value, &mut i64), &str); 8] = [
+    let changes: [(&Change<'_>, &str); 8] = [
         (&|b, _| b["spec"]["signature"]["content"] = "AAAA".into(), "another signature"),
         (&|b, _| b["spec"]["data"]["hash"]["value"] = "00".into(), "another signature"),
         (&|b, _| b["spec"]["data"]["hash"]["algorithm"] = "sha512".into(), "another signature"),

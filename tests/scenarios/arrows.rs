@@ -27,7 +27,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ),
     ("loadtest", &["rules"]),
     // the intruder (src/intruder.rs) speaks the mesh protocol
-    ("tests", &["ground", "mesh", "rules"]),
+    ("tests", &["ground", "mesh", "rules", "sign"]),
 ];
 
 /// A folder of sources, and its rooms: the files and folders in it, each with those beside it that
@@ -88,11 +88,12 @@ const ROOMS: [Rooms; 6] = [
             ("keys", &[]),
             ("payload", &["json"]),
             ("certificates", &["json", "keys"]),
-            ("anchor", &["certificates", "keys"]),
+            ("anchor", &["certificates", "json", "keys"]),
             ("evidence", &["layers"]),
             ("cosign", &["anchor", "certificates", "json", "keys", "layers", "payload"]),
             ("notation", &["anchor", "certificates", "json", "keys", "layers", "payload"]),
             ("verify", &["anchor", "cosign", "evidence", "layers", "notation", "payload"]),
+            ("behind", &["certificates", "cosign", "notation", "payload"]),
             ("union", &["layers"]),
             ("making", &["anchor", "cosign", "json", "keys", "layers", "payload", "union"]),
         ],

@@ -61,6 +61,7 @@ mod rolling;
 mod scanning;
 mod sessions;
 mod settled;
+mod signatures_made;
 mod signing;
 mod snapshot;
 mod stalling;

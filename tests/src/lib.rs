@@ -52,6 +52,8 @@ pub mod proxies;
 pub mod pullers;
 pub mod pulling;
 pub mod repository;
+pub mod signers;
+pub mod sigstore;
 pub mod slapd;
 pub mod small_disk;
 pub mod tools;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rules::policies::signatures::{Anchor, AnchorId, LONGEST_PEM, LONGEST_TEXT};
 
 use crate::certificates::Certificate;
+use crate::json::is_short;
 pub use crate::keys::BadKey;
 use crate::keys::{self, PublicKey};
 
@@ -164,7 +165,7 @@ fn subject(text: &str) -> Result<String, BadAnchor> {
     };
     let parts: Option<Vec<String>> = parts.iter().map(part).collect();
     match parts {
-        Some(parts) if text.len() <= LONGEST_TEXT => Ok(parts.join(",")),
+        Some(parts) if is_short(text) => Ok(parts.join(",")),
         _ => Err(BadAnchor::Subject(text.chars().take(64).collect())),
     }
 }
@@ -186,10 +187,12 @@ pub fn keyless(
         "" => String::new(),
         text => public_key(text)?.2,
     };
-    let check = |what: &str, text: &str| match text.len() {
-        0 => Err(BadAnchor::Identity(format!("the {what} is missing"))),
-        1..=LONGEST_TEXT => Ok(text.to_owned()),
-        _ => Err(BadAnchor::Identity(format!("the {what} is longer than {LONGEST_TEXT} bytes"))),
+    let check = |what: &str, text: &str| match text {
+        "" => Err(BadAnchor::Identity(format!("the {what} is missing"))),
+        text if is_short(text) => Ok(text.to_owned()),
+        _ => Err(BadAnchor::Identity(format!(
+            "the {what} is longer than {LONGEST_TEXT} bytes, or has control characters"
+        ))),
     };
     Ok(Anchor::Keyless {
         ids: ids(&read),

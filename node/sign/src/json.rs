@@ -51,10 +51,15 @@ pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(text).ok()
 }
 
+/// Whether a text is short and has no control characters.
+pub(crate) fn is_short(text: &str) -> bool {
+    text.len() <= LONGEST_TEXT && !text.contains(char::is_control)
+}
+
 /// What of these values is short text. At most 32 values are kept, those with the first names.
 pub(crate) fn claims(values: BTreeMap<String, Value>) -> BTreeMap<String, String> {
     let texts = values.into_iter().filter_map(|(name, value)| match value {
-        Value::String(text) if name.len() <= LONGEST_NAME && text.len() <= LONGEST_TEXT => {
+        Value::String(text) if name.len() <= LONGEST_NAME && is_short(&name) && is_short(&text) => {
             Some((name, text))
         }
         _ => None,
@@ -136,6 +141,7 @@ mod tests {
         values.insert("a".into(), long.into());
         values.insert("b".into(), 7.into());
         values.insert("c".into(), "kept".into());
+        values.insert("d".into(), "\u{1b}[31mred".into());
         let kept = claims(values);
         assert_eq!(
             (kept.len(), kept.contains_key("a"), kept.contains_key("b")),

@@ -30,6 +30,8 @@
 #![forbid(unsafe_code)]
 
 pub mod anchor;
+#[cfg(fuzzing)]
+pub mod behind;
 mod certificates;
 mod cosign;
 pub mod evidence;

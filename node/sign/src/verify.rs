@@ -73,7 +73,7 @@ fn judge(
 ) -> Vec<Verdict> {
     match shape {
         Shape::Classic | Shape::CosignReferrer => cosign::layer(layer, bytes, subject, anchors),
-        Shape::Attestation => cosign::attestation(bytes, subject, anchors),
+        Shape::Attestation => cosign::attestation(layer, bytes, subject, anchors),
         Shape::Bundle => cosign::bundle(bytes, subject, anchors),
         Shape::Notation => notation::envelope(&layer.media_type, bytes, subject, anchors),
     }

@@ -221,7 +221,11 @@ fn escaped(value: &str) -> String {
             ',' | '+' | '"' | '\\' | '<' | '>' | ';' => text.extend(['\\', character]),
             ' ' if at == 0 || at == last => text.push_str("\\ "),
             '#' if at == 0 => text.push_str("\\#"),
-            '\0' => text.push_str("\\00"),
+            _ if character.is_control() => {
+                let mut bytes = [0; 4];
+                let bytes = character.encode_utf8(&mut bytes).bytes();
+                bytes.for_each(|byte| text.push_str(&format!("\\{byte:02X}")));
+            }
             _ => text.push(character),
         }
     }
@@ -239,5 +243,6 @@ mod tests {
         assert_eq!(escaped("#a"), "\\#a");
         assert_eq!(escaped(" "), "\\ ");
         assert_eq!(escaped(""), "");
+        assert_eq!(escaped("a\0\u{1b}b"), "a\\00\\1Bb");
     }
 }

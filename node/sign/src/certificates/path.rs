@@ -37,11 +37,19 @@ pub(crate) fn to_authority(
     if between.len() > MOST {
         return Err(format!("{} certificates are with it", between.len()));
     }
+    let is_for_it = leaf.purposes.is_some_and(|(purposes, _)| match purpose {
+        Purpose::CodeSigning => purposes.code_signing,
+        Purpose::TimeStamping => purposes.time_stamping,
+    });
+    if !is_for_it {
+        return Err("a certificate is for something else".into());
+    }
     let leaf = CertificateDer::from(leaf.der.as_slice());
     let between: Vec<CertificateDer<'_>> =
         between.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let entity = EndEntityCert::try_from(&leaf).map_err(|error| error.to_string())?;
-    let usage = KeyUsage::required(match purpose {
+    // those between need not say what they are for
+    let usage = KeyUsage::required_if_present(match purpose {
         Purpose::CodeSigning => CODE_SIGNING,
         Purpose::TimeStamping => TIME_STAMPING,
     });

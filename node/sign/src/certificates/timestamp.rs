@@ -17,9 +17,9 @@ use crate::keys::Hash;
 
 /// The maximum length of a token, in bytes.
 pub(crate) const LARGEST: usize = 64 << 10;
-/// How much a time of an authority that says nothing of its accuracy may be off (ETSI's baseline
-/// policy: one second).
-const ACCURACY: Duration = Duration::from_secs(1);
+/// How much a time may be off by ETSI's baseline policy, if the authority says nothing of its accuracy
+/// (ETSI EN 319 421; notaryproject/tspclient-go reads it so). By other policies it is then exact.
+const BASELINE: Duration = Duration::from_secs(1);
 
 /// What went wrong, as the end of a sentence.
 type Wrong = &'static str;
@@ -256,7 +256,7 @@ struct Info {
     hash: Hash,
     imprint: Vec<u8>,
     time: Timestamp,
-    accuracy: Option<Duration>,
+    accuracy: Duration,
 }
 
 impl Info {
@@ -264,7 +264,7 @@ impl Info {
     fn read(info: &[u8]) -> Option<Self> {
         let mut fields = Elements::of(&only(info)?);
         let version = fields.expect(Tag::Integer)?.data;
-        fields.oid()?;
+        let policy = fields.oid()?;
         let mut imprint = Elements::of(&fields.expect(Tag::Sequence)?);
         let hash = Hash::of(&Elements::of(&imprint.expect(Tag::Sequence)?).oid()?)?;
         let imprint = imprint.expect(Tag::OctetString)?.data.to_vec();
@@ -274,8 +274,9 @@ impl Info {
         let time = Info::moment(&time.0)?;
         // it stands before what is not read, and nothing else there is a SEQUENCE
         let accuracy = match fields.expect(Tag::Sequence) {
-            Some(accuracy) => Some(Info::accuracy(&accuracy)?),
-            None => None,
+            Some(accuracy) => Info::accuracy(&accuracy)?,
+            None if policy == oid!(0.4.0.2023.1.1) => BASELINE,
+            None => Duration::ZERO,
         };
         (version == [1]).then_some(Info { hash, imprint, time, accuracy })
     }
@@ -306,8 +307,7 @@ impl Info {
     }
 
     fn bounds(&self) -> (Timestamp, Timestamp) {
-        let accuracy = self.accuracy.unwrap_or(ACCURACY);
-        let millis = accuracy.as_micros().div_ceil(1000).min(u128::from(u64::MAX)) as u64;
+        let millis = self.accuracy.as_micros().div_ceil(1000).min(u128::from(u64::MAX)) as u64;
         let early = Timestamp(self.time.0.saturating_sub(millis));
         (early, Timestamp(self.time.0.saturating_add(millis)))
     }

@@ -1,11 +1,13 @@
 //! Sigstore bundles (sigstore/protobuf-specs `sigstore_bundle.proto`, in protobuf's JSON) as cosign 3
-//! writes them for images: one DSSE envelope with one signature.
+//! writes them for images: one DSSE envelope with one signature, and what shows whose it is.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rules::policies::signatures::{AnchorId, Fault};
 use serde::{Deserialize, Serialize};
 
+use super::keyless::{Entry, Material};
+use crate::certificates::path::MOST;
 use crate::json::base64;
 use crate::layers::{BUNDLE, is_bundle};
 use crate::payload::dsse::{Envelope, Opened};
@@ -15,16 +17,81 @@ use crate::payload::malformed;
 #[serde(rename_all = "camelCase")]
 struct Written {
     media_type: String,
-    verification_material: Material,
+    verification_material: Beside,
     #[serde(default)]
     dsse_envelope: Option<Envelope>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Material {
+struct Beside {
     #[serde(default)]
     public_key: Option<Hint>,
+    #[serde(default)]
+    certificate: Option<Raw>,
+    #[serde(default, rename = "x509CertificateChain")]
+    chain: Option<Chain>,
+    #[serde(default)]
+    tlog_entries: Option<Vec<Logged>>,
+}
+
+#[derive(Deserialize)]
+struct Chain {
+    certificates: Vec<Raw>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    raw_bytes: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Logged {
+    #[serde(default)]
+    log_index: Number,
+    log_id: LogId,
+    #[serde(default)]
+    integrated_time: Number,
+    #[serde(default)]
+    inclusion_promise: Option<Promise>,
+    canonicalized_body: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LogId {
+    key_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Promise {
+    signed_entry_timestamp: String,
+}
+
+/// A number of 64 bits, which protobuf's JSON writes as a text, and leaves out if it is 0.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Text(String),
+    Number(i64),
+}
+
+impl Default for Number {
+    fn default() -> Self {
+        Number::Number(0)
+    }
+}
+
+impl Number {
+    fn value(&self) -> Option<i64> {
+        match self {
+            Number::Text(text) => text.parse().ok(),
+            Number::Number(number) => Some(*number),
+        }
+    }
 }
 
 #[derive(Deserialize, Serialize)]
@@ -41,6 +108,8 @@ pub(crate) struct Bundle {
     pub(crate) signature: Vec<u8>,
     /// The key that it claims to be by.
     pub(crate) hint: Option<AnchorId>,
+    /// What a keyless signature has.
+    pub(super) keyless: Result<Option<Material>, Fault>,
 }
 
 impl Bundle {
@@ -56,9 +125,38 @@ impl Bundle {
         else {
             return Err(malformed("a bundle has exactly one signature"));
         };
-        let hint = written.verification_material.public_key.and_then(|key| base64(&key.hint));
+        let beside = written.verification_material;
+        let hint = beside.public_key.as_ref().and_then(|key| base64(&key.hint));
         let hint = hint.and_then(|hint| hint.try_into().ok()).map(AnchorId);
-        Ok(Bundle { envelope, signature, hint })
+        Ok(Bundle { envelope, signature, hint, keyless: beside.keyless() })
+    }
+}
+
+impl Beside {
+    fn keyless(self) -> Result<Option<Material>, Fault> {
+        let chain = self.chain.map(|chain| chain.certificates).unwrap_or_default();
+        let mut certificates =
+            self.certificate.into_iter().chain(chain).take(MOST + 1).map(|raw| {
+                base64(&raw.raw_bytes).ok_or_else(|| malformed("a certificate is no base64"))
+            });
+        let Some(leaf) = certificates.next().transpose()? else { return Ok(None) };
+        let between = certificates.collect::<Result<_, _>>()?;
+        // one entry is written; of more, the first counts that has a promise
+        let entries = self.tlog_entries.unwrap_or_default();
+        let promised = entries.into_iter().find_map(|one| {
+            let promise = base64(&one.inclusion_promise.as_ref()?.signed_entry_timestamp)?;
+            Some((promise, one))
+        });
+        let entry = promised.map(|(promise, one)| {
+            let log = base64(&one.log_id.key_id).and_then(|id| id.try_into().ok());
+            let (time, index) = (one.integrated_time.value(), one.log_index.value());
+            let (Some(log), Some(time), Some(index)) = (log, time, index) else {
+                return Err(malformed("the entry of the transparency log cannot be read"));
+            };
+            let log = AnchorId(log);
+            Ok(Entry { body: one.canonicalized_body, time, index, log, promise })
+        });
+        Ok(Some(Material { leaf, between, entry: entry.transpose()? }))
     }
 }
 

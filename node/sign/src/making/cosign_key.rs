@@ -110,13 +110,20 @@ pub fn import(pem: &str, passphrase: &[u8]) -> Result<SigningKey, CosignKeyError
 /// # Errors
 /// If the system has no random bytes.
 pub fn export(key: &SigningKey, passphrase: &[u8]) -> Result<String, CosignKeyError> {
+    write(&key.to_pkcs8()?, passphrase)
+}
+
+/// Writes such a file of a private key of any kind (PKCS#8 in DER), which is not looked at.
+///
+/// # Errors
+/// If the system has no random bytes.
+pub fn write(pkcs8: &[u8], passphrase: &[u8]) -> Result<String, CosignKeyError> {
     let (mut salt, mut nonce) = ([0; 32], [0; 24]);
     let filled = aws_lc_rs::rand::fill(&mut salt).and_then(|()| aws_lc_rs::rand::fill(&mut nonce));
     filled.map_err(|_| BadSigningKey)?;
     let derived = derive(passphrase, &salt, WRITTEN)?;
-    let box_ = XSalsa20Poly1305::new((&*derived).into());
-    let pkcs8 = key.to_pkcs8()?;
-    let sealed = box_.encrypt(&Nonce::from(nonce), pkcs8.as_slice()).map_err(|_| BadSigningKey)?;
+    let closed = XSalsa20Poly1305::new((&*derived).into());
+    let sealed = closed.encrypt(&Nonce::from(nonce), pkcs8).map_err(|_| BadSigningKey)?;
     let file = File {
         kdf: Kdf { name: "scrypt".into(), params: WRITTEN, salt: BASE64_STANDARD.encode(salt) },
         cipher: Cipher { name: "nacl/secretbox".into(), nonce: BASE64_STANDARD.encode(nonce) },

@@ -9,16 +9,17 @@ use coset::{
 use rules::policies::signatures::Fault;
 use rules::words::moment::Timestamp;
 
-use super::{Algorithm, EXPIRY, Headers, Opened, SIGNING_SCHEME, SIGNING_TIME, TIMESTAMP, Terms};
+use super::opened::{EXPIRY, Opened, SIGNING_SCHEME, SIGNING_TIME, TIMESTAMP, Terms};
 use crate::certificates::chain::LONGEST;
 use crate::json::seconds;
+use crate::keys::Algorithm;
 use crate::payload::malformed;
 
 /// The tag of a time in seconds (RFC 8949 section 3.4.2).
 const EPOCH: u64 = 1;
 
-/// Takes an envelope apart.
-pub(super) fn open(bytes: &[u8]) -> Result<Opened, Fault> {
+/// Takes an envelope apart; beside it is its protected header.
+pub(super) fn open(bytes: &[u8]) -> Result<(Opened, Header), Fault> {
     let written = CoseSign1::from_tagged_slice(bytes)
         .map_err(|error| malformed(format!("it is no COSE_Sign1: {error}")))?;
     let signed = written.tbs_data(&[]);
@@ -30,14 +31,14 @@ pub(super) fn open(bytes: &[u8]) -> Result<Opened, Fault> {
         _ => None,
     };
     let timestamp = find(&written.unprotected, &Label::Text(TIMESTAMP.into()));
-    Ok(Opened {
+    let opened = Opened {
         signed,
         signature: written.signature,
         chain: chain.ok_or_else(|| malformed("it has no chain of certificates"))?,
         timestamp: timestamp.and_then(bytes_of),
         payload,
-        headers: Headers::Cose(Box::new(written.protected.header)),
-    })
+    };
+    Ok((opened, written.protected.header))
 }
 
 /// Reads the protected header.

@@ -6,9 +6,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rules::policies::signatures::Fault;
 use serde::Deserialize;
 
-use super::{Algorithm, Headers, Opened, Terms};
+use super::opened::{Opened, Terms};
 use crate::certificates::chain::LONGEST;
 use crate::json::{base64, time};
+use crate::keys::Algorithm;
 use crate::payload::malformed;
 
 #[derive(Deserialize)]
@@ -39,8 +40,8 @@ struct Protected {
     expiry: Option<String>,
 }
 
-/// Takes an envelope apart.
-pub(super) fn open(bytes: &[u8]) -> Result<Opened, Fault> {
+/// Takes an envelope apart; beside it is its protected header.
+pub(super) fn open(bytes: &[u8]) -> Result<(Opened, Vec<u8>), Fault> {
     let written: Written = serde_json::from_slice(bytes).map_err(malformed)?;
     let decode = |what: &str, text: &str| {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text);
@@ -56,14 +57,15 @@ pub(super) fn open(bytes: &[u8]) -> Result<Opened, Fault> {
         None | Some("") => None,
         Some(text) => Some(base64(text).ok_or_else(|| malformed("its timestamp is no base64"))?),
     };
-    Ok(Opened {
+    let header = decode("protected header", &written.protected)?;
+    let opened = Opened {
         signed: format!("{}.{}", written.protected, written.payload).into_bytes(),
         signature: decode("signature", &written.signature)?,
         chain: chain.collect::<Result<_, _>>()?,
         timestamp,
         payload: decode("payload", &written.payload)?,
-        headers: Headers::Jws(decode("protected header", &written.protected)?),
-    })
+    };
+    Ok((opened, header))
 }
 
 /// Reads the protected header.

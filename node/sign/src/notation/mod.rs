@@ -7,6 +7,7 @@
 
 mod cose;
 mod jws;
+mod opened;
 
 use std::collections::BTreeMap;
 
@@ -24,44 +25,17 @@ use crate::keys::Algorithm;
 use crate::layers::JWS;
 use crate::payload::{Said, Verdict, is_of, malformed, short};
 
+use opened::{EXPIRY, Opened, SIGNING_SCHEME, Terms};
+
 /// The content type of what is signed.
 const PAYLOAD: &str = "application/vnd.cncf.notary.payload.v1+json";
 /// The only signing scheme that is known.
 const SCHEME: &str = "notary.x509";
-const SIGNING_SCHEME: &str = "io.cncf.notary.signingScheme";
-const SIGNING_TIME: &str = "io.cncf.notary.signingTime";
-const EXPIRY: &str = "io.cncf.notary.expiry";
-const TIMESTAMP: &str = "io.cncf.notary.timestampSignature";
-
-/// An envelope that was taken apart. Nothing of it is verified.
-struct Opened {
-    /// The signed bytes.
-    signed: Vec<u8>,
-    signature: Vec<u8>,
-    /// Certificates in DER, the signer's first.
-    chain: Vec<Vec<u8>>,
-    /// A timestamp of the signature.
-    timestamp: Option<Vec<u8>>,
-    payload: Vec<u8>,
-    headers: Headers,
-}
 
 /// What is signed beside the payload.
 enum Headers {
     Jws(Vec<u8>),
     Cose(Box<coset::Header>),
-}
-
-/// What the signed headers say.
-#[derive(Debug)]
-struct Terms {
-    algorithm: Algorithm,
-    content_type: String,
-    scheme: String,
-    /// The headers that must be understood.
-    critical: Vec<String>,
-    signed: Timestamp,
-    expiry: Option<Timestamp>,
 }
 
 impl Headers {
@@ -105,12 +79,20 @@ pub(crate) fn envelope(
     subject: &Digest,
     anchors: &Anchors,
 ) -> Vec<Verdict> {
-    let opened = if media_type == JWS { jws::open(bytes) } else { cose::open(bytes) };
-    let judged = opened.and_then(|opened| judge(&opened, subject, anchors));
+    let opened = match media_type {
+        JWS => jws::open(bytes).map(|(opened, header)| (opened, Headers::Jws(header))),
+        _ => cose::open(bytes).map(|(opened, header)| (opened, Headers::Cose(Box::new(header)))),
+    };
+    let judged = opened.and_then(|(opened, headers)| judge(&opened, &headers, subject, anchors));
     judged.unwrap_or_else(|fault| vec![Verdict::faulty(fault)])
 }
 
-fn judge(opened: &Opened, subject: &Digest, anchors: &Anchors) -> Result<Vec<Verdict>, Fault> {
+fn judge(
+    opened: &Opened,
+    headers: &Headers,
+    subject: &Digest,
+    anchors: &Anchors,
+) -> Result<Vec<Verdict>, Fault> {
     let payload = Digest::sha256(&opened.signed);
     let leaf = opened.chain.first().ok_or_else(|| malformed("it has no certificate"))?;
     let leaf = Certificate::read(leaf).map_err(Fault::Chain)?;
@@ -130,7 +112,7 @@ fn judge(opened: &Opened, subject: &Digest, anchors: &Anchors) -> Result<Vec<Ver
             .rev()
             .find(|one| authority.certificates.iter().any(|trusted| trusted.id == one.id));
         let Some(root) = of_chain.map(|one| one.id) else { continue };
-        let verdict = match read(opened, subject, &chain, authority) {
+        let verdict = match read(opened, headers, subject, &chain, authority) {
             Ok((said, until)) => {
                 let by = By::Certificate { root, subject: chain.leaf().subject.clone() };
                 Verdict { until, ..Verdict::known(by, Ok(said), payload) }
@@ -155,11 +137,12 @@ fn judge(opened: &Opened, subject: &Digest, anchors: &Anchors) -> Result<Vec<Ver
 /// What the envelope says, and until when it counts: for ever, if that is not limited.
 fn read(
     opened: &Opened,
+    headers: &Headers,
     subject: &Digest,
     chain: &Chain,
     authority: &Authority,
 ) -> Result<(Said, Option<Timestamp>), Fault> {
-    let terms = opened.headers.read(chain.leaf().key.algorithm())?;
+    let terms = headers.read(chain.leaf().key.algorithm())?;
     short("its certificate's subject", chain.leaf().subject.clone())?;
     let (from, end) = chain.validity();
     let stamped = opened.timestamp.as_ref().and_then(|token| {
@@ -197,4 +180,15 @@ fn payload(bytes: &[u8], subject: &Digest) -> Result<Said, Fault> {
     let annotations: BTreeMap<String, Value> =
         read.target_artifact.annotations.map(|all| all.0).unwrap_or_default();
     Ok(Said { claims: claims(annotations), ..Said::default() })
+}
+
+/// Reads all of an envelope, whoever has signed it.
+#[cfg(fuzzing)]
+pub(crate) fn read_all(media_type: &str, bytes: &[u8], subject: &Digest) {
+    let _ = (jws::terms(bytes), payload(bytes, subject));
+    if media_type != JWS
+        && let Ok((_, header)) = cose::open(bytes)
+    {
+        let _ = Headers::Cose(Box::new(header)).read(Some(Algorithm::Es256));
+    }
 }

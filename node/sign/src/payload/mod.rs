@@ -10,6 +10,8 @@ use rules::policies::signatures::{AnchorId, By, Fault, LONGEST_TEXT};
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 
+use crate::json::is_short;
+
 /// What a payload says, after its signature was verified and its digest is the right one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -62,17 +64,19 @@ impl Verdict {
 
 /// A malformed payload.
 pub(crate) fn malformed(why: impl std::fmt::Display) -> Fault {
-    // serde_json quotes what it does not know
-    let why = why.to_string();
+    // serde_json quotes what it does not know, and terminals obey control characters
+    let why = why.to_string().replace(char::is_control, "\u{fffd}");
     let end = (0..=why.len().min(LONGEST_TEXT)).rev().find(|at| why.is_char_boundary(*at));
     Fault::Malformed(why[..end.unwrap_or(0)].to_owned())
 }
 
-/// A text of at most [`LONGEST_TEXT`] bytes.
+/// A text of at most [`LONGEST_TEXT`] bytes, without control characters.
 pub(crate) fn short(what: &str, text: String) -> Result<String, Fault> {
-    match text.len() <= LONGEST_TEXT {
+    match is_short(&text) {
         true => Ok(text),
-        false => Err(malformed(format!("{what} is longer than {LONGEST_TEXT} bytes"))),
+        false => Err(malformed(format!(
+            "{what} is longer than {LONGEST_TEXT} bytes, or has control characters"
+        ))),
     }
 }
 

@@ -89,11 +89,13 @@ fn referrer_of(bundle: &[u8]) -> Case {
     }
 }
 
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
 /// A key, and the signatures that clients make with it.
 struct Signer {
     name: &'static str,
     anchor: Anchor,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
 }
 
 impl Signer {

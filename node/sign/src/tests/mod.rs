@@ -2,6 +2,7 @@
 
 mod cosign;
 mod issued;
+mod keyless;
 mod made;
 mod notation;
 mod stamped;

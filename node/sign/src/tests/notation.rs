@@ -20,6 +20,9 @@ use super::*;
 use crate::layers::{COSE, JWS, NOTATION};
 use crate::union::descriptor;
 
+/// A change of the signed headers, and of the payload.
+type Change = dyn Fn(&mut Value, &mut Value);
+
 /// When the envelopes are signed.
 const SIGNED: &str = "2026-06-01T12:00:00+02:00";
 
@@ -203,7 +206,7 @@ fn chains_must_be_for_signing_code() {
     assert!(refused(&[&signer.der], &signer).contains("does not end"));
     assert!(refused(&[&signer.der, &other.der()], &signer).contains("not issued"));
     assert!(refused(&[&signer.der, &root.der(), &root.der()], &signer).contains("before the last"));
-    assert!(refused(&vec![signer.der.as_slice(); 11], &signer).contains("11 certificates"));
+    assert!(refused(&[signer.der.as_slice(); 11], &signer).contains("11 certificates"));
     // authorities between them
     let depth = root.below("between", |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
     let (deep, deeper) = (depth.below("deep", |_| {}), depth.signer(|_| {}));
@@ -228,7 +231,7 @@ fn headers_must_be_as_their_form_demands() {
     let root = Root::new("root");
     let signer = root.signer(|_| {});
     let chain = [signer.der.as_slice(), &root.der()];
-    let told = |change: &dyn Fn(&mut Value, &mut Value)| {
+    let told = |change: &Change| {
         let envelope = jws(&signer, &chain, change, |_| None);
         referrer(JWS, &envelope).verify(&store(&root.pem(), ""))
     };
@@ -237,7 +240,7 @@ fn headers_must_be_as_their_form_demands() {
         p["io.cncf.notary.expiry"] = "2026-06-02T00:00:00Z".into();
     });
     assert_eq!((expiring[0].until, &expiring[0].fault), (at("2026-06-02"), &None));
-    let wrong: [&dyn Fn(&mut Value, &mut Value); 15] = [
+    let wrong: [&Change; 15] = [
         &|p, _| p["alg"] = "ES384".into(),
         &|p, _| p["alg"] = "none".into(),
         &|p, _| p["alg"] = "HS256".into(),

@@ -1,0 +1,227 @@
+//! The programs that sign images and verify them: cosign 2 and 3, skopeo and notation, each with a home
+//! folder of its own and without the services of the Sigstore project.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
+use sign::making::cosign_key;
+use tempfile::TempDir;
+
+use crate::process::{self, Finished};
+use crate::tools;
+
+/// The passphrase of every key.
+pub const PASSPHRASE: &str = "a passphrase";
+
+/// Programs that speak to one registry as one user.
+#[derive(Debug)]
+pub struct Signers {
+    folder: TempDir,
+    registry: String,
+}
+
+/// A key pair as files.
+#[derive(Clone, Debug)]
+pub struct KeyPair {
+    /// `cosign.key`: sealed with [`PASSPHRASE`].
+    pub private: PathBuf,
+    /// `cosign.pub`.
+    pub public: PathBuf,
+}
+
+impl KeyPair {
+    /// The public key as PEM.
+    ///
+    /// # Panics
+    /// When the file cannot be read.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        std::fs::read_to_string(&self.public).expect("a public key")
+    }
+}
+
+impl Signers {
+    /// For the registry at this authority.
+    ///
+    /// # Panics
+    /// When no folder can be had.
+    #[must_use]
+    pub fn new(registry: &str, user: &str, password: &str) -> Self {
+        let folder = TempDir::with_prefix("signers-").expect("a temporary folder");
+        let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        let config = json!({"auths": {registry: {"auth": auth}}});
+        let signers = Self { folder, registry: registry.to_owned() };
+        signers.write("config.json", &config.to_string());
+        // no log, no timestamps, no keyless certificates
+        let services = json!({
+            "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+            "rekorTlogConfig": {}, "tsaConfig": {},
+        });
+        signers.write("services.json", &services.to_string());
+        signers.write("passphrase", PASSPHRASE);
+        std::fs::create_dir_all(signers.at("registries.d")).expect("a folder");
+        signers.write(
+            "registries.d/here.yaml",
+            &format!("docker:\n  {registry}:\n    use-sigstore-attachments: true\n"),
+        );
+        signers
+    }
+
+    /// A file of theirs.
+    #[must_use]
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes such a file.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.at(name), text).expect("a file");
+    }
+
+    /// The folder of their files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `cosign2`, `cosign3` or `notation`.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = tools::signer(program);
+        let home = self.folder.path();
+        command
+            .env_clear()
+            .env("HOME", home)
+            .env("XDG_CONFIG_HOME", home)
+            .env("DOCKER_CONFIG", home)
+            .env("COSIGN_PASSWORD", PASSPHRASE)
+            .env("COSIGN_YES", "1")
+            .current_dir(home);
+        command
+    }
+
+    /// Makes a key pair of cosign's from a private key that openssl makes of `algorithm` (arguments of
+    /// `openssl genpkey`). (cosign makes only keys of P-256, and Debian's imports none.)
+    ///
+    /// # Panics
+    /// When openssl refuses.
+    #[must_use]
+    pub fn key(&self, name: &str, algorithm: &str) -> KeyPair {
+        let at = |ending: &str| self.at(&format!("{name}.{ending}"));
+        let openssl = || tools::packaged("openssl", "openssl");
+        process::succeed(
+            openssl().arg("genpkey").args(algorithm.split(' ')).arg("-out").arg(at("pem")),
+        );
+        process::succeed(
+            openssl().args(["pkey", "-pubout", "-in"]).arg(at("pem")).arg("-out").arg(at("pub")),
+        );
+        let plain = PrivatePkcs8KeyDer::from_pem_file(at("pem")).expect("a private key");
+        let sealed = cosign_key::write(plain.secret_pkcs8_der(), PASSPHRASE.as_bytes());
+        self.write(&format!("{name}.key"), &sealed.expect("a file of a private key"));
+        KeyPair { private: at("key"), public: at("pub") }
+    }
+
+    /// cosign 2, which signs layers behind a tag.
+    pub fn cosign2(&self, verb: &str, key: &KeyPair, more: &[&str], image: &str) -> Finished {
+        let mut command = self.command("cosign2");
+        command.args([verb, "--allow-http-registry", "--tlog-upload=false", "--key"]);
+        command.arg(&key.private).args(more).arg(self.named(image));
+        process::finish(&mut command)
+    }
+
+    /// cosign 3, which signs bundles, or with `classic` what cosign 2 signs.
+    pub fn cosign3(
+        &self,
+        verb: &str,
+        key: &KeyPair,
+        classic: bool,
+        more: &[&str],
+        image: &str,
+    ) -> Finished {
+        let mut command = self.command("cosign3");
+        command.args([verb, "--allow-http-registry", "--key"]).arg(&key.private);
+        match classic {
+            true => command.args([
+                "--new-bundle-format=false",
+                "--use-signing-config=false",
+                "--tlog-upload=false",
+            ]),
+            false => command.arg("--signing-config").arg(self.at("services.json")),
+        };
+        command.args(more).arg(self.named(image));
+        process::finish(&mut command)
+    }
+
+    /// Asks `cosign2` or `cosign3` whether the key has signed an image.
+    pub fn verify(&self, program: &str, public: &Path, more: &[&str], image: &str) -> Finished {
+        let mut command = self.command(program);
+        command.args(["verify", "--private-infrastructure", "--allow-http-registry", "--key"]);
+        command.arg(public).args(more).arg(self.named(image));
+        process::finish(&mut command)
+    }
+
+    /// skopeo pushes an image (a folder of its own, see [`crate::image::write_layout`]) and signs it.
+    pub fn skopeo_signs(&self, key: &KeyPair, layout: &Path, image: &str) -> Finished {
+        self.policy("accept-all.json", &json!({"default": [{"type": "insecureAcceptAnything"}]}));
+        let mut command = self.skopeo("accept-all.json");
+        command
+            .args(["copy", "--dest-tls-verify=false", "--preserve-digests"])
+            .arg("--sign-by-sigstore-private-key")
+            .arg(&key.private)
+            .arg("--sign-passphrase-file")
+            .arg(self.at("passphrase"))
+            .arg(format!("oci:{}", layout.display()))
+            .arg(format!("docker://{}", self.named(image)));
+        process::finish(&mut command)
+    }
+
+    /// skopeo pulls an image if the key has signed it under its name.
+    pub fn skopeo_pulls(&self, public: &Path, image: &str) -> Finished {
+        let signed = json!([{"type": "sigstoreSigned", "keyPath": public}]);
+        let policy = json!({
+            "default": [{"type": "reject"}],
+            "transports": {"docker": {&self.registry: signed}},
+        });
+        self.policy("signed.json", &policy);
+        let to = TempDir::with_prefix_in("pulled-", self.folder.path()).expect("a folder");
+        let mut command = self.skopeo("signed.json");
+        command
+            .args(["copy", "--src-tls-verify=false"])
+            .arg(format!("docker://{}", self.named(image)))
+            .arg(format!("dir:{}", to.path().display()));
+        process::finish(&mut command)
+    }
+
+    fn policy(&self, name: &str, policy: &Value) {
+        self.write(name, &policy.to_string());
+    }
+
+    fn skopeo(&self, policy: &str) -> Command {
+        let mut command = tools::newer_skopeo();
+        command.env("HOME", self.folder.path()).env("REGISTRY_AUTH_FILE", self.at("config.json"));
+        command.arg("--policy").arg(self.at(policy)).arg("--registries.d");
+        command.arg(self.at("registries.d"));
+        command
+    }
+
+    /// notation, for a registry without TLS.
+    pub fn notation(&self, verb: &str, more: &[&str], image: &str) -> Finished {
+        let mut command = self.command("notation");
+        command.args([verb, "--insecure-registry"]).args(more).arg(self.named(image));
+        process::finish(&mut command)
+    }
+
+    /// `REGISTRY/IMAGE`.
+    #[must_use]
+    pub fn named(&self, image: &str) -> String {
+        format!("{}/{image}", self.registry)
+    }
+}

@@ -51,6 +51,7 @@ mod providers;
 mod proxy;
 mod proxy_failing;
 mod questions;
+mod quotas;
 mod registries;
 mod remade;
 mod removal;

@@ -62,6 +62,8 @@ enum Verb {
     Logout(contexts::Logout),
     /// Projects.
     Project(api::ProjectCommand),
+    /// How much projects have, and how much they may have.
+    Quota(api::QuotaCommand),
     /// Members of projects.
     Member(api::MemberCommand),
     /// Users.
@@ -136,6 +138,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Login(login) => contexts::login(&login),
         Verb::Logout(logout) => contexts::logout(&logout),
         Verb::Project(command) => api::projects(&command),
+        Verb::Quota(command) => api::quotas(&command),
         Verb::Member(command) => api::members(&command),
         Verb::User(command) => api::users(&command),
         Verb::Robot(command) => api::robots(&command),

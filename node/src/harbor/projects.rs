@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use http::{HeaderName, Method, Response, StatusCode};
 use registry::people::Caller;
 use rules::ledger::change::Change;
-use rules::ledger::command::{Command, NewProject, Outcome};
+use rules::ledger::command::{Command, EquippedProject, NewProject, Outcome};
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::policies::LookForPolicies;
@@ -15,6 +15,7 @@ use rules::ledger::scanning::LookForScans;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::people::roles::of_everybody;
+use rules::policies::quota::Limits;
 use rules::policies::vulnerabilities::{self, Allowlist};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 
 use super::lists::PageRequest;
 use super::metadata::kept;
+use super::quotas::limits_of_new;
 use super::scanning::{AllowlistBody, show_allowlist};
 use super::{Harbor, bad, body, created, missing};
 use crate::http::answer::{answer, json_answer};
@@ -55,6 +57,8 @@ struct ProjectBody {
     project_name: Option<String>,
     public: Option<bool>,
     registry_id: Option<u64>,
+    /// In bytes; -1 is no limit. Of an update it is not read, as in Harbor.
+    storage_limit: Option<i64>,
     #[serde(default)]
     metadata: Metadata,
     #[serde(default)]
@@ -274,11 +278,30 @@ impl Harbor {
             proxy: asked.proxy,
             metadata: asked.metadata.clone(),
         };
-        let command = match &caller.identity {
-            Identity::User(user) => {
-                Command::CreateOwnedProject { owner: user.id, project: Box::new(new) }
+        let administers = caller.identity.is_administrator();
+        let limits = limits_of_new(&self.settings().await?, written.storage_limit, administers)?;
+        let limits = match upstream {
+            None => limits,
+            Some(_) if administers && written.storage_limit.is_some_and(|limit| limit > 0) => {
+                return Err(bad(
+                    "a project that caches another registry has no quota: storage_limit is -1",
+                ));
             }
-            _ => Command::CreateProject(new),
+            Some(_) => Limits::default(),
+        };
+        let owner = match &caller.identity {
+            Identity::User(user) => Some(user.id),
+            _ => None,
+        };
+        let level = self.records.view()?.level()?;
+        let command = match owner {
+            _ if level >= Level::QUOTAS || !limits.is_none() => {
+                let (project, retention) = (new, None);
+                let new = EquippedProject { project, owner, limits, retention };
+                Command::CreateEquippedProject(Box::new(new))
+            }
+            Some(owner) => Command::CreateOwnedProject { owner, project: Box::new(new) },
+            None => Command::CreateProject(new),
         };
         self.propose(command, &format!("project {name}"), &actor(caller, &request)).await.map_err(
             |failure| match failure.status() {

@@ -7,14 +7,15 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    GroupId, JobId, LabelId, MemberId, ProjectName, Reference, RepositoryName, RobotId, TrustId,
-    UpstreamId, UserId,
+    GroupId, JobId, LabelId, MemberId, ProjectId, ProjectName, Reference, RepositoryName, RobotId,
+    TrustId, UpstreamId, UserId,
 };
 
 use super::errors::{Code, Failure};
 use super::policies::Policy;
 pub use super::scanning::Scanning;
 pub use super::stored::Stored;
+use super::upkeep::Upkeep;
 
 /// The route of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,12 @@ pub enum Route {
     Search,
     /// `/api/v2.0/statistics`
     Statistics,
+    /// `/api/v2.0/quotas`
+    Quotas,
+    /// `/api/v2.0/quotas/ID`: the number of a quota is that of its project.
+    Quota(ProjectId),
+    /// Collections, and purges of the audit log.
+    Upkeep(Upkeep),
     /// `/api/v2.0/ping`
     Ping,
     /// `/api/v2.0/health`
@@ -207,6 +214,8 @@ impl Route {
             Route::Stored(..) | Route::Repositories => "repositories",
             Route::Search => "search",
             Route::Statistics => "statistics",
+            Route::Quotas | Route::Quota(_) => "quotas",
+            Route::Upkeep(_) => "upkeep",
             Route::Ping | Route::ApiHealth => "health",
             Route::SystemInfo => "systeminfo",
             Route::Users
@@ -281,6 +290,9 @@ impl Route {
             Route::Repositories => "/api/v2.0/repositories",
             Route::Search => "/api/v2.0/search",
             Route::Statistics => "/api/v2.0/statistics",
+            Route::Quotas => "/api/v2.0/quotas",
+            Route::Upkeep(upkeep) => upkeep.pattern(),
+            Route::Quota(_) => "/api/v2.0/quotas/{id}",
             Route::Ping => "/api/v2.0/ping",
             Route::ApiHealth => "/api/v2.0/health",
             Route::SystemInfo => "/api/v2.0/systeminfo",
@@ -378,10 +390,11 @@ impl Route {
             Route::Policy(_, policy) => policy.methods(),
             Route::Retentions => "POST",
             Route::Scanning(scanning) => scanning.methods(),
+            Route::Upkeep(upkeep) => upkeep.methods(),
             Route::RetentionTemplates => "GET, HEAD",
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
-            Route::Configurations => "GET, HEAD, PUT",
+            Route::Configurations | Route::Quota(_) => "GET, HEAD, PUT",
             Route::Node(_) => "GET, HEAD, DELETE",
             Route::Catalog
             | Route::Tags(..)
@@ -399,6 +412,7 @@ impl Route {
             | Route::Repositories
             | Route::Search
             | Route::Statistics
+            | Route::Quotas
             | Route::Ping
             | Route::ApiHealth
             | Route::SystemInfo
@@ -458,6 +472,9 @@ impl Route {
                 | Route::Retentions
                 | Route::RetentionTemplates
                 | Route::Scanning(_)
+                | Route::Quotas
+                | Route::Quota(_)
+                | Route::Upkeep(_)
         )
     }
 
@@ -521,6 +538,7 @@ impl Route {
             "/api/v2.0/repositories" => return Ok(Route::Repositories),
             "/api/v2.0/search" => return Ok(Route::Search),
             "/api/v2.0/statistics" => return Ok(Route::Statistics),
+            "/api/v2.0/quotas" => return Ok(Route::Quotas),
             "/api/v2.0/ping" => return Ok(Route::Ping),
             "/api/v2.0/health" => return Ok(Route::ApiHealth),
             "/api/v2.0/systeminfo" => return Ok(Route::SystemInfo),
@@ -537,6 +555,9 @@ impl Route {
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
             _ => {}
+        }
+        if let Some(upkeep) = Upkeep::parse(path) {
+            return Ok(Route::Upkeep(upkeep));
         }
         if let Some(scanning) = Scanning::parse(path) {
             return Ok(Route::Scanning(scanning));
@@ -563,6 +584,9 @@ impl Route {
                 "cli_secret" => Ok(Route::UserCliSecret(id)),
                 _ => Err(not_found()),
             };
+        }
+        if let Some(id) = path.strip_prefix("/api/v2.0/quotas/") {
+            return id.parse().map(|id| Route::Quota(ProjectId(id))).map_err(|_| not_found());
         }
         if let Some(id) = path.strip_prefix("/api/v2.0/labels/") {
             return id.parse().map(|id| Route::Label(LabelId(id))).map_err(|_| not_found());

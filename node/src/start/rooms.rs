@@ -16,6 +16,7 @@ use registry::blobs::pacing::Pacing;
 use registry::blobs::rechecks::Rechecks;
 use registry::blobs::transfers::Transfers;
 use registry::events::Witness;
+use registry::events::purging::Purging;
 use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
@@ -38,7 +39,7 @@ use registry::scans::rescans::Rescans;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
-use registry::writes::{Writes, indexing};
+use registry::writes::{Writes, counting, indexing};
 use store::Store;
 
 use super::serving::Serving;
@@ -128,6 +129,7 @@ pub(super) struct Rooms {
     jobs: Arc<Jobs>,
     scans: Arc<Scans>,
     witness: Arc<Witness>,
+    purging: Arc<Purging>,
     access: Arc<Access>,
 }
 
@@ -215,6 +217,7 @@ impl Rooms {
             vec![preheats.clone(), repairs.clone(), retentions, rescans];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
+        let purging = Purging::new(neighbours.clone(), terms::writes(settings).commit);
         let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(
             store.clone(),
@@ -246,6 +249,7 @@ impl Rooms {
             jobs,
             scans,
             witness,
+            purging,
             access,
         })
     }
@@ -260,6 +264,7 @@ impl Rooms {
         let caches = self.proxies.caches().clone();
         moving::start(on.neighbours.clone(), caches, self.writes.clone(), &on.tasks);
         indexing::start(self.writes.clone(), &on.tasks);
+        counting::start(self.writes.clone(), &on.tasks);
     }
 
     /// Begins background work.
@@ -272,6 +277,7 @@ impl Rooms {
         self.scans.start();
         Everything::start(on.neighbours.clone(), self.jobs.clone(), &on.tasks);
         self.witness.start(&on.tasks);
+        self.purging.start(&on.tasks);
     }
 
     /// Open uploads.
@@ -354,6 +360,8 @@ impl Rooms {
             jobs: self.jobs.clone(),
             scans: self.scans.clone(),
             upstreams: upstreams.clone(),
+            collecting: self.blobs.collecting.clone(),
+            purging: self.purging.clone(),
             pulls: self.pulls.clone(),
             secrets: self.secrets.clone(),
             access: self.access.clone(),

@@ -14,12 +14,15 @@ use crate::ledger::labels::LabelChange;
 use crate::ledger::leaving::LeavingChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
-use crate::ledger::policies::{PolicyChange, Pull};
+use crate::ledger::policies::{PolicyChange, Pull, Retention};
 use crate::ledger::precondition::Precondition;
+use crate::ledger::quotas::QuotaChange;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 use crate::ledger::scanning::{ScanChange, ScannerChange};
 use crate::ledger::sealing::SealingChange;
 use crate::ledger::trust::TrustChange;
+use crate::ledger::upkeep::UpkeepRun;
+use crate::policies::quota::Limits;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
@@ -287,6 +290,12 @@ pub enum Command {
     },
     /// Changes what scans of all projects use.
     Scanner(Box<ScannerChange>),
+    /// As `CreateProject`, with what the project has from the beginning.
+    CreateEquippedProject(Box<EquippedProject>),
+    /// Changes what projects may have, or counts what they have.
+    Quota(Box<QuotaChange>),
+    /// Records a run of the mesh's upkeep.
+    Upkeep(Box<UpkeepRun>),
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -362,6 +371,19 @@ pub struct NewProject {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A project to be created, with what it has from the beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EquippedProject {
+    /// The project.
+    pub project: NewProject,
+    /// The user who becomes its admin.
+    pub owner: Option<UserId>,
+    /// What it may have.
+    pub limits: Limits,
+    /// What stays in it.
+    pub retention: Option<Retention>,
+}
+
 /// A manifest to be stored, and the tags that move to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewManifest {
@@ -433,6 +455,9 @@ impl Command {
             Command::Label(change) => change.level(),
             Command::ForgetMetadata { .. } => Level::METADATA,
             Command::Scan { .. } | Command::Scanner(_) => Level::SCANS,
+            Command::CreateEquippedProject(_) => Level::QUOTAS,
+            Command::Quota(change) => change.level(),
+            Command::Upkeep(run) => run.level(),
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -467,6 +492,9 @@ impl Command {
             | Command::MoveNode { .. }
             | Command::CreateProject(_)
             | Command::CreateOwnedProject { .. }
+            | Command::CreateEquippedProject(_)
+            | Command::Quota(_)
+            | Command::Upkeep(_)
             | Command::CreateUpstream { .. }
             | Command::ChangeUpstream { .. }
             | Command::DeleteUpstream { .. }
@@ -512,7 +540,11 @@ impl Command {
             Command::RemoveNode { .. } => "remove_node",
             Command::Join { .. } => "join",
             Command::MoveNode { .. } => "move_node",
-            Command::CreateProject(_) | Command::CreateOwnedProject { .. } => "create_project",
+            Command::CreateProject(_)
+            | Command::CreateOwnedProject { .. }
+            | Command::CreateEquippedProject(_) => "create_project",
+            Command::Quota(change) => change.name(),
+            Command::Upkeep(_) => "record_run",
             Command::CreateUpstream { .. } => "create_upstream",
             Command::ChangeUpstream { .. } => "change_upstream",
             Command::DeleteUpstream { .. } => "delete_upstream",
@@ -580,6 +612,8 @@ pub enum Outcome {
     Collected,
     /// An immutable tag would be moved or deleted. A sentence for the caller.
     Immutable(String),
+    /// It does not fit into the project's quota. A sentence for the caller.
+    OverQuota(String),
 }
 
 #[cfg(test)]

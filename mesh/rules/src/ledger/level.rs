@@ -83,8 +83,13 @@ impl Level {
     pub const DETAILS: Level = Level(9);
     /// From this level on what the mesh has made about a manifest goes with it.
     pub const MADE: Level = Level(9);
+    /// From this level on it is counted what projects store, and they may have limits.
+    pub const QUOTAS: Level = Level(10);
+    /// From this level on runs of collections and purges are recorded, collections are events, and
+    /// events can be purged one by one.
+    pub const UPKEEP: Level = Level(10);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::PROVIDER_TOKENS;
+    pub const NEWEST: Level = Level::QUOTAS;
 }
 
 impl std::fmt::Display for Level {

@@ -12,6 +12,7 @@
 //! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
 //! | [`provider_tokens`] | with what the OIDC provider is asked about people again |
 //! | [`policies`] | what projects decide about their artifacts; when those were pulled |
+//! | [`quotas`] | what each project stores, and how much it may |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`stored`] | what a repository stores, read without the bytes |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
@@ -20,6 +21,7 @@
 //! | [`events`] | what happened: who changed what |
 //! | [`labels`] | words that people put on artifacts |
 //! | [`jobs`] | background work: records, schedules, and what may begin when |
+//! | [`upkeep`] | runs of collections and purges that people see |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
@@ -44,6 +46,7 @@ pub mod people;
 pub mod policies;
 pub mod precondition;
 pub mod provider_tokens;
+pub mod quotas;
 pub mod ranges;
 pub mod records;
 pub mod scanning;
@@ -51,3 +54,4 @@ pub mod sealing;
 pub mod stored;
 pub mod trimming;
 pub mod trust;
+pub mod upkeep;

@@ -6,10 +6,12 @@
 //! | [`immutability`] | tags that are never moved or deleted |
 //! | [`retention`] | what stays of a repository, and what goes |
 //! | [`keys`] | the keys of a project's metadata |
+//! | [`quota`] | how much a project may store |
 //! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
 pub mod immutability;
 pub mod keys;
+pub mod quota;
 pub mod retention;
 pub mod selectors;
 pub mod vulnerabilities;

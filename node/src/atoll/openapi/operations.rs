@@ -134,6 +134,7 @@ const ATTACHED: &str =
     "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels";
 const USER: &str = "/api/v2.0/users/{user}";
 const GROUP: &str = "/api/v2.0/usergroups/{id}";
+const QUOTA: &str = "/api/v2.0/quotas/{id}";
 const LABEL: &str = "/api/v2.0/labels/{label}";
 const ROBOT: &str = "/api/v2.0/robots/{id}";
 const TRUSTS: &str = "/api/v2.0/robots/{id}/trusts";
@@ -257,6 +258,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/v2.0/search", "Projects and repositories with a part of their name", "Anything")
         .query(&["part"]),
     get("/api/v2.0/statistics", "Numbers of what the caller may see", "Anything"),
+    get("/api/v2.0/quotas", "How much projects have and may have", "Quota[]")
+        .query(&["reference", "reference_id"]).chosen(),
+    get(QUOTA, "How much a project has and may have", "Quota"),
+    put(QUOTA, "Set how much a project may have", "NewQuota"),
+    get("/api/v2.0/system/gc", "The collections that somebody asked for", "UpkeepRun[]").chosen(),
+    get("/api/v2.0/system/gc/schedule", "When garbage is collected elsewhere", "Anything"),
+    post("/api/v2.0/system/gc/schedule", "Collect garbage now, or keep a schedule",
+        Answer::Created).body("NewCollectionSchedule"),
+    put("/api/v2.0/system/gc/schedule", "Keep another schedule", "NewCollectionSchedule"),
+    get("/api/v2.0/system/gc/{id}", "A collection", "UpkeepRun"),
+    operation("GET", "/api/v2.0/system/gc/{id}/log", "What a collection did", Answer::Text),
+    get("/api/v2.0/system/purgeaudit", "The purges of the audit log", "UpkeepRun[]").chosen(),
+    get("/api/v2.0/system/purgeaudit/schedule", "When the audit log is purged", "Anything"),
+    post("/api/v2.0/system/purgeaudit/schedule", "Purge the audit log, now or by a schedule",
+        Answer::Created).body("NewPurgeSchedule"),
+    put("/api/v2.0/system/purgeaudit/schedule", "Change when the audit log is purged",
+        "NewPurgeSchedule"),
+    get("/api/v2.0/system/purgeaudit/{id}", "A purge", "UpkeepRun"),
+    operation("GET", "/api/v2.0/system/purgeaudit/{id}/log", "What a purge did", Answer::Text),
     operation("GET", "/api/v2.0/ping", "Whether the node answers", Answer::Text),
     get("/api/v2.0/health", "Whether the node is well", "Anything"),
     get("/api/v2.0/systeminfo", "What this registry is", "Anything"),

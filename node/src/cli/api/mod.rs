@@ -11,6 +11,7 @@ mod labels;
 mod people;
 mod policies;
 mod projects;
+mod quotas;
 mod robots;
 mod scanning;
 mod stored;
@@ -37,6 +38,7 @@ pub(super) use labels::{LabelCommand, run as labels};
 pub(super) use people::{MemberCommand, UserCommand, members, users};
 pub(super) use policies::{ImmutableCommand, RetentionCommand, immutable, retention};
 pub(super) use projects::{ProjectCommand, run as projects};
+pub(super) use quotas::{QuotaCommand, run as quotas};
 pub(super) use robots::{RobotCommand, run as robots};
 pub(super) use scanning::{
     AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,

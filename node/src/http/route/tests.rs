@@ -179,6 +179,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Repositories,
         Route::Search,
         Route::Statistics,
+        Route::Quotas,
+        Route::Quota(ProjectId(1)),
         Route::Ping,
         Route::ApiHealth,
         Route::SystemInfo,
@@ -243,7 +245,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Schedule("p".parse().unwrap(), "nightly".into()),
     ];
     let policies = Policy::all().map(|policy| Route::Policy("p".parse().unwrap(), policy));
-    let all: Vec<Route> = all.into_iter().chain(policies).collect();
+    let upkeep = Upkeep::all().into_iter().map(Route::Upkeep);
+    let all: Vec<Route> = all.into_iter().chain(policies).chain(upkeep).collect();
     for route in &all {
         for method in route.methods(false).split(", ") {
             let need = rules::people::doors::need(route.pattern(), method);

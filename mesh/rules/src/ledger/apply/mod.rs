@@ -12,9 +12,11 @@ mod people;
 mod policies;
 mod projects;
 mod provider_tokens;
+mod quotas;
 mod scanning;
 mod sealing;
 mod trust;
+mod upkeep;
 mod upstreams;
 
 use crate::ledger::command::{Command, Envelope, NewManifest, Outcome};
@@ -143,6 +145,9 @@ fn perform<R: WriteRecords>(
             }
             Ok(outcome)
         }
+        (Command::CreateEquippedProject(new), _) => projects::create_equipped(records, at, new),
+        (Command::Quota(change), _) => quotas::change(records, at, change),
+        (Command::Upkeep(run), _) => upkeep::ran(records, run),
         (Command::ConfigureProject { public, durability, proxy, metadata, .. }, Some(project)) => {
             let changed = Project {
                 public: public.unwrap_or(project.public),
@@ -228,9 +233,13 @@ fn perform<R: WriteRecords>(
             let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
             Ok(if whole { Outcome::Done } else { Outcome::Unfinished })
         }
-        (Command::AddTag { repository, digest, tag, .. }, Some(_)) => {
-            manifests::add_tag(records, at, repository, digest, tag)
-        }
+        (Command::AddTag { repository, digest, tag, .. }, Some(project)) => quotas::within(
+            records,
+            at,
+            &project,
+            |records| quotas::added_by_tag(records, repository, tag),
+            |records| manifests::add_tag(records, at, repository, digest, tag),
+        ),
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
             manifests::delete_tag(records, repository, tag)
         }
@@ -270,10 +279,11 @@ fn put_manifest<R: WriteRecords>(
     precondition: Option<&Precondition>,
     new: &NewManifest,
 ) -> Result<Outcome, RecordError> {
-    let outcome = match precondition {
-        Some(precondition) => manifests::put_if(records, at, precondition, new)?,
-        None => manifests::put(records, at, new)?,
+    let put = |records: &mut R| match precondition {
+        Some(precondition) => manifests::put_if(records, at, precondition, new),
+        None => manifests::put(records, at, new),
     };
+    let outcome = quotas::within(records, at, project, |records| quotas::added(records, new), put)?;
     if outcome == Outcome::Done {
         scanning::pushed(records, at, project, new)?;
     }

@@ -14,6 +14,7 @@ mod collection;
 mod conformance;
 mod copying;
 mod doors;
+mod drain;
 mod durability;
 mod edges;
 mod fallback;

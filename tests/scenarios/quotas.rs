@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tests::formed::Formed;
 use tests::http::{Answer, Client};
 use tests::image::{Blob, Image, write_layout};
-use tests::people::{add_member, create_user, must};
+use tests::people::{create_user, must};
 use tests::{process, tools, wait};
 
 const THREE: [(&str, &str); 3] =
@@ -135,7 +135,13 @@ fn clients_are_told_before_the_bytes_and_with_the_manifest() {
         let layout = folder.path().join(to.replace(['/', ':'], "-"));
         write_layout(&layout, image);
         let mut skopeo = tools::packaged("skopeo", "skopeo");
-        skopeo.args(["copy", "-q", "--dest-tls-verify=false", "--dest-creds"]);
+        skopeo.args([
+            "copy",
+            "-q",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            "--dest-creds",
+        ]);
         skopeo.arg(format!("{user}:{password}")).arg(format!("oci:{}", layout.display()));
         process::finish(skopeo.arg(format!("docker://{place}/{to}")))
     };
@@ -229,7 +235,6 @@ fn administrators_set_and_see_quotas_and_new_projects_have_the_default() {
     let hard = json!({"storage": 100_000, "tags": 2, "repositories": -1});
     assert_eq!(quota(&other, theirs)["hard"], hard);
 
-    add_member(&admin, "theirs", "ann", 2);
     let image = Image::random(&[10_000]);
     let repository = mesh.repository(0, "theirs/app");
     for tag in ["1", "2"] {

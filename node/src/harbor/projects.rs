@@ -29,7 +29,7 @@ use super::lists::PageRequest;
 use super::metadata::kept;
 use super::quotas::limits_of_new;
 use super::scanning::{AllowlistBody, show_allowlist};
-use super::{Harbor, bad, body, created, missing};
+use super::{Harbor, bad, body, created, missing, retentions};
 use crate::http::answer::{answer, json_answer};
 use crate::http::door::actor;
 use crate::http::request::Request;
@@ -266,7 +266,7 @@ impl Harbor {
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
         }
-        let alive: Vec<Candidate> = self.neighbours.alive();
+        let alive: Vec<Candidate> = self.neighbours.taking();
         let home = placement::primary(&name, &self.neighbours.region, &alive, &load)
             .unwrap_or(self.neighbours.me);
         let new = NewProject {
@@ -279,7 +279,8 @@ impl Harbor {
             metadata: asked.metadata.clone(),
         };
         let administers = caller.identity.is_administrator();
-        let limits = limits_of_new(&self.settings().await?, written.storage_limit, administers)?;
+        let settings = self.settings().await?;
+        let limits = limits_of_new(&settings, written.storage_limit, administers)?;
         let limits = match upstream {
             None => limits,
             Some(_) if administers && written.storage_limit.is_some_and(|limit| limit > 0) => {
@@ -294,10 +295,14 @@ impl Harbor {
             _ => None,
         };
         let level = self.records.view()?.level()?;
+        let retention = match upstream {
+            None if level >= Level::QUOTAS => retentions::of_new(&settings)?,
+            _ => None,
+        };
         let command = match owner {
             _ if level >= Level::QUOTAS || !limits.is_none() => {
-                let (project, retention) = (new, None);
-                let new = EquippedProject { project, owner, limits, retention };
+                let retention = retention.clone();
+                let new = EquippedProject { project: new, owner, limits, retention };
                 Command::CreateEquippedProject(Box::new(new))
             }
             Some(owner) => Command::CreateOwnedProject { owner, project: Box::new(new) },
@@ -309,6 +314,9 @@ impl Harbor {
                 _ => failure,
             },
         )?;
+        if let Some(retention) = &retention {
+            self.schedule_retention(&name, retention, &actor(caller, &request)).await?;
+        }
         self.schedule_scans(&name, &asked.metadata, &actor(caller, &request)).await?;
         if let Some(list) = list.filter(|list| *list != Allowlist::default()) {
             self.set_allowlist(&name, list, &actor(caller, &request)).await?;

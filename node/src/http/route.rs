@@ -163,6 +163,10 @@ pub enum Route {
     Preheats,
     /// `/api/atoll/v1/nodes/NAME`
     Node(String),
+    /// `/api/atoll/v1/nodes/NAME/drain`
+    Drain(String),
+    /// `/api/atoll/v1/nodes/NAME/scrub`
+    Scrub(String),
     /// `/api/atoll/v1/preheats/ID`
     Preheat(u64),
     /// `/api/atoll/v1/jobs`
@@ -245,7 +249,7 @@ impl Route {
             Route::Dr => "dr",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
-            Route::Node(_) => "nodes",
+            Route::Node(_) | Route::Drain(_) | Route::Scrub(_) => "nodes",
             Route::Preheats | Route::Preheat(_) => "preheats",
             Route::Jobs
             | Route::Job(_)
@@ -335,6 +339,8 @@ impl Route {
             Route::Mirrors => "/api/atoll/v1/mirrors",
             Route::Preheats => "/api/atoll/v1/preheats",
             Route::Node(_) => "/api/atoll/v1/nodes/{node}",
+            Route::Drain(_) => "/api/atoll/v1/nodes/{node}/drain",
+            Route::Scrub(_) => "/api/atoll/v1/nodes/{node}/scrub",
             Route::Preheat(_) => "/api/atoll/v1/preheats/{id}",
             Route::Jobs => "/api/atoll/v1/jobs",
             Route::Job(_) => "/api/atoll/v1/jobs/{id}",
@@ -373,7 +379,9 @@ impl Route {
             | Route::Groups
             | Route::Robots
             | Route::Trusts(_) => "GET, HEAD, POST",
-            Route::Preheats | Route::Jobs | Route::Level | Route::Collection => "GET, HEAD, POST",
+            Route::Preheats | Route::Jobs | Route::Level | Route::Scrub(_) | Route::Collection => {
+                "GET, HEAD, POST"
+            }
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::OidcPing | Route::LdapPing | Route::LdapUserImport => "POST",
             Route::JobStop(_) | Route::JobRetry(_) | Route::RegistryPing => "POST",
@@ -396,6 +404,7 @@ impl Route {
             Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
             Route::Configurations | Route::Quota(_) => "GET, HEAD, PUT",
             Route::Node(_) => "GET, HEAD, DELETE",
+            Route::Drain(_) => "GET, HEAD, POST, DELETE",
             Route::Catalog
             | Route::Tags(..)
             | Route::Referrers(..)
@@ -601,7 +610,11 @@ impl Route {
             return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
         }
         if let Some(name) = path.strip_prefix("/api/atoll/v1/nodes/") {
-            return Ok(Route::Node(name.to_owned()));
+            return Ok(match name.rsplit_once('/') {
+                Some((name, "drain")) => Route::Drain(name.to_owned()),
+                Some((name, "scrub")) => Route::Scrub(name.to_owned()),
+                _ => Route::Node(name.to_owned()),
+            });
         }
         if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
             return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());

@@ -109,6 +109,7 @@ impl Blobs {
             flights.clone(),
             collecting.clone(),
             tasks.clone(),
+            settings.repair.read_all,
         );
         Ok(Blobs { transfers, liars, upstreams, flights, pacing, copies, rechecks, collecting })
     }
@@ -271,8 +272,7 @@ impl Rooms {
     pub(super) fn start_jobs(&self, on: &Foundation<'_>) {
         self.jobs.start();
         self.repairs.start(self.jobs.clone(), &on.tasks);
-        let scrub = self.blobs.rechecks.clone().scrub(on.settings.repair.read_all);
-        on.tasks.spawn("scrub", scrub);
+        on.tasks.spawn("scrub", self.blobs.rechecks.clone().scrub());
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
         Everything::start(on.neighbours.clone(), self.jobs.clone(), &on.tasks);
@@ -382,6 +382,7 @@ impl Rooms {
             secrets: self.secrets.clone(),
             transfers: transfers.clone(),
             liars: liars.clone(),
+            rechecks: self.blobs.rechecks.clone(),
             collecting: self.blobs.collecting.clone(),
             terms: terms::writes(settings),
         };

@@ -8,6 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::collecting::CollectChange;
+use crate::ledger::draining::DrainChange;
 use crate::ledger::events::{Actor, EventsChange};
 use crate::ledger::jobs::JobChange;
 use crate::ledger::labels::LabelChange;
@@ -296,6 +297,8 @@ pub enum Command {
     Quota(Box<QuotaChange>),
     /// Records a run of the mesh's upkeep.
     Upkeep(Box<UpkeepRun>),
+    /// Changes which replicas drain.
+    Drain(DrainChange),
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -458,6 +461,7 @@ impl Command {
             Command::CreateEquippedProject(_) => Level::QUOTAS,
             Command::Quota(change) => change.level(),
             Command::Upkeep(run) => run.level(),
+            Command::Drain(change) => change.level(),
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -495,6 +499,7 @@ impl Command {
             | Command::CreateEquippedProject(_)
             | Command::Quota(_)
             | Command::Upkeep(_)
+            | Command::Drain(_)
             | Command::CreateUpstream { .. }
             | Command::ChangeUpstream { .. }
             | Command::DeleteUpstream { .. }
@@ -545,6 +550,7 @@ impl Command {
             | Command::CreateEquippedProject(_) => "create_project",
             Command::Quota(change) => change.name(),
             Command::Upkeep(_) => "record_run",
+            Command::Drain(change) => change.name(),
             Command::CreateUpstream { .. } => "create_upstream",
             Command::ChangeUpstream { .. } => "change_upstream",
             Command::DeleteUpstream { .. } => "delete_upstream",

@@ -88,6 +88,10 @@ impl Level {
     /// From this level on runs of collections and purges are recorded, collections are events, and
     /// events can be purged one by one.
     pub const UPKEEP: Level = Level(10);
+    /// From this level on replicas can drain.
+    pub const DRAINS: Level = Level(10);
+    /// From this level on nodes are asked how far they have read their blobs again.
+    pub const SCRUBS: Level = Level(10);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::QUOTAS;
 }

@@ -17,6 +17,7 @@
 //! | [`stored`] | what a repository stores, read without the bytes |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
+//! | [`draining`] | replicas that give away what others need them for |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
 //! | [`events`] | what happened: who changed what |
 //! | [`labels`] | words that people put on artifacts |
@@ -34,6 +35,7 @@ pub mod change;
 pub mod collecting;
 pub mod command;
 pub mod directory;
+pub mod draining;
 pub mod events;
 pub mod fingerprint;
 pub mod health;

@@ -76,6 +76,8 @@ enum Form {
     Times,
     /// A number from 1 on, or -1 for no limit.
     Limit,
+    /// `environments`, or empty.
+    Preset,
 }
 
 /// A setting.
@@ -92,7 +94,7 @@ const fn field(name: &'static str, form: Form, default: &'static str) -> Field {
 
 /// All settings. Those that begin with `gc_` and `purge_`, `ldap_remember_minutes`, `ldap_starttls`,
 /// `oidc_ask_minutes`, `oidc_remember_minutes`, `oidc_sign_in_days`, `repositories_per_project`,
-/// `scan_all_schedule` and `tags_per_project` are Atoll's own.
+/// `retention_per_project`, `retention_per_project_schedule`, `scan_all_schedule` and `tags_per_project` are Atoll's own.
 const FIELDS: &[Field] = &[
     field("auth_mode", Form::Mode, "\"db_auth\""),
     field("gc_schedule", Form::Times, "\"\""),
@@ -131,6 +133,8 @@ const FIELDS: &[Field] = &[
     field("purge_audit_retention_hours", Form::Number(1, 240_000), "24"),
     field("purge_audit_schedule", Form::Times, "\"\""),
     field("repositories_per_project", Form::Limit, "-1"),
+    field("retention_per_project", Form::Preset, "\"\""),
+    field("retention_per_project_schedule", Form::Times, "\"0 0 3 * * *\""),
     field("scan_all_schedule", Form::Times, "\"\""),
     field("session_timeout", Form::Number(1, 43_200), "480"),
     field("storage_per_project", Form::Limit, "-1"),
@@ -233,6 +237,9 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
             Ok(cron) => cron.to_string().into(),
             Err(error) => return wrong(&format!("times as in cron, in UTC, or empty: {error}")),
         },
+        (Form::Preset, Some(text)) if text != "environments" => {
+            return wrong("environments, or empty for none");
+        }
         (Form::Name, Some(text)) if subject(Provider::Ldap, text).is_none() => {
             return wrong("a distinguished name, like cn=admins,dc=example,dc=com");
         }
@@ -508,6 +515,7 @@ mod tests {
             ("oidc_extra_redirect_parms", json!({"state": "x"})),
             ("oidc_extra_redirect_parms", json!("{\"scope\": \"x\"}")),
             ("oidc_ask_minutes", json!(1441)),
+            ("retention_per_project", json!("all")),
             ("storage_per_project", json!(0)),
             ("storage_per_project", json!(-2)),
             ("tags_per_project", json!("many")),

@@ -366,6 +366,11 @@ pub const DOORS: &[Row] = &[
     row("/api/atoll/v1/mirrors", &["GET"], Need::Nothing),
     row("/api/atoll/v1/nodes/{node}", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/nodes/{node}", &["DELETE"], system(Resource::Node, Delete)),
+    row("/api/atoll/v1/nodes/{node}/drain", &["GET"], system(Resource::Node, Read)),
+    row("/api/atoll/v1/nodes/{node}/drain", &["POST", "DELETE"], system(Resource::Node, Delete)),
+    row("/api/atoll/v1/nodes/{node}/scrub", &["GET"], system(Resource::Node, Read)),
+    // as repairs
+    row("/api/atoll/v1/nodes/{node}/scrub", &["POST"], system(Resource::GarbageCollection, Create)),
     row("/api/atoll/v1/preheats", &["GET"], system(Resource::PreheatInstance, List)),
     row("/api/atoll/v1/preheats", &["POST"], system(Resource::PreheatInstance, Create)),
     row("/api/atoll/v1/preheats/{id}", &["GET"], system(Resource::PreheatInstance, Read)),

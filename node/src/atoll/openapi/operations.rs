@@ -141,6 +141,8 @@ const TRUSTS: &str = "/api/v2.0/robots/{id}/trusts";
 const TRUST: &str = "/api/v2.0/robots/{id}/trusts/{trust}";
 const REGISTRY: &str = "/api/v2.0/registries/{id}";
 const NODE: &str = "/api/atoll/v1/nodes/{node}";
+const SCRUB: &str = "/api/atoll/v1/nodes/{node}/scrub";
+const DRAIN: &str = "/api/atoll/v1/nodes/{node}/drain";
 const IMMUTABLE: &str = "/api/v2.0/projects/{project}/immutabletagrules";
 const IMMUTABLE_RULE: &str = "/api/v2.0/projects/{project}/immutabletagrules/{id}";
 const RETENTION: &str = "/api/v2.0/retentions/{project}";
@@ -337,6 +339,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/atoll/v1/level", "The feature level, and each node's build", "Anything"),
     post("/api/atoll/v1/level", "Raise the feature level", Answer::Shows("Anything")),
     get("/api/atoll/v1/mirrors", "The nodes, and the registries that are mirrored", "Anything"),
+    get(SCRUB, "How far a node has read its blobs again", "Anything"),
+    post(SCRUB, "Have a node read its blobs again now", Answer::Accepted("Anything")),
+    get(DRAIN, "How far a replica is that drains", "Anything").or(409),
+    post(DRAIN, "Have a replica give away what others need it for", Answer::Shows("Anything")),
+    operation("DELETE", DRAIN, "Have it take part again", Answer::Shows("Anything")),
     get(NODE, "What the mesh is without a node", "Anything"),
     operation("DELETE", NODE, "Remove a node", Answer::NoContent).or(200)
         .query(&["force", "compromised"]),

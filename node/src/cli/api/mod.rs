@@ -14,6 +14,7 @@ mod projects;
 mod quotas;
 mod robots;
 mod scanning;
+mod scrub;
 mod stored;
 mod trusts;
 
@@ -44,6 +45,7 @@ pub(super) use scanning::{
     AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,
     sbom, scan, scanner, vulnerabilities,
 };
+pub(super) use scrub::{ScrubCommand, run as scrub};
 pub(super) use stored::{
     ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,
 };

@@ -222,6 +222,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Mirrors,
         Route::Preheats,
         Route::Node("a".into()),
+        Route::Drain("a".into()),
+        Route::Scrub("a".into()),
         Route::Preheat(1),
         Route::Jobs,
         Route::Job(JobId(1)),

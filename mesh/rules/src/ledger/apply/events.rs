@@ -6,6 +6,7 @@ use super::{EMPTIED_AT_ONCE, collecting, directory, labels, scanning};
 use crate::ledger::collecting::CollectChange;
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
+use crate::ledger::draining::DrainChange;
 use crate::ledger::events::{
     Actor, DETAILS, Event, EventCounts, EventId, EventTable, EventsChange, LookForEvents, MAX_ROWS,
     MAX_TEXT, MOST_BYTES, key,
@@ -111,6 +112,13 @@ fn in_words<R: WriteRecords>(
             },
             QuotaChange::Count { .. } => Ok(None),
         },
+        Command::Drain(change) => {
+            let operation = match change {
+                DrainChange::Begin(_) => "drain",
+                DrainChange::End(_) => "undrain",
+            };
+            of(operation, "node", node_name(records, change.node())?, None)
+        }
         Command::Upkeep(run) => {
             let what = match &run.failed {
                 Some(why) => format!("{}: {why}", run.kind.word()),

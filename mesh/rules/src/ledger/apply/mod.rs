@@ -3,6 +3,7 @@
 
 mod collecting;
 mod directory;
+mod draining;
 mod events;
 mod jobs;
 mod labels;
@@ -148,6 +149,7 @@ fn perform<R: WriteRecords>(
         (Command::CreateEquippedProject(new), _) => projects::create_equipped(records, at, new),
         (Command::Quota(change), _) => quotas::change(records, at, change),
         (Command::Upkeep(run), _) => upkeep::ran(records, run),
+        (Command::Drain(change), _) => draining::change(records, at, *change),
         (Command::ConfigureProject { public, durability, proxy, metadata, .. }, Some(project)) => {
             let changed = Project {
                 public: public.unwrap_or(project.public),

@@ -264,6 +264,21 @@ fn administrators_set_and_see_quotas_and_new_projects_have_the_default() {
     let theirs_only = must(&ann, Method::GET, "/api/v2.0/statistics", &Value::Null, 200).json();
     assert!(theirs_only["total_storage_consumption"].is_null(), "{theirs_only}");
 
+    // and what stays in new projects
+    let presets = json!({"retention_per_project": "environments"});
+    must(&admin, Method::PUT, "/api/v2.0/configurations", &presets, 200);
+    must(&ann, Method::POST, PROJECTS, &json!({"project_name": "tidy", "metadata": {}}), 201);
+    let tidy = id(&admin, "tidy");
+    let path = format!("/api/v2.0/retentions/{tidy}");
+    let policy = must(&other, Method::GET, &path, &Value::Null, 200).json();
+    assert_eq!(policy["trigger"]["settings"]["cron"], "0 0 3 * * *", "{policy}");
+    assert!(policy["rules"].as_array().is_some_and(|rules| rules.len() > 3), "{policy}");
+    let schedules = must(&admin, Method::GET, "/api/atoll/v1/schedules", &Value::Null, 200).json();
+    let of_tidy = |one: &Value| one["project"] == "tidy";
+    assert!(schedules.as_array().is_some_and(|all| all.iter().any(of_tidy)), "{schedules}");
+    let path = format!("/api/v2.0/retentions/{theirs}");
+    must(&other, Method::GET, &path, &Value::Null, 404);
+
     // the command line
     let password = mesh.folder().join("password-for-quotas");
     std::fs::write(&password, mesh.password()).expect("a file");

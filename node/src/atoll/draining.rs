@@ -6,9 +6,10 @@ use http::{Response, StatusCode};
 use rules::ledger::command::Command;
 use rules::ledger::draining::{DrainChange, LookForDraining};
 use rules::ledger::events::Actor;
-use rules::ledger::records::{Look, NodeRecord, Role};
+use rules::ledger::records::{Look, Role};
 use rules::members::draining::Needed;
-use rules::words::names::{NodeId, Region};
+use rules::members::placement::Candidate;
+use rules::words::names::Region;
 use serde_json::json;
 
 use super::Atoll;
@@ -33,9 +34,17 @@ impl Atoll {
             (view.draining_since(node.id)?, view.draining()?, primary_of)
         };
         let leads = ledger.leader() == Some(node.id);
-        let regions = self.regions_without(&node, &draining);
-        let without = self.consequences(&node, regions.len()).await?;
-        let needed = Needed { primary_of, leads, without: &without };
+        let mut others = draining;
+        others.remove(&node.id);
+        let staying = self.neighbours.alive().into_iter();
+        let staying = staying.filter(|c| c.id != node.id && !others.contains(&c.id));
+        let staying: Vec<Candidate> = staying.collect();
+        let regions: BTreeSet<&Region> = staying.iter().map(|c| &c.region).collect();
+        let without = self.consequences(&node, &others, regions.len()).await?;
+        let voters = ledger.status().voters;
+        let up = staying.iter().filter(|candidate| voters.contains(&candidate.id)).count();
+        let voters = (up, voters.len());
+        let needed = Needed { primary_of, leads, voters, without: &without };
         let waits_for = needed.waits_for();
         let shown = json!({
             "name": node.name.as_str(),
@@ -49,13 +58,6 @@ impl Atoll {
             "safe": since.is_some() && waits_for.is_empty(),
         });
         Ok(json_answer(StatusCode::OK, &shown))
-    }
-
-    /// The regions of the replicas that are up and take what this one gives away.
-    fn regions_without(&self, node: &NodeRecord, draining: &BTreeSet<NodeId>) -> BTreeSet<Region> {
-        let others = self.neighbours.alive().into_iter();
-        let others = others.filter(|c| c.id != node.id && !draining.contains(&c.id));
-        others.map(|candidate| candidate.region).collect()
     }
 
     /// Begins to drain a replica, or ends it.

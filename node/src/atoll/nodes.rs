@@ -38,7 +38,7 @@ impl Atoll {
             "primary_of": primary_of,
         });
         if node.role == Role::Replica {
-            let costs = self.consequences(&node, usize::MAX).await?;
+            let costs = self.consequences(&node, &BTreeSet::new(), usize::MAX).await?;
             let names = |ids: &BTreeSet<NodeId>| {
                 ids.iter().map(|id| self.neighbours.name_of(*id)).collect::<Vec<_>>()
             };
@@ -106,7 +106,7 @@ impl Atoll {
         let begun = self.step(name, Command::Leaving(LeavingChange::Begin(leaving)), by).await?;
         let judged = async {
             self.applied(begun).await?;
-            let costs = self.consequences(node, usize::MAX).await?;
+            let costs = self.consequences(node, &BTreeSet::new(), usize::MAX).await?;
             let refused = match exposed {
                 true => costs.refusal_exposed(forced),
                 false => costs.refusal(forced),
@@ -199,11 +199,12 @@ impl Atoll {
         node.ok_or_else(|| missing(name).if_known(freshness))
     }
 
-    /// What the mesh would be without a replica. No project's durability counts for more than so
-    /// many regions.
+    /// What the mesh would be without a replica, and without these others. No project's durability
+    /// counts for more than so many regions.
     pub(super) async fn consequences(
         &self,
         node: &NodeRecord,
+        others: &BTreeSet<NodeId>,
         regions: usize,
     ) -> Result<Consequences, Failure> {
         let Some(ledger) = self.records.ledger() else {
@@ -226,11 +227,14 @@ impl Atoll {
             .flat_map(|(_, _, blobs): &(_, _, BTreeSet<_>)| blobs)
             .copied()
             .collect();
-        let holdings = kept_by_all(&self.neighbours, &self.store, wanted).await?;
+        let mut holdings = kept_by_all(&self.neighbours, &self.store, wanted).await?;
+        holdings.retain(|holder, _| !others.contains(holder));
+        let mut nodes = self.neighbours.nodes();
+        nodes.retain(|known| !others.contains(&known.id));
         let live = self.neighbours.alive().into_iter().map(|candidate| candidate.id).collect();
         let survey = Survey {
             leaving: node.id,
-            nodes: &self.neighbours.nodes(),
+            nodes: &nodes,
             voters: &ledger.status().voters,
             live: &live,
             projects: &projects,

@@ -281,9 +281,10 @@ impl Harbor {
         let administers = caller.identity.is_administrator();
         let settings = self.settings().await?;
         let limits = limits_of_new(&settings, written.storage_limit, administers)?;
+        let is_limited = administers && written.storage_limit.is_some_and(|limit| limit > 0);
         let limits = match upstream {
             None => limits,
-            Some(_) if administers && written.storage_limit.is_some_and(|limit| limit > 0) => {
+            Some(_) if is_limited => {
                 return Err(bad(
                     "a project that caches another registry has no quota: storage_limit is -1",
                 ));
@@ -300,7 +301,8 @@ impl Harbor {
             _ => None,
         };
         let command = match owner {
-            _ if level >= Level::QUOTAS || !limits.is_none() => {
+            // below the level the settings have no effect yet, and what is written is refused
+            _ if level >= Level::QUOTAS || is_limited => {
                 let retention = retention.clone();
                 let new = EquippedProject { project: new, owner, limits, retention };
                 Command::CreateEquippedProject(Box::new(new))

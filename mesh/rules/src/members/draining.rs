@@ -21,7 +21,10 @@ pub struct Needed<'a> {
     pub primary_of: usize,
     /// Whether it leads the ledger.
     pub leads: bool,
-    /// What the mesh would be without it. Regions that nobody else is in count for no durability.
+    /// How many of the voters would be up without it, and of how many: it stays one of them.
+    pub voters: (usize, usize),
+    /// What the mesh would keep without it and the others that drain. Regions that nobody else is in
+    /// count for no durability.
     pub without: &'a Consequences,
 }
 
@@ -44,8 +47,8 @@ impl Needed<'_> {
         if !self.without.silent.is_empty() && lost + short > 0 {
             waits.push(format!("{} replica(s) say what they keep", self.without.silent.len()));
         }
-        if self.without.no_majority {
-            let (up, all) = self.without.voters;
+        let (up, all) = self.voters;
+        if up * 2 <= all {
             waits.push(format!(
                 "more voters are up: without it {up} of {all} would be, and nothing could be written"
             ));
@@ -79,7 +82,9 @@ mod tests {
     #[test]
     fn it_can_be_switched_off_when_nobody_needs_it() {
         let none = Consequences::default();
-        let needed = |primary_of, leads, without| Needed { primary_of, leads, without }.waits_for();
+        let needed = |primary_of, leads, without| {
+            Needed { primary_of, leads, voters: (2, 3), without }.waits_for()
+        };
         assert_eq!(needed(0, false, &none), [""; 0]);
         assert_eq!(needed(2, true, &none).len(), 2);
         let short = Consequences {
@@ -88,8 +93,11 @@ mod tests {
             ..Consequences::default()
         };
         assert_eq!(needed(0, false, &short), ["copies of 7 blob(s) are made elsewhere"]);
-        let alone = Consequences { no_majority: true, voters: (1, 3), ..Consequences::default() };
-        assert!(needed(0, false, &alone)[0].contains("1 of 3"));
+        let voters = |up, all| {
+            Needed { primary_of: 0, leads: false, voters: (up, all), without: &none }.waits_for()
+        };
+        assert!(voters(1, 2)[0].contains("1 of 2"), "of two voters none can be spared");
+        assert_eq!(voters(3, 5), [""; 0]);
         let last = Consequences { last_replica: true, ..Consequences::default() };
         assert_eq!(needed(0, false, &last), ["the mesh has another replica"]);
     }

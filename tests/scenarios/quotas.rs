@@ -66,10 +66,10 @@ fn is_over(answer: &Answer) {
 fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
     let mesh = Formed::of(&THREE, "");
     let admin = mesh.client(2);
-    let images: Vec<Image> = (0..24).map(|_| Image::random(&[20_000])).collect();
+    let images: Vec<Image> = (0..60).map(|_| Image::random(&[20_000])).collect();
     let one = size(&[&images[0]]);
     assert!(images.iter().all(|image| size(&[image]) == one), "all have the same size");
-    let small = limited(&admin, "small", 9 * one);
+    let small = limited(&admin, "small", 23 * one);
     let pushed: Vec<Result<(), tests::repository::Refusal>> = std::thread::scope(|beside| {
         let pushers: Vec<_> = images
             .iter()
@@ -84,9 +84,9 @@ fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
     for refusal in pushed.iter().filter_map(|pushed| pushed.as_ref().err()) {
         is_over(refusal.answer().unwrap_or_else(|| panic!("{refusal}")));
     }
-    assert_eq!(pushed.iter().filter(|pushed| pushed.is_ok()).count(), 9);
+    assert_eq!(pushed.iter().filter(|pushed| pushed.is_ok()).count(), 23);
     for at in 0..3 {
-        assert_eq!(used(&mesh.client(at), small), 9 * one);
+        assert_eq!(used(&mesh.client(at), small), 23 * one);
     }
     mesh.agree();
     // what is there costs nothing once more, in another repository and under another tag
@@ -105,11 +105,11 @@ fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
         let gone = mesh.client(1).ask(Method::DELETE, &path).send();
         assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 202);
     }
-    assert_eq!(used(&admin, small), 8 * one);
+    assert_eq!(used(&admin, small), 22 * one);
     let again = pushed.iter().position(Result::is_err).expect("one of them");
     let repository = mesh.repository(0, "small/app-0");
     repository.push(&images[again], "again").unwrap_or_else(|no| panic!("it fits now: {no}"));
-    assert_eq!(used(&admin, small), 9 * one);
+    assert_eq!(used(&admin, small), 23 * one);
     // restarts change nothing
     for member in mesh.members() {
         member.stop(Signal::KILL);
@@ -119,7 +119,7 @@ fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
     }
     for (at, member) in mesh.members().iter().enumerate() {
         member.wait_ready();
-        assert_eq!(used(&mesh.client(at), small), 9 * one);
+        assert_eq!(used(&mesh.client(at), small), 23 * one);
     }
 }
 

@@ -194,7 +194,8 @@ impl Repairs {
             .filter(|p| p.primary == self.neighbours.me && p.upstream.is_none())
             .map(|project| (project.name, project.durability))
             .collect();
-        let due = self.keeper.lock().handle_view(clock::now(), self.terms, &replicas, &down, &mine);
+        let (now, drains) = (clock::now(), !draining.is_empty());
+        let due = self.keeper.lock().handle_view(now, self.terms, &replicas, &down, drains, &mine);
         {
             // a project that is gone, or another node's now, is not this node's to complain about
             let mut lost = self.lost.lock();

@@ -45,5 +45,10 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     value::duration(text, example).map_err(|fault| format!("{}: {}", fault.problem, fault.remedy))
 }
 
+/// Reads a size as settings have it: `512KiB`, `4MiB`, `1GiB`. The error is a sentence.
+pub fn size(text: &str) -> Result<u64, String> {
+    value::size(text, 10 << 30).map_err(|fault| format!("{}: {}", fault.problem, fault.remedy))
+}
+
 /// `reference.yaml`: every setting with its default and a comment. It can be parsed.
 pub const REFERENCE: &str = include_str!("../reference.yaml");

@@ -1,6 +1,8 @@
 //! What happens is in the audit log with its name: who did it, from where, and what it was. Every
 //! node says the same. No secret is in it.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use http::Method;
 use serde_json::{Value, json};
 use tests::complaints::Complaints;
@@ -30,6 +32,40 @@ fn words(entry: &Value) -> String {
     let text = |field: &str| entry[field].as_str().unwrap_or("-").to_owned();
     let refused = if entry["operation_result"] == true { "" } else { " refused" };
     format!("{} {}{refused}", text("username"), text("operation_description"))
+}
+
+/// Events that are old enough to go are in the unit tests: here none is.
+#[test]
+fn the_log_is_purged_when_somebody_asks_and_by_its_schedule() {
+    let mesh = Mesh::up(3);
+    let admin = mesh.client(0);
+    let schedule = "/api/v2.0/system/purgeaudit/schedule";
+    let body = |kind: &str, cron: &str| {
+        json!({"schedule": {"type": kind, "cron": cron},
+            "parameters": {"audit_retention_hour": 1, "include_operations": "create"}})
+    };
+    let incomplete = json!({"schedule": {"type": "Manual"}, "parameters": {}});
+    must(&admin, Method::POST, schedule, &incomplete, 400);
+    let asked = must(&admin, Method::POST, schedule, &body("Manual", ""), 201);
+    let place = asked.header("location").expect("a place").to_owned();
+    let log = must(&mesh.client(1), Method::GET, &format!("{place}/log"), &Value::Null, 200);
+    assert!(String::from_utf8_lossy(&log.body).contains("0 events are purged"), "{log}");
+    // each minute, and the first time in a moment
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    let soon = format!("{} * * * * *", (now + 12) % 60);
+    must(&admin, Method::PUT, schedule, &body("Custom", &soon), 200);
+    must(&admin, Method::POST, schedule, &body("Daily", ""), 412);
+    wait::until("the schedule has purged", || {
+        let path = "/api/v2.0/system/purgeaudit?q=job_kind=SCHEDULE";
+        let runs = must(&mesh.client(2), Method::GET, path, &Value::Null, 200).json();
+        (runs[0]["job_status"] == "Success").then_some(())
+    });
+    must(&admin, Method::PUT, schedule, &body("None", ""), 200);
+    let shown = must(&mesh.client(1), Method::GET, schedule, &Value::Null, 200).json();
+    assert_eq!(shown["schedule"], Value::Null, "{shown}");
+    let logs = "/api/v2.0/auditlog-exts?q=resource_type=upkeep";
+    let told = must(&admin, Method::GET, logs, &Value::Null, 200).json();
+    assert_eq!(told[0]["resource"], "purge_audit: 0 events are purged", "{told}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use http::Method;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::{Blob, Image};
 use tests::process;
@@ -105,6 +105,47 @@ fn a_push_that_counts_on_a_blob_keeps_it() {
     for at in 0..3 {
         mesh.repository(at, "demo/app").pull("2").unwrap_or_else(|no| panic!("{no}"));
     }
+}
+
+/// As Harbor's clients ask for it.
+#[test]
+fn a_collection_that_somebody_asks_for_is_a_run_and_an_event() {
+    let mesh =
+        Formed::of(&THREE, "collection: {grace: 1s, every: 1h}\nuploads: {expire_after: 1s}\n");
+    let admin = mesh.client(0);
+    let image = Image::random(&[60_000]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    delete(&mesh, 1, &format!("/v2/demo/app/manifests/{}", image.digest()));
+    let schedule = "/api/v2.0/system/gc/schedule";
+    let ask = |parameters: &Value| {
+        let body = json!({"schedule": {"type": "Manual"}, "parameters": parameters});
+        let asked = admin.send_json(Method::POST, schedule, &body);
+        asked.unwrap_or_else(|none| panic!("{none}"))
+    };
+    let refused = ask(&json!({"delete_untagged": true}));
+    assert_eq!(refused.status, 400, "{refused}");
+    let log = |dry_run: bool| {
+        let asked = ask(&json!({"dry_run": dry_run, "workers": 2}));
+        assert_eq!(asked.status, 201, "{asked}");
+        let place = asked.header("location").expect("a place").to_owned();
+        let run = get(&mesh, &place);
+        assert_eq!(run["job_status"], "Success", "{run}");
+        let log = mesh.client(2).get(&format!("{place}/log"));
+        String::from_utf8_lossy(&log.unwrap_or_else(|none| panic!("{none}")).body).into_owned()
+    };
+    wait::until("it is due", || log(true).contains("2 blobs would be collected").then_some(()));
+    assert!(image.blobs.iter().all(|blob| on_disk(&mesh, 0, blob)), "that was dry");
+    let told = log(false);
+    assert!(told.contains("2 blobs are collected"), "{told}");
+    wait::until("the bytes are gone", || {
+        image.blobs.iter().all(|blob| (0..3).all(|at| !on_disk(&mesh, at, blob))).then_some(())
+    });
+    let runs = get(&mesh, "/api/v2.0/system/gc?page_size=100");
+    let newest = &runs[0]["job_parameters"];
+    assert_eq!(*newest, r#"{"delete_untagged":false,"dry_run":false,"workers":2}"#, "{runs}");
+    let events = get(&mesh, "/api/v2.0/auditlog-exts?q=resource_type=blob&page_size=100");
+    let said = events[0]["resource"].as_str().unwrap_or_default();
+    assert!(said.starts_with("2 that nothing refers to, "), "{events}");
 }
 
 fn on_disk(mesh: &Formed, at: usize, blob: &Blob) -> bool {

@@ -394,6 +394,7 @@ fn at_edges(path: &str, method: &str) -> bool {
         "/ldap/",
         "/usergroups",
         "/users",
+        "/quotas",
         "/retentions",
         "/robots",
         "/members",

@@ -143,6 +143,40 @@ fn a_replica_that_is_away_for_a_moment_gets_its_copies_when_it_is_back() {
 
 /// Nobody pulls the blob, so only a node that reads what it has can find the wrong byte.
 #[test]
+fn a_node_reads_its_blobs_again_when_somebody_asks() {
+    let mesh = Formed::of(&THREE, "projects: {durability: 3}\n");
+    let image = Image::random(&[300_000]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let layer = image.blobs.iter().find(|blob| blob.bytes.len() == 300_000).expect("the layer");
+    let password = mesh.folder().join("password-for-scrubs");
+    std::fs::write(&password, mesh.password()).expect("a file");
+    // it is asked of another node
+    let url = format!("http://{}", mesh.members()[0].place().http);
+    let read = |arguments: &[&str]| {
+        let mut command = mesh.members()[0].atoll("scrub");
+        command.args(arguments).args(["--url", &url, "--password-file"]);
+        let told = process::finish(command.arg(&password));
+        assert!(told.success, "{}", told.err);
+        told.out
+    };
+    let told = read(&["two", "--now"]);
+    assert!(told.contains("two has read all that it held") && told.contains("all sound"), "{told}");
+    mesh.members()[1].flip(layer, 100_000);
+    let told = read(&["two", "--now"]);
+    assert!(told.contains("1 damaged"), "{told}");
+    let file = layer.file(&mesh.members()[1].data());
+    wait::until("it is mended", || {
+        std::fs::read(&file).is_ok_and(|bytes| bytes == layer.bytes).then_some(())
+    });
+    assert!(read(&["two"]).contains("1 damaged"), "the round that found it was the last one");
+    let told = read(&["two", "--now"]);
+    assert!(told.contains("all sound"), "{told}");
+    let path = "/api/atoll/v1/nodes/nobody/scrub";
+    let answer = mesh.client(0).get(path).unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(answer.status, 404, "{answer}");
+}
+
+#[test]
 fn a_byte_that_the_disk_spoiled_is_found_and_mended_without_a_pull() {
     let mesh = Formed::of(&THREE, "repair: {read_all: 5s}\nprojects: {durability: 3}\n");
     let image = Image::random(&[300_000]);

@@ -96,9 +96,23 @@ fn the_providers_resources_live_through_every_node() {
     provider.shows(&project, &shown);
     provider.update(&project, &project_body("true"));
     provider.shows(&project, &[("metadata/public", json!("true"))]);
-    // an update of the quota asks first whether there are any
+    // an update of the quota asks first whether there are any, and looks for the project's
     let settings = provider.read("/configurations");
-    assert_eq!(settings["quota_per_project_enable"]["value"], false);
+    assert_eq!(settings["quota_per_project_enable"]["value"], true);
+    let page = provider.read("/quotas/?page=1&page_size=100");
+    let of_project = |one: &&Value| one["ref"]["id"] == number(&project);
+    let known = page.as_array().and_then(|all| all.iter().find(of_project)).expect("its quota");
+    assert_eq!(known["hard"]["storage"], -1);
+    let quota = format!("/quotas/{}", known["id"]);
+    provider.update(&quota, &json!({"hard": {"storage": 5_368_709_120_u64}}));
+    provider.shows(&quota, &[("hard/storage", json!(5_368_709_120_u64))]);
+    assert_eq!(provider.read("/quotas/?page=2&page_size=100"), json!([]));
+    let mut body = project_body("true");
+    body["project_name"] = "sized".into();
+    body["storage_limit"] = 1_073_741_824_u64.into();
+    let sized = provider.create("/projects", &body);
+    provider.shows(&format!("/quotas/{}", number(&sized)), &[("hard/storage", json!(1 << 30))]);
+    provider.delete(&sized);
     // the data source harbor_project
     let found = provider.read("/projects?name=infra&page_size=100");
     assert_eq!(found[0]["project_id"], number(&project));
@@ -185,6 +199,41 @@ fn the_providers_resources_live_through_every_node() {
         provider.shows(&label, &[("color", json!("#FFFFFF")), ("description", json!("by ops"))]);
         provider.delete(&label);
     }
+
+    // harbor_garbage_collection, and harbor_purge_audit_log: each asks first whether there is a
+    // schedule, and then changes it
+    let collection = "/system/gc/schedule";
+    let gc = |kind: &str, cron: &str, workers: u64| {
+        json!({"schedule": {"type": kind, "cron": cron},
+            "parameters": {"delete_untagged": false, "workers": workers}})
+    };
+    provider.read(collection);
+    provider.update(collection, &gc("Daily", "0 0 0 * * *", 3));
+    provider.shows(collection, &[("schedule/type", json!("Daily"))]);
+    let parameters = provider.read(collection)["job_parameters"].as_str().map(str::to_owned);
+    let parameters: Value = serde_json::from_str(&parameters.expect("a text")).expect("JSON");
+    assert_eq!(parameters["workers"], 3);
+    assert_eq!(parameters["delete_untagged"], false);
+    provider.update(collection, &gc("Custom", "0 15 3 * * 6", 1));
+    let shown = [("schedule/type", json!("Custom")), ("schedule/cron", json!("0 15 3 * * 6"))];
+    provider.shows(collection, &shown);
+    provider.update(collection, &gc("None", "", 1));
+    provider.shows(collection, &[("schedule", Value::Null)]);
+    let purge = "/system/purgeaudit/schedule";
+    let body = json!({"schedule": {"type": "Hourly", "cron": "0 0 * * * *"},
+        "parameters": {"audit_retention_hour": 720, "include_operations": "create,pull",
+            "include_event_types": ""}});
+    provider.read(purge);
+    provider.update(purge, &body);
+    provider.shows(purge, &[("schedule/type", json!("Hourly"))]);
+    let parameters = provider.read(purge)["job_parameters"].as_str().map(str::to_owned);
+    let parameters: Value = serde_json::from_str(&parameters.expect("a text")).expect("JSON");
+    assert_eq!(parameters["audit_retention_hour"], 720);
+    assert_eq!(parameters["include_operations"], "create,pull");
+    let none = json!({"schedule": {"type": "None", "cron": ""},
+        "parameters": {"audit_retention_hour": 0, "include_operations": ""}});
+    provider.update(purge, &none);
+    provider.shows(purge, &[("schedule", Value::Null)]);
 
     // harbor_registry
     let registry_body = json!({"name": "hub", "type": "docker-hub", "url": "https://hub.docker.com",

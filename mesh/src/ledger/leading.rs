@@ -10,11 +10,13 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::impls::BasicNode;
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::draining::LookForDraining;
 use rules::ledger::leaving::{LeavingChange, LookForLeaving};
 use rules::ledger::records::{Look, NodeRecord, RecordError};
 use rules::members::failover::{Assignment, Situation};
 use rules::members::voters::{self, VoterStep};
 use rules::wire::NoLedger;
+use rules::words::moment::Moment;
 use rules::words::names::{NodeId, OperationId};
 use tracing::{info, warn};
 
@@ -32,18 +34,21 @@ const CHANGE: Duration = Duration::from_secs(5);
 /// How long a replica counts as leaving after its removal was last waited for: the caller may ask
 /// again.
 const LEAVING: Duration = Duration::from_secs(2);
+/// How long a leader that drains waits before it hands over again: the heir may have refused.
+const DRAINED_AGAIN: Duration = Duration::from_secs(5);
 /// The number of entries from which on a replica does not count as caught up.
 const BEHIND: u64 = 50;
 
 pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
     let ledger = ledger.clone();
     tasks.spawn("ledger.leading", async move {
+        let mut drained = None;
         loop {
             tokio::time::sleep(LOOK).await;
             if ledger.is_leader().is_none() {
                 continue;
             }
-            if let Err(error) = ledger.lead().await {
+            if let Err(error) = ledger.lead(&mut drained).await {
                 warn!(%error, "the leader's duties");
             }
         }
@@ -51,7 +56,15 @@ pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
 }
 
 impl Ledger {
-    async fn lead(&self) -> Result<(), RecordError> {
+    /// `drained` is when this node last handed leadership over because it drains.
+    async fn lead(&self, drained: &mut Option<Moment>) -> Result<(), RecordError> {
+        let now = clock::now();
+        let again = drained.is_none_or(|at| now.since(at) >= DRAINED_AGAIN);
+        if again && self.view()?.draining()?.contains(&self.me) && self.has_heir()? {
+            *drained = Some(now);
+            self.hand_over().await;
+            return Ok(());
+        }
         let nodes = self.view()?.nodes()?;
         if !nodes.is_empty() && !nodes.iter().any(|node| node.id == self.me) {
             // this node was removed: another must lead
@@ -86,8 +99,20 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether a voter that does not drain could lead.
+    fn has_heir(&self) -> Result<bool, RecordError> {
+        let draining = self.view()?.draining()?;
+        let holders = self.lease_holders();
+        let able = |voter: &NodeId| {
+            *voter != self.me && !draining.contains(voter) && holders.contains(voter)
+        };
+        Ok(self.voters().iter().any(able))
+    }
+
     fn failovers(&self, nodes: &[NodeRecord]) -> Result<Vec<Assignment>, RecordError> {
-        let projects = self.view()?.projects()?;
+        let view = self.view()?;
+        let (projects, draining) = (view.projects()?, view.draining()?);
+        drop(view);
         let voters: BTreeSet<NodeId> = self.voters();
         let now = clock::now();
         let mut guard = self.term.lock();
@@ -113,6 +138,7 @@ impl Ledger {
             projects: &projects,
             caught_up: &caught_up,
             renewing: &renewing,
+            draining: &draining,
         };
         Ok(term.failover.handle_timeout(now, &situation))
     }

@@ -48,6 +48,7 @@ use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use rules::ledger::command::{Command, Envelope, Outcome};
+use rules::ledger::draining::LookForDraining;
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
 use rules::ledger::leaving::LookForLeaving;
@@ -691,7 +692,12 @@ impl Ledger {
             self.voters().into_iter().filter(|n| *n != self.me && up.contains(n)).collect();
         let able: Vec<NodeId> =
             others.iter().copied().filter(|n| holders.contains_key(n)).collect();
-        if able.is_empty() { others } else { able }
+        let able = if able.is_empty() { others } else { able };
+        // one that drains would hand it over again
+        let draining = self.view().and_then(|view| view.draining()).unwrap_or_default();
+        let staying: Vec<NodeId> =
+            able.iter().copied().filter(|node| !draining.contains(node)).collect();
+        if staying.is_empty() { able } else { staying }
     }
 
     fn is_leader(&self) -> Option<u64> {

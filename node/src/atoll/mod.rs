@@ -3,6 +3,7 @@
 
 mod collection;
 mod dr;
+mod draining;
 mod holdings;
 mod jobs;
 mod level;
@@ -10,6 +11,7 @@ mod mirrors;
 mod nodes;
 mod openapi;
 mod preheats;
+mod scrubbing;
 mod status;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use http::{Method, Response, StatusCode};
 use mesh::secrets::Secrets;
 use registry::blobs::collecting::Collecting;
 use registry::blobs::liars::Liars;
+use registry::blobs::rechecks::Rechecks;
 use registry::blobs::transfers::Transfers;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
@@ -56,6 +59,8 @@ pub struct Atoll {
     pub preheats: Arc<Preheats>,
     /// Background work.
     pub jobs: Arc<Jobs>,
+    /// Reads the blobs of this node again.
+    pub rechecks: Arc<Rechecks>,
     /// What nothing refers to any more.
     pub collecting: Arc<Collecting>,
     /// Seals secrets for the ledger.
@@ -122,6 +127,11 @@ impl Atoll {
             }
             (&Method::GET | &Method::HEAD, Route::Collection) => self.show_collection().await,
             (&Method::POST, Route::Collection) => self.collect(request).await,
+            (&Method::GET | &Method::HEAD, Route::Scrub(name)) => self.scrub(&name, false).await,
+            (&Method::POST, Route::Scrub(name)) => self.scrub(&name, true).await,
+            (&Method::GET | &Method::HEAD, Route::Drain(name)) => self.show_drain(&name).await,
+            (&Method::POST, Route::Drain(name)) => self.drain(&name, true, by).await,
+            (&Method::DELETE, Route::Drain(name)) => self.drain(&name, false, by).await,
             (&Method::GET | &Method::HEAD, Route::Node(name)) => self.show_removal(&name).await,
             (&Method::DELETE, Route::Node(name)) => {
                 let asked = |flag| request.query(flag) == Some("true");

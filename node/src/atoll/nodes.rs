@@ -38,7 +38,7 @@ impl Atoll {
             "primary_of": primary_of,
         });
         if node.role == Role::Replica {
-            let costs = self.consequences(&node).await?;
+            let costs = self.consequences(&node, &BTreeSet::new(), usize::MAX).await?;
             let names = |ids: &BTreeSet<NodeId>| {
                 ids.iter().map(|id| self.neighbours.name_of(*id)).collect::<Vec<_>>()
             };
@@ -106,7 +106,7 @@ impl Atoll {
         let begun = self.step(name, Command::Leaving(LeavingChange::Begin(leaving)), by).await?;
         let judged = async {
             self.applied(begun).await?;
-            let costs = self.consequences(node).await?;
+            let costs = self.consequences(node, &BTreeSet::new(), usize::MAX).await?;
             let refused = match exposed {
                 true => costs.refusal_exposed(forced),
                 false => costs.refusal(forced),
@@ -162,7 +162,12 @@ impl Atoll {
     }
 
     /// Proposes one step, and returns where the ledger has it.
-    async fn step(&self, name: &str, command: Command, by: &Actor) -> Result<Revision, Failure> {
+    pub(super) async fn step(
+        &self,
+        name: &str,
+        command: Command,
+        by: &Actor,
+    ) -> Result<Revision, Failure> {
         let audited = self.records.view()?.level()? >= Level::EVENTS;
         let command = if audited { command.audited(by.clone()) } else { command };
         let proposed = self.records.propose(OperationId(rand::random()), command, REMOVAL).await;
@@ -188,13 +193,20 @@ impl Atoll {
         }
     }
 
-    async fn node_named(&self, name: &str) -> Result<NodeRecord, Failure> {
+    pub(super) async fn node_named(&self, name: &str) -> Result<NodeRecord, Failure> {
         let (nodes, freshness) = self.door.read(|records| records.nodes()).await?;
         let node = nodes.into_iter().find(|node| node.name.as_str() == name);
         node.ok_or_else(|| missing(name).if_known(freshness))
     }
 
-    async fn consequences(&self, node: &NodeRecord) -> Result<Consequences, Failure> {
+    /// What the mesh would be without a replica, and without these others. No project's durability
+    /// counts for more than so many regions.
+    pub(super) async fn consequences(
+        &self,
+        node: &NodeRecord,
+        others: &BTreeSet<NodeId>,
+        regions: usize,
+    ) -> Result<Consequences, Failure> {
         let Some(ledger) = self.records.ledger() else {
             return Err(Failure::new(Code::Unavailable, "an edge does not know this".to_owned()));
         };
@@ -205,7 +217,8 @@ impl Atoll {
             for project in view.projects()?.into_iter().filter(|p| p.upstream.is_none()) {
                 let links = view.scan(&key::links_of(&project.name), None, usize::MAX)?;
                 let blobs = links.iter().filter_map(|(k, _)| key::digest_of(k)).collect();
-                projects.push((project.name, project.durability, blobs));
+                let most = u32::try_from(regions).unwrap_or(u32::MAX);
+                projects.push((project.name, project.durability.min(most), blobs));
             }
             Ok::<_, RecordError>(projects)
         })?;
@@ -214,11 +227,14 @@ impl Atoll {
             .flat_map(|(_, _, blobs): &(_, _, BTreeSet<_>)| blobs)
             .copied()
             .collect();
-        let holdings = kept_by_all(&self.neighbours, &self.store, wanted).await?;
+        let mut holdings = kept_by_all(&self.neighbours, &self.store, wanted).await?;
+        holdings.retain(|holder, _| !others.contains(holder));
+        let mut nodes = self.neighbours.nodes();
+        nodes.retain(|known| !others.contains(&known.id));
         let live = self.neighbours.alive().into_iter().map(|candidate| candidate.id).collect();
         let survey = Survey {
             leaving: node.id,
-            nodes: &self.neighbours.nodes(),
+            nodes: &nodes,
             voters: &ledger.status().voters,
             live: &live,
             projects: &projects,

@@ -40,7 +40,9 @@ impl Atoll {
             .zip(&blobs)
             .map(|(p, blobs)| self.show_project_status(p, blobs, &nodes, held.as_ref()))
             .collect();
-        let shown_nodes: Vec<Value> = nodes.iter().map(|n| self.show_node(n, leader)).collect();
+        let draining = self.neighbours.draining();
+        let shown_nodes: Vec<Value> =
+            nodes.iter().map(|n| self.show_node(n, leader, &draining)).collect();
         let transfers: Vec<Value> = self
             .transfers
             .list()
@@ -175,7 +177,12 @@ impl Atoll {
         })
     }
 
-    fn show_node(&self, node: &NodeRecord, leader: Option<NodeId>) -> Value {
+    fn show_node(
+        &self,
+        node: &NodeRecord,
+        leader: Option<NodeId>,
+        draining: &BTreeSet<NodeId>,
+    ) -> Value {
         let standing = self.neighbours.members.standing(node.id);
         let state = match standing {
             _ if node.id == self.neighbours.me => "up",
@@ -195,6 +202,7 @@ impl Atoll {
             "since_seconds": standing.map(|(_, at)| clock::now().since(at).as_secs()),
             "round_trip_ms": self.neighbours.links.round_trip(node.id).map(|d| d.as_micros() as f64 / 1000.0),
             "leader": leader == Some(node.id),
+            "draining": draining.contains(&node.id),
         })
     }
 

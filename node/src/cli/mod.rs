@@ -5,6 +5,7 @@ mod ca;
 mod client;
 mod contexts;
 mod credential_provider;
+mod drain;
 mod init;
 mod level;
 mod live;
@@ -54,6 +55,8 @@ enum Verb {
     Password(password::Password),
     /// Remove a node from the mesh, up or gone for good. Says first what that costs.
     Remove(remove::Remove),
+    /// Have a replica give away what others need it for, and say when it can be switched off.
+    Drain(drain::Drain),
     /// Show the mesh's feature level and each node's build, or raise the level after an upgrade.
     Level(level::LevelCommand),
     /// Keep a node's address and credentials for the other commands.
@@ -62,6 +65,8 @@ enum Verb {
     Logout(contexts::Logout),
     /// Projects.
     Project(api::ProjectCommand),
+    /// How much projects have, and how much they may have.
+    Quota(api::QuotaCommand),
     /// Members of projects.
     Member(api::MemberCommand),
     /// Users.
@@ -96,6 +101,8 @@ enum Verb {
     Audit(api::AuditCommand),
     /// Make the copies of projects that are missing, now.
     Repair(api::RepairCommand),
+    /// Show how far a node has read its blobs again, or have it read them now.
+    Scrub(api::ScrubCommand),
     /// What stays in projects, and what is deleted.
     Retention(api::RetentionCommand),
     /// Tags that are never moved or deleted.
@@ -140,10 +147,12 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::CredentialProvider => credential_provider::run(),
         Verb::Password(password) => password::run(&password),
         Verb::Remove(remove) => remove::run(&remove),
+        Verb::Drain(drain) => drain::run(&drain),
         Verb::Level(command) => level::run(&command),
         Verb::Login(login) => contexts::login(&login),
         Verb::Logout(logout) => contexts::logout(&logout),
         Verb::Project(command) => api::projects(&command),
+        Verb::Quota(command) => api::quotas(&command),
         Verb::Member(command) => api::members(&command),
         Verb::User(command) => api::users(&command),
         Verb::Robot(command) => api::robots(&command),
@@ -167,6 +176,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Preheat(preheat) => preheat::run(&preheat),
         Verb::Audit(command) => api::audit(&command),
         Verb::Repair(command) => api::repair(&command),
+        Verb::Scrub(command) => api::scrub(&command),
         Verb::Retention(command) => api::retention(&command),
         Verb::Immutable(command) => api::immutable(&command),
         Verb::Apply(command) => api::apply(&command),

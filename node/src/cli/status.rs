@@ -99,7 +99,13 @@ fn tables(status: &Value) -> String {
     }
     let nodes = rows("nodes")
         .iter()
-        .map(|n| ["name", "region", "role", "state", "url"].map(|k| text(&n[k])).to_vec())
+        .map(|n| {
+            let mut row = ["name", "region", "role", "state", "url"].map(|k| text(&n[k]));
+            if n["draining"] == true {
+                row[3].push_str(", drains");
+            }
+            row.to_vec()
+        })
         .collect();
     out.push_str(&table(&["NODE", "REGION", "ROLE", "STATE", "URL"], nodes));
     out.push('\n');

@@ -39,14 +39,13 @@ impl Harbor {
             ("oidc_logout", false.into()),
             ("primary_auth_mode", false.into()),
             ("project_creation_restriction", restriction.into()),
-            ("quota_per_project_enable", false.into()),
+            ("quota_per_project_enable", true.into()),
             ("read_only", false.into()),
             ("robot_name_prefix", self.access.robot_prefix().into()),
             ("robot_token_duration", DEFAULT_DAYS.into()),
             ("scanner_skip_update_pulltime", false.into()),
             ("self_registration", false.into()),
             ("skip_audit_log_database", false.into()),
-            ("storage_per_project", (-1).into()),
         ]
     }
 
@@ -71,6 +70,10 @@ impl Harbor {
         let mut sent_back = false;
         for (name, is) in self.fixed() {
             let Some(value) = written.remove(name) else { continue };
+            // Terraform's provider says so with every change of how people sign in
+            if name == "quota_per_project_enable" && !written.is_empty() {
+                continue;
+            }
             if plain(&value) != plain(&is) {
                 return Err(bad(format!("{name} is always {} here", plain(&is))));
             }

@@ -16,12 +16,14 @@ mod members;
 mod metadata;
 mod overviews;
 mod projects;
+mod quotas;
 mod registries;
 mod repositories;
 mod retentions;
 mod robots;
 mod scan_all;
 mod scanning;
+mod schedules;
 mod security;
 mod selectors;
 mod sessions;
@@ -31,12 +33,15 @@ mod stored;
 mod system;
 mod tags;
 mod trusts;
+mod upkeep;
 mod users;
 
 use std::sync::Arc;
 
 use http::{HeaderName, Method, Response};
 use mesh::secrets::Secrets;
+use registry::blobs::collecting::Collecting;
+use registry::events::purging::Purging;
 use registry::jobs::queue::Jobs;
 use registry::people::{Access, Caller};
 use registry::pulls::Pulls;
@@ -99,6 +104,10 @@ pub struct Harbor {
     pub signatures: Arc<Signatures>,
     /// Asks other registries whether they are well.
     pub upstreams: Arc<Upstreams>,
+    /// Collects garbage.
+    pub collecting: Arc<Collecting>,
+    /// Purges the audit log.
+    pub purging: Arc<Purging>,
     /// Brings the configurations of artifacts.
     pub pulls: Arc<Pulls>,
     /// Seals secrets for the ledger.
@@ -346,6 +355,10 @@ impl Harbor {
             (_, Route::Scanning(scanning)) => {
                 self.answer_about_scanning(request, scanning, by).await
             }
+            (&Method::GET | &Method::HEAD, Route::Quotas) => self.list_quotas(&request).await,
+            (&Method::GET | &Method::HEAD, Route::Quota(id)) => self.show_quota(id).await,
+            (&Method::PUT, Route::Quota(id)) => self.set_quota(request, id, by).await,
+            (_, Route::Upkeep(upkeep)) => self.answer_about_upkeep(request, upkeep, by).await,
             (&Method::POST, Route::Retentions) => self.create_retention(request, &caller).await,
             (&Method::GET | &Method::HEAD, Route::RetentionTemplates) => {
                 Ok(retentions::show_templates())

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use http::{HeaderName, Method, Response, StatusCode};
 use registry::people::Caller;
 use rules::ledger::change::Change;
-use rules::ledger::command::{Command, NewProject, Outcome};
+use rules::ledger::command::{Command, EquippedProject, NewProject, Outcome};
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::policies::LookForPolicies;
@@ -15,6 +15,7 @@ use rules::ledger::scanning::LookForScans;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::people::roles::of_everybody;
+use rules::policies::quota::Limits;
 use rules::policies::signatures;
 use rules::policies::vulnerabilities::{self, Allowlist};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
@@ -27,8 +28,9 @@ use serde_json::{Value, json};
 
 use super::lists::PageRequest;
 use super::metadata::kept;
+use super::quotas::limits_of_new;
 use super::scanning::{AllowlistBody, show_allowlist};
-use super::{Harbor, bad, body, created, missing};
+use super::{Harbor, bad, body, created, missing, retentions};
 use crate::http::answer::{answer, json_answer};
 use crate::http::door::actor;
 use crate::http::request::Request;
@@ -56,6 +58,8 @@ struct ProjectBody {
     project_name: Option<String>,
     public: Option<bool>,
     registry_id: Option<u64>,
+    /// In bytes; -1 is no limit. Of an update it is not read, as in Harbor.
+    storage_limit: Option<i64>,
     #[serde(default)]
     metadata: Metadata,
     #[serde(default)]
@@ -269,7 +273,7 @@ impl Harbor {
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
         }
-        let alive: Vec<Candidate> = self.neighbours.alive();
+        let alive: Vec<Candidate> = self.neighbours.taking();
         let home = placement::primary(&name, &self.neighbours.region, &alive, &load)
             .unwrap_or(self.neighbours.me);
         let new = NewProject {
@@ -281,11 +285,37 @@ impl Harbor {
             proxy: asked.proxy,
             metadata: asked.metadata.clone(),
         };
-        let command = match &caller.identity {
-            Identity::User(user) => {
-                Command::CreateOwnedProject { owner: user.id, project: Box::new(new) }
+        let administers = caller.identity.is_administrator();
+        let settings = self.settings().await?;
+        let limits = limits_of_new(&settings, written.storage_limit, administers)?;
+        let is_limited = administers && written.storage_limit.is_some_and(|limit| limit > 0);
+        let limits = match upstream {
+            None => limits,
+            Some(_) if is_limited => {
+                return Err(bad(
+                    "a project that caches another registry has no quota: storage_limit is -1",
+                ));
             }
-            _ => Command::CreateProject(new),
+            Some(_) => Limits::default(),
+        };
+        let owner = match &caller.identity {
+            Identity::User(user) => Some(user.id),
+            _ => None,
+        };
+        let level = self.records.view()?.level()?;
+        let retention = match upstream {
+            None if level >= Level::QUOTAS => retentions::of_new(&settings)?,
+            _ => None,
+        };
+        let command = match owner {
+            // below the level the settings have no effect yet, and what is written is refused
+            _ if level >= Level::QUOTAS || is_limited => {
+                let retention = retention.clone();
+                let new = EquippedProject { project: new, owner, limits, retention };
+                Command::CreateEquippedProject(Box::new(new))
+            }
+            Some(owner) => Command::CreateOwnedProject { owner, project: Box::new(new) },
+            None => Command::CreateProject(new),
         };
         self.propose(command, &format!("project {name}"), &actor(caller, &request)).await.map_err(
             |failure| match failure.status() {
@@ -293,6 +323,9 @@ impl Harbor {
                 _ => failure,
             },
         )?;
+        if let Some(retention) = &retention {
+            self.schedule_retention(&name, retention, &actor(caller, &request)).await?;
+        }
         self.schedule_scans(&name, &asked.metadata, &actor(caller, &request)).await?;
         if let Some(list) = list.filter(|list| *list != Allowlist::default()) {
             self.set_allowlist(&name, list, &actor(caller, &request)).await?;

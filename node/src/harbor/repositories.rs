@@ -5,6 +5,7 @@ use rules::ledger::change::Change;
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::people::LookForPeople;
+use rules::ledger::quotas::{UsageRecord, key as quotas_key};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, Repository, decode, key};
 use rules::wire::WriteKind;
 use rules::words::names::{ProjectName, RepositoryName};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::Harbor;
 use super::lists::PageRequest;
+use super::quotas::Quota;
 use super::stored::{missing, number};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
@@ -165,7 +167,7 @@ impl Harbor {
         };
         let ((public, public_repositories), (private, private_repositories)) =
             (of(true), of(false));
-        let shown = json!({
+        let mut shown = json!({
             "public_project_count": public,
             "public_repo_count": public_repositories,
             "private_project_count": private,
@@ -173,6 +175,19 @@ impl Harbor {
             "total_project_count": public + private,
             "total_repo_count": public_repositories + private_repositories,
         });
+        // Harbor tells administrators only
+        if caller.identity.is_administrator() && !self.neighbours.is_edge() {
+            let used = self
+                .read_at_length(|records| {
+                    let mut used = 0u64;
+                    for (_, usage) in records.records::<UsageRecord>(&quotas_key::usages())? {
+                        used = used.saturating_add(usage.used.storage);
+                    }
+                    Ok(used)
+                })
+                .await?;
+            shown["total_storage_consumption"] = used.into();
+        }
         Ok(json_answer(StatusCode::OK, &shown))
     }
 
@@ -235,6 +250,18 @@ impl Harbor {
             })
             .await?;
         let mut shown = json!({"repo_count": found.len()});
+        let read = Permission::new(Resource::Quota, Operation::Read);
+        if project.upstream.is_none() {
+            let quota = self
+                .read(|records| {
+                    let may = caller.identity.may(records, read, project)?;
+                    may.then(|| Quota::of(records, project.clone())).transpose()
+                })
+                .await?;
+            if let Some(quota) = quota {
+                shown["quota"] = quota.numbers();
+            }
+        }
         if let Some(roles) = roles {
             for (name, number) in MEMBER_COUNTS {
                 let with = roles.iter().filter(|role| role.number() == number).count();

@@ -12,6 +12,7 @@ use rules::ledger::jobs::cron::Cron;
 use rules::ledger::jobs::{Job, JobState, LookForJobs, key as jobs_key};
 use rules::ledger::policies::{LookForPolicies, PolicyChange, Retention};
 use rules::ledger::records::{Project, ReadRecords, RecordError, decode};
+use rules::people::configurations::Configured;
 use rules::policies::retention::{Environments, RetentionRule, Template, environments};
 use rules::words::names::{JobId, ProjectName};
 use rules::words::roles::{Operation, Permission, Resource};
@@ -263,7 +264,28 @@ fn runs(records: &dyn ReadRecords, project: &Project) -> Result<Vec<Job>, Record
     Ok(jobs)
 }
 
+/// What stays in new projects, as the mesh's settings say.
+pub(super) fn of_new(settings: &Configured) -> Result<Option<Retention>, Failure> {
+    if settings.text("retention_per_project") != "environments" {
+        return Ok(None);
+    }
+    let rules = environments(&Environments::default()).map_err(|e| bad(e.to_string()))?;
+    let cron = settings.text("retention_per_project_schedule").to_owned();
+    Ok(Some(Retention { rules, cron }))
+}
+
 impl Harbor {
+    /// Has what stays in a new project applied at its times.
+    pub(super) async fn schedule_retention(
+        &self,
+        name: &ProjectName,
+        retention: &Retention,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        let task = Retentions::task(name, Order::default(), &by.name);
+        self.set_schedule(SCHEDULE, task, retention.cron.parse::<Cron>().ok(), by).await
+    }
+
     pub(super) async fn create_retention(
         &self,
         mut request: Request,

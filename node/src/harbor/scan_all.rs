@@ -8,7 +8,6 @@ use registry::scans::everything::{SCHEDULE, SETTING};
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::LookForJobs;
-use rules::ledger::jobs::cron::Cron;
 use rules::ledger::records::{Look, RecordError};
 use rules::ledger::scanning::LookForScans;
 use rules::people::configurations::Configured;
@@ -16,54 +15,15 @@ use rules::policies::vulnerabilities::ScanStatus;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Harbor, bad, body};
+use super::schedules::{self, Times, Wants};
+use super::{Harbor, body};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// Harbor's words for schedules, and what they mean.
-const WORDS: [(&str, &str); 3] =
-    [("Hourly", "0 0 * * * *"), ("Daily", "0 0 0 * * *"), ("Weekly", "0 0 0 * * 0")];
-
 #[derive(Deserialize)]
 struct Written {
     schedule: Times,
-}
-
-#[derive(Deserialize)]
-struct Times {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    cron: Option<String>,
-}
-
-/// What a client wants.
-#[derive(Debug, PartialEq, Eq)]
-enum Wants {
-    Now,
-    Never,
-    At(Cron),
-}
-
-impl Times {
-    fn wants(&self) -> Result<Wants, Failure> {
-        let word = WORDS.iter().find(|(word, _)| *word == self.kind);
-        let cron = match (self.kind.as_str(), word, self.cron.as_deref()) {
-            ("Manual", ..) => return Ok(Wants::Now),
-            ("None" | "", ..) => return Ok(Wants::Never),
-            // Harbor takes the client's times, if there are some
-            (_, Some(_), Some(cron)) if !cron.is_empty() => cron,
-            (_, Some((_, cron)), _) => cron,
-            ("Custom", _, Some(cron)) => cron,
-            _ => {
-                return Err(bad(
-                    "schedule.type is Hourly, Daily, Weekly, Custom (with schedule.cron), None or Manual",
-                ));
-            }
-        };
-        cron.parse().map(Wants::At).map_err(|e| bad(format!("schedule.cron: {e}")))
-    }
 }
 
 impl Harbor {
@@ -98,20 +58,10 @@ impl Harbor {
     }
 
     async fn show_scan_all(&self, cron: &str) -> Result<Response<Payload>, Failure> {
-        let Ok(times) = cron.parse::<Cron>() else {
-            return Ok(json_answer(StatusCode::OK, &json!({"schedule": null})));
+        let shown = match schedules::show(cron) {
+            Value::Null => json!({"schedule": null}),
+            schedule => json!({"id": 1, "status": "Pending", "schedule": schedule}),
         };
-        let word = WORDS.iter().find(|(_, of)| *of == cron).map_or("Custom", |(word, _)| word);
-        let next = times.next(ground::clock::timestamp());
-        let shown = json!({
-            "id": 1,
-            "status": "Pending",
-            "schedule": {
-                "type": word,
-                "cron": cron,
-                "next_scheduled_time": next.map(|next| next.to_string()),
-            },
-        });
         Ok(json_answer(StatusCode::OK, &shown))
     }
 
@@ -161,22 +111,6 @@ fn stats(counts: &BTreeMap<&str, usize>, scheduled: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn harbors_words_are_times_and_a_clients_own_times_come_first() {
-        let times = |kind: &str, cron: Option<&str>| {
-            Times { kind: kind.into(), cron: cron.map(str::to_owned) }.wants()
-        };
-        let at = |cron: &str| Wants::At(cron.parse().unwrap());
-        assert_eq!(times("Daily", None).unwrap(), at("0 0 0 * * *"));
-        assert_eq!(times("Daily", Some("0 0 4 * * *")).unwrap(), at("0 0 4 * * *"));
-        assert_eq!(times("Custom", Some("5 4 * * 1")).unwrap(), at("0 5 4 * * 1"));
-        assert_eq!(times("Manual", Some("x")).unwrap(), Wants::Now);
-        assert_eq!(times("None", None).unwrap(), Wants::Never);
-        for (kind, cron) in [("Custom", None), ("Custom", Some("never")), ("Yearly", Some(""))] {
-            assert!(times(kind, cron).is_err(), "{kind}");
-        }
-    }
 
     #[test]
     fn what_waits_or_runs_is_not_completed() {

@@ -288,6 +288,7 @@ impl From<UploadRefusal> for Failure {
             UploadRefusal::BrokenOff => Code::BlobUploadInvalid,
             UploadRefusal::Unavailable(_) => Code::Unavailable,
             UploadRefusal::Failed(_) => Code::Internal,
+            UploadRefusal::OverQuota(_) => Code::Denied,
         };
         let failure = Failure::new(code, refusal.to_string());
         match refusal {
@@ -424,6 +425,7 @@ impl From<Refusal> for Failure {
             ),
             Refusal::Immutable(reason) => Failure::new(Code::Precondition, reason),
             // clients show the reason of a 403, and do not try again
+            Refusal::OverQuota(reason) => Failure::new(Code::Denied, reason),
             Refusal::Level { .. } => Failure::new(Code::Denied, refusal.to_string()),
             Refusal::Unavailable(reason) => Failure::new(Code::Unavailable, reason),
             Refusal::Records(error) => error.into(),
@@ -452,6 +454,7 @@ mod tests {
             (400, Refusal::Invalid(why()).into()),
             (412, Refusal::Precondition.into()),
             (412, Refusal::Immutable(why()).into()),
+            (403, Refusal::OverQuota(why()).into()),
             (403, unsupported.into()),
             (503, Refusal::Unavailable(why()).into()),
             (503, ReadError::CutOff.into()),
@@ -476,6 +479,7 @@ mod tests {
             (400, UploadRefusal::BrokenOff.into()),
             (503, UploadRefusal::Unavailable(why()).into()),
             (500, UploadRefusal::Failed(why()).into()),
+            (403, UploadRefusal::OverQuota(why()).into()),
         ];
         for (status, failure) in table {
             let said = format!("{failure:?}");

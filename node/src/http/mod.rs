@@ -23,6 +23,7 @@ mod small_first;
 mod socket;
 mod stored;
 mod streams;
+pub mod upkeep;
 
 pub use connection::ConnectionTerms;
 pub use errors::{Code, Failure};

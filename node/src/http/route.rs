@@ -7,14 +7,15 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    GroupId, JobId, LabelId, MemberId, ProjectName, Reference, RepositoryName, RobotId, TrustId,
-    UpstreamId, UserId,
+    GroupId, JobId, LabelId, MemberId, ProjectId, ProjectName, Reference, RepositoryName, RobotId,
+    TrustId, UpstreamId, UserId,
 };
 
 use super::errors::{Code, Failure};
 use super::policies::Policy;
 pub use super::scanning::Scanning;
 pub use super::stored::Stored;
+use super::upkeep::Upkeep;
 
 /// The route of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,12 @@ pub enum Route {
     Search,
     /// `/api/v2.0/statistics`
     Statistics,
+    /// `/api/v2.0/quotas`
+    Quotas,
+    /// `/api/v2.0/quotas/ID`: the number of a quota is that of its project.
+    Quota(ProjectId),
+    /// Collections, and purges of the audit log.
+    Upkeep(Upkeep),
     /// `/api/v2.0/ping`
     Ping,
     /// `/api/v2.0/health`
@@ -156,6 +163,10 @@ pub enum Route {
     Preheats,
     /// `/api/atoll/v1/nodes/NAME`
     Node(String),
+    /// `/api/atoll/v1/nodes/NAME/drain`
+    Drain(String),
+    /// `/api/atoll/v1/nodes/NAME/scrub`
+    Scrub(String),
     /// `/api/atoll/v1/preheats/ID`
     Preheat(u64),
     /// `/api/atoll/v1/jobs`
@@ -207,6 +218,8 @@ impl Route {
             Route::Stored(..) | Route::Repositories => "repositories",
             Route::Search => "search",
             Route::Statistics => "statistics",
+            Route::Quotas | Route::Quota(_) => "quotas",
+            Route::Upkeep(_) => "upkeep",
             Route::Ping | Route::ApiHealth => "health",
             Route::SystemInfo => "systeminfo",
             Route::Users
@@ -236,7 +249,7 @@ impl Route {
             Route::Dr => "dr",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
-            Route::Node(_) => "nodes",
+            Route::Node(_) | Route::Drain(_) | Route::Scrub(_) => "nodes",
             Route::Preheats | Route::Preheat(_) => "preheats",
             Route::Jobs
             | Route::Job(_)
@@ -281,6 +294,9 @@ impl Route {
             Route::Repositories => "/api/v2.0/repositories",
             Route::Search => "/api/v2.0/search",
             Route::Statistics => "/api/v2.0/statistics",
+            Route::Quotas => "/api/v2.0/quotas",
+            Route::Upkeep(upkeep) => upkeep.pattern(),
+            Route::Quota(_) => "/api/v2.0/quotas/{id}",
             Route::Ping => "/api/v2.0/ping",
             Route::ApiHealth => "/api/v2.0/health",
             Route::SystemInfo => "/api/v2.0/systeminfo",
@@ -323,6 +339,8 @@ impl Route {
             Route::Mirrors => "/api/atoll/v1/mirrors",
             Route::Preheats => "/api/atoll/v1/preheats",
             Route::Node(_) => "/api/atoll/v1/nodes/{node}",
+            Route::Drain(_) => "/api/atoll/v1/nodes/{node}/drain",
+            Route::Scrub(_) => "/api/atoll/v1/nodes/{node}/scrub",
             Route::Preheat(_) => "/api/atoll/v1/preheats/{id}",
             Route::Jobs => "/api/atoll/v1/jobs",
             Route::Job(_) => "/api/atoll/v1/jobs/{id}",
@@ -361,7 +379,9 @@ impl Route {
             | Route::Groups
             | Route::Robots
             | Route::Trusts(_) => "GET, HEAD, POST",
-            Route::Preheats | Route::Jobs | Route::Level | Route::Collection => "GET, HEAD, POST",
+            Route::Preheats | Route::Jobs | Route::Level | Route::Scrub(_) | Route::Collection => {
+                "GET, HEAD, POST"
+            }
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::OidcPing | Route::LdapPing | Route::LdapUserImport => "POST",
             Route::JobStop(_) | Route::JobRetry(_) | Route::RegistryPing => "POST",
@@ -378,11 +398,13 @@ impl Route {
             Route::Policy(_, policy) => policy.methods(),
             Route::Retentions => "POST",
             Route::Scanning(scanning) => scanning.methods(),
+            Route::Upkeep(upkeep) => upkeep.methods(),
             Route::RetentionTemplates => "GET, HEAD",
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
-            Route::Configurations => "GET, HEAD, PUT",
+            Route::Configurations | Route::Quota(_) => "GET, HEAD, PUT",
             Route::Node(_) => "GET, HEAD, DELETE",
+            Route::Drain(_) => "GET, HEAD, POST, DELETE",
             Route::Catalog
             | Route::Tags(..)
             | Route::Referrers(..)
@@ -399,6 +421,7 @@ impl Route {
             | Route::Repositories
             | Route::Search
             | Route::Statistics
+            | Route::Quotas
             | Route::Ping
             | Route::ApiHealth
             | Route::SystemInfo
@@ -413,69 +436,6 @@ impl Route {
             | Route::Health
             | Route::Ready => "GET, HEAD",
         }
-    }
-
-    /// Whether it lists or shows people, what they decided, or labels. An edge is told of people one
-    /// by one, and of the rest nothing, and answers none of these.
-    pub fn is_about_people(&self) -> bool {
-        if let Route::Stored(_, stored) = self
-            && stored.is_about_scans()
-        {
-            return true;
-        }
-        matches!(
-            self,
-            Route::Members(_)
-                | Route::Member(..)
-                | Route::Labels
-                | Route::Label(_)
-                | Route::Users
-                | Route::CurrentUser
-                | Route::UserSearch
-                | Route::User(_)
-                | Route::UserAdministers(_)
-                | Route::UserPassword(_)
-                | Route::UserCliSecret(_)
-                | Route::Configurations
-                | Route::OidcPing
-                | Route::LdapPing
-                | Route::LdapUserSearch
-                | Route::LdapUserImport
-                | Route::LdapGroupSearch
-                | Route::Groups
-                | Route::GroupSearch
-                | Route::Group(_)
-                | Route::Robots
-                | Route::Robot(_)
-                | Route::Trusts(_)
-                | Route::Trust(..)
-                | Route::AuditLogExts
-                | Route::AuditLogs
-                | Route::ProjectAuditLogExts(_)
-                | Route::ProjectLogs(_)
-                | Route::Stored(_, Stored::Summary)
-                | Route::Policy(..)
-                | Route::Retentions
-                | Route::RetentionTemplates
-                | Route::Scanning(_)
-        )
-    }
-
-    /// Whether it is about background work, in which an edge has no part.
-    pub fn is_about_jobs(&self) -> bool {
-        matches!(
-            self,
-            Route::Preheats
-                | Route::Preheat(_)
-                | Route::Jobs
-                | Route::Job(_)
-                | Route::JobLog(_)
-                | Route::JobStop(_)
-                | Route::JobRetry(_)
-                | Route::Schedules
-                | Route::Schedule(..)
-                | Route::Collection
-        )
     }
 
     /// Parses a path. `meant` says which repository a name in it means. As most registries do, this
@@ -521,6 +481,7 @@ impl Route {
             "/api/v2.0/repositories" => return Ok(Route::Repositories),
             "/api/v2.0/search" => return Ok(Route::Search),
             "/api/v2.0/statistics" => return Ok(Route::Statistics),
+            "/api/v2.0/quotas" => return Ok(Route::Quotas),
             "/api/v2.0/ping" => return Ok(Route::Ping),
             "/api/v2.0/health" => return Ok(Route::ApiHealth),
             "/api/v2.0/systeminfo" => return Ok(Route::SystemInfo),
@@ -537,6 +498,9 @@ impl Route {
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
             _ => {}
+        }
+        if let Some(upkeep) = Upkeep::parse(path) {
+            return Ok(Route::Upkeep(upkeep));
         }
         if let Some(scanning) = Scanning::parse(path) {
             return Ok(Route::Scanning(scanning));
@@ -564,6 +528,9 @@ impl Route {
                 _ => Err(not_found()),
             };
         }
+        if let Some(id) = path.strip_prefix("/api/v2.0/quotas/") {
+            return id.parse().map(|id| Route::Quota(ProjectId(id))).map_err(|_| not_found());
+        }
         if let Some(id) = path.strip_prefix("/api/v2.0/labels/") {
             return id.parse().map(|id| Route::Label(LabelId(id))).map_err(|_| not_found());
         }
@@ -577,7 +544,11 @@ impl Route {
             return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
         }
         if let Some(name) = path.strip_prefix("/api/atoll/v1/nodes/") {
-            return Ok(Route::Node(name.to_owned()));
+            return Ok(match name.rsplit_once('/') {
+                Some((name, "drain")) => Route::Drain(name.to_owned()),
+                Some((name, "scrub")) => Route::Scrub(name.to_owned()),
+                _ => Route::Node(name.to_owned()),
+            });
         }
         if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
             return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());
@@ -717,5 +688,6 @@ fn not_found() -> Failure {
     Failure::new(Code::NameUnknown, message)
 }
 
+mod about;
 #[cfg(test)]
 mod tests;

@@ -109,8 +109,10 @@ impl Registry {
         pusher: &Pusher,
     ) -> Result<Response<Payload>, Failure> {
         let sessions = &self.uploads.sessions;
+        let becomes = self.becomes(&pusher.project, Some(&digest))?;
+        let length = request.content_length().unwrap_or(0);
+        becomes.check_room(length).map_err(|e| Failure::from(e).closing_unless_read(&request))?;
         let upload = sessions.begin(&repository, pusher.project.id, digest.algorithm())?;
-        let becomes = self.becomes(&pusher.project);
         let mut body = Pushed { body: &mut request.body, door: &self.door, pusher };
         let done = sessions.receive_and_seal(&mut body, upload, digest, becomes).await;
         done.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
@@ -177,12 +179,9 @@ impl Registry {
         let id: Result<UploadId, _> = id.parse();
         let id =
             id.map_err(|_| Failure::from(UploadRefusal::Unknown).closing_unless_read(&request))?;
-        let sealed = match &step {
-            Step::Finish(_, digest) => Some(*digest),
-            Step::Add(_) | Step::Show | Step::Cancel => None,
-        };
+        let sealed = step.sealed().copied();
+        let becomes = self.becomes(&pusher.project, sealed.as_ref())?;
         let step = RelayedStep { repository: repository.clone(), id, step };
-        let becomes = self.becomes(&pusher.project);
         let mut body = Pushed { body: &mut request.body, door: &self.door, pusher: &pusher };
         let taken = self.uploads.step(step, &mut body, becomes).await;
         match (taken, sealed) {
@@ -199,8 +198,9 @@ impl Registry {
         }
     }
 
-    fn becomes(&self, project: &Project) -> Becomes {
-        Becomes { project: project.id, regions: project.durability, grant: self.terms.grant }
+    fn becomes(&self, project: &Project, sealed: Option<&Digest>) -> Result<Becomes, Failure> {
+        let view = self.uploads.neighbours.records.view()?;
+        Ok(Becomes::of(&*view, project, sealed, self.terms.grant)?)
     }
 
     async fn may_push(
@@ -229,15 +229,15 @@ impl Registry {
             return Ok(false);
         };
         let caller = &pusher.caller;
-        let ((linked, known), _) = self
+        let ((linked, record), _) = self
             .door
             .read(|records| {
                 let linked =
                     from.as_ref().map(|f| records.linked(f, &digest)).transpose()?.unwrap_or(false);
-                let known = records
+                let record = records
                     .record::<BlobRecord>(&key::blob(&digest))?
-                    .is_some_and(|b| b.repositories > 0);
-                Ok((linked, known))
+                    .filter(|b| b.repositories > 0);
+                Ok((linked, record))
             })
             .await?;
         let readable = match &from {
@@ -247,10 +247,15 @@ impl Registry {
             }
             // without a source: an administrator may read every repository, so it is enough that
             // any repository has the blob
-            None if caller.may_read_all() => known || self.store.held(&digest)?.is_some(),
+            None if caller.may_read_all() => {
+                record.is_some() || self.store.held(&digest)?.is_some()
+            }
             None => self.in_reach(caller, to, &digest).await?,
         };
         if readable {
+            let held = self.store.held(&digest)?.map(|held| held.size);
+            let length = record.map(|record| record.size).or(held).unwrap_or(0);
+            self.becomes(&pusher.project, Some(&digest))?.check_room(length)?;
             // the node may have waited for the ledger since they were admitted
             self.door.check_still(caller, Action::Push, &pusher.project).await?;
             self.store.grant(digest, to, self.terms.grant).await?;

@@ -143,6 +143,7 @@ impl Rooms for Peers {
                 self.witness.pull_times().hear(heard);
                 Answer::Pulled
             }
+            Ask::Scrub { now } => self.scrub(now),
             Ask::Job(JobAsk::Report(id)) => Answer::Job(self.jobs.report_here(id)),
             Ask::Build => self.build(),
             // the mesh answers these itself
@@ -216,6 +217,7 @@ impl Peers {
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
             Ask::Recheck(digest) => self.recheck(digest),
             Ask::Build => self.build(),
+            Ask::Scrub { now } => self.scrub(now),
             _ => Answer::Refused("this node is an edge, which has no ledger; ask a replica".into()),
         }
     }
@@ -227,6 +229,13 @@ impl Peers {
         match self.proxies.caches().answer(ask).await {
             Ok(Some(answer)) => Answer::Cached(answer),
             Ok(None) => Answer::Refused("this question is for a project's primary".into()),
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+
+    fn scrub(&self, now: bool) -> Answer {
+        match self.rechecks.progress(now) {
+            Ok(progress) => Answer::Scrub(progress),
             Err(error) => Answer::Refused(error.to_string()),
         }
     }

@@ -16,6 +16,7 @@ use registry::blobs::pacing::Pacing;
 use registry::blobs::rechecks::Rechecks;
 use registry::blobs::transfers::Transfers;
 use registry::events::Witness;
+use registry::events::purging::Purging;
 use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
@@ -40,7 +41,7 @@ use registry::signatures::signing::Signing;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
-use registry::writes::{Writes, indexing};
+use registry::writes::{Writes, counting, indexing};
 use store::Store;
 
 use super::serving::Serving;
@@ -110,6 +111,7 @@ impl Blobs {
             flights.clone(),
             collecting.clone(),
             tasks.clone(),
+            settings.repair.read_all,
         );
         Ok(Blobs { transfers, liars, upstreams, flights, pacing, copies, rechecks, collecting })
     }
@@ -131,6 +133,7 @@ pub(super) struct Rooms {
     scans: Arc<Scans>,
     signatures: Arc<Signatures>,
     witness: Arc<Witness>,
+    purging: Arc<Purging>,
     access: Arc<Access>,
 }
 
@@ -227,6 +230,7 @@ impl Rooms {
             vec![preheats.clone(), repairs.clone(), retentions, rescans, signing];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
+        let purging = Purging::new(neighbours.clone(), terms::writes(settings).commit);
         let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(
             store.clone(),
@@ -259,6 +263,7 @@ impl Rooms {
             scans,
             signatures,
             witness,
+            purging,
             access,
         })
     }
@@ -273,19 +278,20 @@ impl Rooms {
         let caches = self.proxies.caches().clone();
         moving::start(on.neighbours.clone(), caches, self.writes.clone(), &on.tasks);
         indexing::start(self.writes.clone(), &on.tasks);
+        counting::start(self.writes.clone(), &on.tasks);
     }
 
     /// Begins background work.
     pub(super) fn start_jobs(&self, on: &Foundation<'_>) {
         self.jobs.start();
         self.repairs.start(self.jobs.clone(), &on.tasks);
-        let scrub = self.blobs.rechecks.clone().scrub(on.settings.repair.read_all);
-        on.tasks.spawn("scrub", scrub);
+        on.tasks.spawn("scrub", self.blobs.rechecks.clone().scrub());
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
         self.signatures.start();
         Everything::start(on.neighbours.clone(), self.jobs.clone(), &on.tasks);
         self.witness.start(&on.tasks);
+        self.purging.start(&on.tasks);
     }
 
     /// Open uploads.
@@ -369,6 +375,8 @@ impl Rooms {
             scans: self.scans.clone(),
             signatures: self.signatures.clone(),
             upstreams: upstreams.clone(),
+            collecting: self.blobs.collecting.clone(),
+            purging: self.purging.clone(),
             pulls: self.pulls.clone(),
             secrets: self.secrets.clone(),
             access: self.access.clone(),
@@ -389,6 +397,7 @@ impl Rooms {
             secrets: self.secrets.clone(),
             transfers: transfers.clone(),
             liars: liars.clone(),
+            rechecks: self.blobs.rechecks.clone(),
             collecting: self.blobs.collecting.clone(),
             terms: terms::writes(settings),
         };

@@ -168,7 +168,9 @@ impl Serving {
             | Route::Schedules
             | Route::Collection
             | Route::Schedule(..)
-            | Route::Node(_) => self.atoll.answer(route, request).await,
+            | Route::Node(_)
+            | Route::Drain(_)
+            | Route::Scrub(_) => self.atoll.answer(route, request).await,
             Route::Metrics => Ok(self.show_metrics()),
             Route::Health => Ok(Response::new(Payload::full("alive\n"))),
             Route::Ready => Ok(self.show_ready()),

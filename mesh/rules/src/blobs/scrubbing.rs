@@ -10,6 +10,20 @@ use crate::words::moment::Timestamp;
 /// The slowest reading in bytes a second: a small store is read in a day or two, and then rests.
 const SLOWEST: u64 = 1 << 20;
 
+/// How fast a node reads in a round that somebody asked for, in bytes a second. Pulls come beside it.
+const HURRIED: u64 = 64 << 20;
+
+/// What a node says of its reading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// How far it is.
+    pub position: Position,
+    /// The bytes that it holds.
+    pub total: u64,
+    /// How long a round takes that nobody asked for, in seconds.
+    pub every_seconds: u64,
+}
+
 /// How far a node is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -54,6 +68,11 @@ pub fn pause(bytes: u64, total: u64, every: Duration) -> Duration {
     Duration::from_secs_f64(bytes as f64 / rate)
 }
 
+/// The same in a round that somebody asked for.
+pub fn hurried_pause(bytes: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / HURRIED as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +85,7 @@ mod tests {
         assert_eq!(pause(8 << 20, total, 30 * DAY), Duration::from_secs(1));
         assert_eq!(pause(1 << 20, 5000, 30 * DAY), Duration::from_secs(1));
         assert_eq!(pause(0, 0, Duration::ZERO), Duration::ZERO);
+        assert_eq!(hurried_pause(64 << 20), Duration::from_secs(1));
     }
 
     #[test]

@@ -135,6 +135,16 @@ pub enum Step {
     Cancel,
 }
 
+impl Step {
+    /// The digest of the blob that it makes, if it makes one.
+    pub fn sealed(&self) -> Option<&Digest> {
+        match self {
+            Step::Finish(_, digest) => Some(digest),
+            Step::Add(_) | Step::Show | Step::Cancel => None,
+        }
+    }
+}
+
 /// A step of an upload that another node has. The body follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayedStep {
@@ -202,6 +212,9 @@ pub enum UploadRefusal {
     /// A fault of the node that has the upload.
     #[error("{0}")]
     Failed(String),
+    /// It does not fit into the project's quota. The upload has ended.
+    #[error("{0}")]
+    OverQuota(String),
 }
 
 #[cfg(test)]

@@ -8,19 +8,23 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::collecting::CollectChange;
+use crate::ledger::draining::DrainChange;
 use crate::ledger::events::{Actor, EventsChange};
 use crate::ledger::jobs::JobChange;
 use crate::ledger::labels::LabelChange;
 use crate::ledger::leaving::LeavingChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
-use crate::ledger::policies::{PolicyChange, Pull};
+use crate::ledger::policies::{PolicyChange, Pull, Retention};
 use crate::ledger::precondition::Precondition;
+use crate::ledger::quotas::QuotaChange;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 use crate::ledger::scanning::{ScanChange, ScannerChange};
 use crate::ledger::sealing::SealingChange;
 use crate::ledger::signatures::SignatureChange;
 use crate::ledger::trust::TrustChange;
+use crate::ledger::upkeep::UpkeepRun;
+use crate::policies::quota::Limits;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
@@ -295,6 +299,14 @@ pub enum Command {
         /// The change.
         change: Box<SignatureChange>,
     },
+    /// As `CreateProject`, with what the project has from the beginning.
+    CreateEquippedProject(Box<EquippedProject>),
+    /// Changes what projects may have, or counts what they have.
+    Quota(Box<QuotaChange>),
+    /// Records a run of the mesh's upkeep.
+    Upkeep(Box<UpkeepRun>),
+    /// Changes which replicas drain.
+    Drain(DrainChange),
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -370,6 +382,19 @@ pub struct NewProject {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A project to be created, with what it has from the beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EquippedProject {
+    /// The project.
+    pub project: NewProject,
+    /// The user who becomes its admin.
+    pub owner: Option<UserId>,
+    /// What it may have.
+    pub limits: Limits,
+    /// What stays in it.
+    pub retention: Option<Retention>,
+}
+
 /// A manifest to be stored, and the tags that move to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewManifest {
@@ -442,6 +467,10 @@ impl Command {
             Command::ForgetMetadata { .. } => Level::METADATA,
             Command::Scan { .. } | Command::Scanner(_) => Level::SCANS,
             Command::Signatures { .. } => Level::SIGNATURES,
+            Command::CreateEquippedProject(_) => Level::QUOTAS,
+            Command::Quota(change) => change.level(),
+            Command::Upkeep(run) => run.level(),
+            Command::Drain(change) => change.level(),
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -477,6 +506,10 @@ impl Command {
             | Command::MoveNode { .. }
             | Command::CreateProject(_)
             | Command::CreateOwnedProject { .. }
+            | Command::CreateEquippedProject(_)
+            | Command::Quota(_)
+            | Command::Upkeep(_)
+            | Command::Drain(_)
             | Command::CreateUpstream { .. }
             | Command::ChangeUpstream { .. }
             | Command::DeleteUpstream { .. }
@@ -522,7 +555,12 @@ impl Command {
             Command::RemoveNode { .. } => "remove_node",
             Command::Join { .. } => "join",
             Command::MoveNode { .. } => "move_node",
-            Command::CreateProject(_) | Command::CreateOwnedProject { .. } => "create_project",
+            Command::CreateProject(_)
+            | Command::CreateOwnedProject { .. }
+            | Command::CreateEquippedProject(_) => "create_project",
+            Command::Quota(change) => change.name(),
+            Command::Upkeep(_) => "record_run",
+            Command::Drain(change) => change.name(),
             Command::CreateUpstream { .. } => "create_upstream",
             Command::ChangeUpstream { .. } => "change_upstream",
             Command::DeleteUpstream { .. } => "delete_upstream",
@@ -591,6 +629,8 @@ pub enum Outcome {
     Collected,
     /// An immutable tag would be moved or deleted. A sentence for the caller.
     Immutable(String),
+    /// It does not fit into the project's quota. A sentence for the caller.
+    OverQuota(String),
 }
 
 #[cfg(test)]

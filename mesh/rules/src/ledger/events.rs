@@ -8,7 +8,7 @@
 //!
 //! [`describe`]: crate::ledger::apply
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 // only the address type is used; what could do I/O with it is in std
 use core::net::IpAddr;
 
@@ -86,8 +86,9 @@ impl Event {
     }
 }
 
-/// The place of an event: its table, and its number there. Numbers are without gaps and grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The place of an event: its table, and its number there. Numbers grow; those of events that were
+/// purged are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EventId(pub EventTable, pub u64);
 
 impl EventId {
@@ -120,6 +121,13 @@ pub enum EventsChange {
         /// And all but this number of the newest changes.
         keep: u64,
     },
+    /// Forgets these events, a limited number.
+    Purge {
+        /// The events.
+        events: Vec<EventId>,
+        /// Those that are not from before this stay.
+        before: Timestamp,
+    },
 }
 
 impl EventsChange {
@@ -128,12 +136,44 @@ impl EventsChange {
         match self {
             EventsChange::Counted(_) => "count_events",
             EventsChange::Trim { .. } => "trim_events",
+            EventsChange::Purge { .. } => "purge_events",
         }
     }
 
     /// The minimum feature level, see [`Command::level`](super::command::Command::level).
     pub fn level(&self) -> Level {
-        Level::EVENTS
+        match self {
+            EventsChange::Counted(_) | EventsChange::Trim { .. } => Level::EVENTS,
+            EventsChange::Purge { .. } => Level::UPKEEP,
+        }
+    }
+}
+
+/// What a purge of the log is to forget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PurgeOrder {
+    /// What happened within the last so many hours stays.
+    pub hours: u64,
+    /// Only events of these operations go: `create`, `delete`, `pull`.
+    pub operations: BTreeSet<String>,
+    /// And events of these operations on these kinds of things: `create_artifact`. If neither these
+    /// nor operations are named, events of all kinds go.
+    pub event_types: BTreeSet<String>,
+    /// Only count them.
+    pub dry_run: bool,
+}
+
+impl PurgeOrder {
+    /// What happened before this goes.
+    pub fn before(&self, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_sub(self.hours.saturating_mul(3_600_000)))
+    }
+
+    /// Whether an event that is old enough goes.
+    pub fn takes(&self, event: &Event) -> bool {
+        let kind = || format!("{}_{}", event.operation, event.resource_type);
+        let all = self.operations.is_empty() && self.event_types.is_empty();
+        all || self.operations.contains(&event.operation) || self.event_types.contains(&kind())
     }
 }
 
@@ -156,6 +196,10 @@ pub mod key {
     pub fn events(table: EventTable) -> Vec<u8> {
         vec![letter(table)]
     }
+    /// The number at the end of a key of [`event`].
+    pub fn number_of(key: &[u8]) -> Option<u64> {
+        key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
+    }
     /// What a table has.
     pub fn counts(table: EventTable) -> Vec<u8> {
         vec![b'Q', letter(table)]
@@ -169,7 +213,8 @@ pub trait LookForEvents: Look {
         Ok(self.record(&key::counts(table))?.unwrap_or_default())
     }
 
-    /// Up to `most` events of a table before the number `before`, the newest first.
+    /// Events of a table before the number `before`, the newest first: those with up to `most`
+    /// numbers, or the next ones before if these were purged. None if there is none.
     fn events_before(
         &self,
         table: EventTable,
@@ -177,21 +222,31 @@ pub trait LookForEvents: Look {
         most: u64,
     ) -> Result<Vec<(EventId, Event)>, RecordError> {
         let EventCounts { first, next, .. } = self.event_counts(table)?;
-        let before = before.min(next);
-        let from = before.saturating_sub(most).max(first);
-        if from >= before {
-            return Ok(Vec::new());
+        let mut before = before.min(next);
+        loop {
+            let from = before.saturating_sub(most).max(first);
+            if from >= before {
+                return Ok(Vec::new());
+            }
+            // strictly after the one before the first
+            let after = from.checked_sub(1).map(|last| key::event(EventId(table, last)));
+            let count = (before - from) as usize;
+            let pairs = self.scan(&key::events(table), after.as_deref(), count)?;
+            let mut events = Vec::new();
+            for (place, value) in pairs {
+                match key::number_of(&place) {
+                    Some(number) if number < before => {
+                        events.push((EventId(table, number), decode(&value)?));
+                    }
+                    _ => break,
+                }
+            }
+            if !events.is_empty() {
+                events.reverse();
+                return Ok(events);
+            }
+            before = from;
         }
-        // strictly after the one before the first
-        let after = from.checked_sub(1).map(|last| key::event(EventId(table, last)));
-        let count = (before - from) as usize;
-        let pairs = self.scan(&key::events(table), after.as_deref(), count)?;
-        let mut events = Vec::new();
-        for (number, (_, value)) in (from..before).zip(pairs) {
-            events.push((EventId(table, number), decode(&value)?));
-        }
-        events.reverse();
-        Ok(events)
     }
 
     /// Calls `each` with the events of both tables, the newest first, until it returns false.

@@ -85,8 +85,17 @@ impl Level {
     pub const MADE: Level = Level(9);
     /// From this level on projects say whom they trust to sign, and signatures are verified.
     pub const SIGNATURES: Level = Level(10);
+    /// From this level on it is counted what projects store, and they may have limits.
+    pub const QUOTAS: Level = Level(10);
+    /// From this level on runs of collections and purges are recorded, collections are events, and
+    /// events can be purged one by one.
+    pub const UPKEEP: Level = Level(10);
+    /// From this level on replicas can drain.
+    pub const DRAINS: Level = Level(10);
+    /// From this level on nodes are asked how far they have read their blobs again.
+    pub const SCRUBS: Level = Level(10);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::SIGNATURES;
+    pub const NEWEST: Level = Level::QUOTAS;
 }
 
 impl std::fmt::Display for Level {

@@ -12,16 +12,19 @@
 //! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
 //! | [`provider_tokens`] | with what the OIDC provider is asked about people again |
 //! | [`policies`] | what projects decide about their artifacts; when those were pulled |
+//! | [`quotas`] | what each project stores, and how much it may |
 //! | [`sign_log`] | the keys that the mesh signs with, and all that it has signed |
 //! | [`signatures`] | whom projects trust to sign, and what signatures are worth |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`stored`] | what a repository stores, read without the bytes |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
+//! | [`draining`] | replicas that give away what others need them for |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
 //! | [`events`] | what happened: who changed what |
 //! | [`labels`] | words that people put on artifacts |
 //! | [`jobs`] | background work: records, schedules, and what may begin when |
+//! | [`upkeep`] | runs of collections and purges that people see |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
@@ -34,6 +37,7 @@ pub mod change;
 pub mod collecting;
 pub mod command;
 pub mod directory;
+pub mod draining;
 pub mod events;
 pub mod fingerprint;
 pub mod health;
@@ -46,6 +50,7 @@ pub mod people;
 pub mod policies;
 pub mod precondition;
 pub mod provider_tokens;
+pub mod quotas;
 pub mod ranges;
 pub mod records;
 pub mod scanning;
@@ -55,3 +60,4 @@ pub mod signatures;
 pub mod stored;
 pub mod trimming;
 pub mod trust;
+pub mod upkeep;

@@ -395,9 +395,17 @@ pub mod key {
     pub fn tags(repository: &RepositoryName) -> Vec<u8> {
         make(b't', &[repository.as_str().as_bytes(), b"\0"])
     }
+    /// All tags of a project.
+    pub fn tags_of(project: &ProjectName) -> Vec<u8> {
+        make(b't', &[project.as_str().as_bytes(), b"/"])
+    }
     /// A manifest of a repository.
     pub fn manifest(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
         make(b'm', &[repository.as_str().as_bytes(), b"\0", &digest.to_key()])
+    }
+    /// All manifests of a project.
+    pub fn manifests_of(project: &ProjectName) -> Vec<u8> {
+        make(b'm', &[project.as_str().as_bytes(), b"/"])
     }
     /// All manifests of a repository.
     pub fn manifests(repository: &RepositoryName) -> Vec<u8> {

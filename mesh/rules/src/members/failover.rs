@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ledger::records::{NodeRecord, Project, Role};
+use crate::members::draining;
 use crate::members::placement::{self, Candidate};
 use crate::members::since::{keep_since, lasted};
 use crate::words::moment::Moment;
@@ -46,6 +47,8 @@ pub struct Situation<'a> {
     pub caught_up: &'a BTreeSet<NodeId>,
     /// Nodes that have an unexpired lease, including the leader itself.
     pub renewing: &'a BTreeSet<NodeId>,
+    /// Replicas that drain: they lose their projects, and get none.
+    pub draining: &'a BTreeSet<NodeId>,
 }
 
 /// One proposal: give `project` to `node`, if its epoch is still `expect_epoch`.
@@ -112,6 +115,8 @@ impl Failover {
             .filter(|n| n.role == Role::Replica)
             .map(|n| Candidate::of(n))
             .collect();
+        let able = draining::taking(able, situation.draining);
+        let takes = |node: &NodeId| !situation.draining.contains(node);
         let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
         for project in situation.projects {
             *load.entry(project.primary).or_default() += 1;
@@ -123,14 +128,16 @@ impl Failover {
                 || lasted(&self.silent_since, now, project.primary, self.terms.silent_for);
             let home_well_long =
                 lasted(&self.well_since, now, project.home, self.terms.return_after);
-            let next = if gone || lost_long {
+            let drains =
+                !takes(&project.primary) && able.iter().any(|candidate| takes(&candidate.id));
+            let next = if gone || lost_long || drains {
                 let home = by_id
                     .get(&project.home)
                     .or_else(|| by_id.get(&project.primary))
                     .map(|n| n.region.clone());
                 home.or_else(|| able.first().map(|c| c.region.clone()))
                     .and_then(|region| placement::primary(&project.name, &region, &able, &load))
-            } else if project.primary != project.home && home_well_long {
+            } else if project.primary != project.home && home_well_long && takes(&project.home) {
                 Some(project.home)
             } else {
                 None
@@ -195,6 +202,7 @@ mod tests {
         /// In place of `project`, if there are any.
         projects: Vec<Project>,
         alive: BTreeSet<NodeId>,
+        draining: BTreeSet<NodeId>,
         failover: Failover,
     }
 
@@ -226,6 +234,7 @@ mod tests {
                 project,
                 projects: Vec::new(),
                 alive: (1..=3).map(NodeId).collect(),
+                draining: BTreeSet::new(),
                 failover: Failover::new(TERMS),
             }
         }
@@ -250,6 +259,7 @@ mod tests {
                 },
                 caught_up: &self.alive,
                 renewing: &self.alive,
+                draining: &self.draining,
             };
             self.failover.handle_timeout(now, &situation)
         }
@@ -344,6 +354,38 @@ mod tests {
         }
         assert_ne!(world.project.primary, NodeId(1));
         assert_eq!(world.project.epoch, Epoch::FIRST.next(), "it moved once");
+    }
+
+    #[test]
+    fn a_node_that_drains_loses_its_projects_at_once_and_gets_them_back_when_it_does_not() {
+        let mut world = World::new();
+        world.tick(0, &[]);
+        world.draining.insert(NodeId(1));
+        let moved = world.tick(1, &[]);
+        assert_eq!(moved.len(), 1);
+        assert_ne!(moved[0].node, NodeId(1));
+        world.project.primary = moved[0].node;
+        world.project.epoch = world.project.epoch.next();
+        for second in 2..60 {
+            assert!(world.tick(second, &[]).is_empty(), "its home drains");
+        }
+        world.draining.clear();
+        assert_eq!(world.tick(60, &[])[0].node, NodeId(1));
+    }
+
+    #[test]
+    fn what_nobody_else_can_take_stays_where_it_is() {
+        let mut world = World::new();
+        world.draining.insert(NodeId(1));
+        world.alive = [NodeId(1)].into();
+        for second in 0..5 {
+            assert!(world.tick(second, &[]).is_empty());
+        }
+        // and who drains still takes over from who is lost
+        world.project.primary = NodeId(2);
+        world.tick(10, &[(1, &[2, 3]), (3, &[2])]);
+        let moved = world.tick(30, &[(1, &[2, 3]), (3, &[2])]);
+        assert_eq!(moved[0].node, NodeId(1));
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub struct KeeperTerms {
 /// often follow.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// How long after a project has moved it is looked at while a replica drains, and how long after a look
+/// that did not end well.
+const SOON: Duration = Duration::from_secs(5);
+
 /// What decides where copies of a project should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Situation {
@@ -45,15 +49,18 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// The projects to look at now. `replicas` are all replicas of the mesh, `down` those of them
-    /// that do not answer, and `mine` the projects whose primary this node is, with their
-    /// durability. A project is due until [`Keeper::looked`] says that a look at it has begun.
+    /// The projects to look at now. `replicas` are all replicas of the mesh that do not drain, `down`
+    /// those of them that do not answer, and `mine` the projects whose primary this node is, with
+    /// their durability. If some replica `drains`, its projects have just moved, and somebody waits
+    /// for their copies: they are looked at soon. A project is due until [`Keeper::looked`] says that
+    /// a look at it has begun.
     pub fn handle_view(
         &mut self,
         now: Moment,
         terms: KeeperTerms,
         replicas: &BTreeSet<NodeId>,
         down: &BTreeSet<NodeId>,
+        drains: bool,
         mine: &[(ProjectName, u32)],
     ) -> Vec<ProjectName> {
         self.away.retain(|node, _| down.contains(node) && replicas.contains(node));
@@ -79,7 +86,10 @@ impl Keeper {
             }
             // the primary before may have looked a moment ago, and it was away for as long as a
             // replica that counts as gone
-            None => now.since(*self.new.get(name).unwrap_or(&now)) >= terms.after,
+            None => {
+                let after = if drains { SOON } else { terms.after };
+                now.since(*self.new.get(name).unwrap_or(&now)) >= after
+            }
         };
         let due = mine.iter().filter(due).map(|(name, _)| name.clone()).collect();
         for (name, _) in mine.iter().filter(|(name, _)| !self.looked.contains_key(name)) {
@@ -169,7 +179,7 @@ mod tests {
         let mut keeper = Keeper::default();
         let all = set(&[1, 2, 3]);
         let due = |keeper: &mut Keeper, second| {
-            keeper.handle_view(at(second), TERMS, &all, &set(&[]), &mine(2)).len()
+            keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, &mine(2)).len()
         };
         assert_eq!((due(&mut keeper, 0), due(&mut keeper, 10), due(&mut keeper, 500)), (0, 0, 0));
         assert_eq!(due(&mut keeper, 700), 1, "a primary that has just begun looks after a while");
@@ -184,7 +194,7 @@ mod tests {
         let all = set(&[1, 2, 3]);
         let mut keeper = after_a_look();
         let mut due = |second, replicas: &BTreeSet<NodeId>, down: &[u64]| {
-            let due = keeper.handle_view(at(second), TERMS, replicas, &set(down), &mine(2));
+            let due = keeper.handle_view(at(second), TERMS, replicas, &set(down), false, &mine(2));
             if !due.is_empty() {
                 keeper.looked(at(second), &due[0], 2);
             }
@@ -211,8 +221,25 @@ mod tests {
         let all = set(&[1, 2, 3]);
         keeper.again(at(710), &"team".parse().unwrap());
         let mut due =
-            |second| keeper.handle_view(at(second), TERMS, &all, &set(&[]), &mine(2)).len();
+            |second| keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, &mine(2)).len();
         assert_eq!((due(711), due(1309), due(1310)), (0, 0, 1));
+    }
+
+    #[test]
+    fn projects_that_moved_because_a_replica_drains_are_looked_at_soon() {
+        let mut keeper = Keeper::default();
+        let staying = set(&[1, 2]);
+        let mut due = |second, drains| {
+            keeper.handle_view(at(second), TERMS, &staying, &set(&[]), drains, &mine(2)).len()
+        };
+        assert_eq!((due(0, true), due(4, true), due(6, true)), (0, 0, 0));
+        assert_eq!(due(10, false), 0, "nobody waits for it");
+        assert_eq!(due(11, true), 1);
+        keeper.looked(at(11), &"team".parse().unwrap(), 2);
+        let mut due = |second, drains| {
+            keeper.handle_view(at(second), TERMS, &staying, &set(&[]), drains, &mine(2)).len()
+        };
+        assert_eq!((due(12, true), due(100, true)), (0, 0), "it was looked at");
     }
 
     #[test]
@@ -220,10 +247,10 @@ mod tests {
         let all = set(&[1, 2, 3]);
         let mut keeper = Keeper::default();
         assert_eq!(keeper.present(&all), all, "nothing is known yet");
-        keeper.handle_view(at(0), TERMS, &all, &set(&[3]), &mine(2));
-        keeper.handle_view(at(599), TERMS, &all, &set(&[3]), &mine(2));
+        keeper.handle_view(at(0), TERMS, &all, &set(&[3]), false, &mine(2));
+        keeper.handle_view(at(599), TERMS, &all, &set(&[3]), false, &mine(2));
         assert_eq!(keeper.present(&all), all);
-        keeper.handle_view(at(600), TERMS, &all, &set(&[3]), &mine(2));
+        keeper.handle_view(at(600), TERMS, &all, &set(&[3]), false, &mine(2));
         assert_eq!(keeper.present(&all), set(&[1, 2]));
         assert_eq!(keeper.present(&set(&[1, 2, 3, 4])), set(&[1, 2, 4]), "it has just joined");
     }
@@ -232,10 +259,10 @@ mod tests {
     fn a_look_follows_when_the_durability_was_changed() {
         let mut keeper = after_a_look();
         let all = set(&[1, 2, 3]);
-        let due = keeper.handle_view(at(800), TERMS, &all, &set(&[]), &mine(3));
+        let due = keeper.handle_view(at(800), TERMS, &all, &set(&[]), false, &mine(3));
         assert_eq!(due.len(), 1);
         keeper.looked(at(800), &due[0], 3);
-        assert!(keeper.handle_view(at(900), TERMS, &all, &set(&[]), &mine(3)).is_empty());
+        assert!(keeper.handle_view(at(900), TERMS, &all, &set(&[]), false, &mine(3)).is_empty());
     }
 
     #[test]
@@ -243,7 +270,7 @@ mod tests {
         let mut keeper = after_a_look();
         let all = set(&[1, 2, 3]);
         let mut due = |second, mine: &[(ProjectName, u32)]| {
-            keeper.handle_view(at(second), TERMS, &all, &set(&[]), mine).len()
+            keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, mine).len()
         };
         assert_eq!(due(800, &[]), 0);
         assert_eq!((due(810, &mine(2)), due(1000, &mine(2)), due(1410, &mine(2))), (0, 0, 1));

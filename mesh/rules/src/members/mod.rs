@@ -12,6 +12,7 @@
 
 pub mod disaster;
 pub mod door;
+pub mod draining;
 pub mod failover;
 pub mod keeper;
 pub mod placement;

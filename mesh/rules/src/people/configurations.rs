@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ledger::directory::{Belonging, CLIENT_SECRET, Configurations, SEARCH_PASSWORD};
+use crate::ledger::events::PurgeOrder;
 use crate::ledger::jobs::cron::Cron;
 use crate::people::groups::subject;
 use crate::people::provider_tokens::RenewalTerms;
@@ -73,6 +74,10 @@ enum Form {
     Number(u64, u64),
     /// Times that repeat, as in cron; empty for never.
     Times,
+    /// A number from 1 on, or -1 for no limit.
+    Limit,
+    /// `environments`, or empty.
+    Preset,
 }
 
 /// A setting.
@@ -87,10 +92,13 @@ const fn field(name: &'static str, form: Form, default: &'static str) -> Field {
     Field { name, form, default }
 }
 
-/// All settings. `ldap_remember_minutes`, `ldap_starttls`, `oidc_ask_minutes`,
-/// `oidc_remember_minutes`, `oidc_sign_in_days` and `scan_all_schedule` are Atoll's own.
+/// All settings. Those that begin with `gc_` and `purge_`, `ldap_remember_minutes`, `ldap_starttls`,
+/// `oidc_ask_minutes`, `oidc_remember_minutes`, `oidc_sign_in_days`, `repositories_per_project`,
+/// `retention_per_project`, `retention_per_project_schedule`, `scan_all_schedule` and `tags_per_project` are Atoll's own.
 const FIELDS: &[Field] = &[
     field("auth_mode", Form::Mode, "\"db_auth\""),
+    field("gc_schedule", Form::Times, "\"\""),
+    field("gc_workers", Form::Number(1, 10), "1"),
     field("ldap_base_dn", Form::Name, "\"\""),
     field("ldap_filter", Form::Filter, "\"\""),
     field("ldap_group_admin_dn", Form::Name, "\"\""),
@@ -120,8 +128,17 @@ const FIELDS: &[Field] = &[
     field("oidc_sign_in_days", Form::Number(0, 3650), "90"),
     field("oidc_user_claim", Form::Text, "\"\""),
     field("oidc_verify_cert", Form::Always, "true"),
+    field("purge_audit_event_types", Form::Text, "\"\""),
+    field("purge_audit_operations", Form::Text, "\"\""),
+    field("purge_audit_retention_hours", Form::Number(1, 240_000), "24"),
+    field("purge_audit_schedule", Form::Times, "\"\""),
+    field("repositories_per_project", Form::Limit, "-1"),
+    field("retention_per_project", Form::Preset, "\"\""),
+    field("retention_per_project_schedule", Form::Times, "\"0 0 3 * * *\""),
     field("scan_all_schedule", Form::Times, "\"\""),
     field("session_timeout", Form::Number(1, 43_200), "480"),
+    field("storage_per_project", Form::Limit, "-1"),
+    field("tags_per_project", Form::Limit, "-1"),
 ];
 
 /// Why a change is refused. A sentence for the caller.
@@ -175,6 +192,13 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
                 None => return wrong(&format!("a number from {least} to {most}")),
             }
         }
+        (Form::Limit, _) => {
+            let number = written.as_i64().or_else(|| text?.parse().ok());
+            match number.filter(|number| *number == -1 || *number >= 1) {
+                Some(number) => number.into(),
+                None => return wrong("a number from 1 on, or -1 for no limit"),
+            }
+        }
         (Form::Parameters, None) if written.is_object() => {
             return check(name, &Value::String(written.to_string()));
         }
@@ -213,6 +237,9 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
             Ok(cron) => cron.to_string().into(),
             Err(error) => return wrong(&format!("times as in cron, in UTC, or empty: {error}")),
         },
+        (Form::Preset, Some(text)) if text != "environments" => {
+            return wrong("environments, or empty for none");
+        }
         (Form::Name, Some(text)) if subject(Provider::Ldap, text).is_none() => {
             return wrong("a distinguished name, like cn=admins,dc=example,dc=com");
         }
@@ -309,6 +336,35 @@ impl Configured {
     /// A number.
     pub fn number(&self, name: &str) -> u64 {
         self.0.get(name).and_then(Value::as_u64).unwrap_or_default()
+    }
+
+    /// A limit; `None` if there is none.
+    pub fn limit(&self, name: &str) -> Option<u64> {
+        self.0.get(name).and_then(Value::as_u64)
+    }
+
+    /// What scheduled purges of the audit log forget.
+    pub fn purge(&self) -> PurgeOrder {
+        let words = |name| {
+            let words = self.text(name).split(',').map(str::trim).filter(|word| !word.is_empty());
+            words.map(str::to_owned).collect()
+        };
+        PurgeOrder {
+            hours: self.number("purge_audit_retention_hours"),
+            operations: words("purge_audit_operations"),
+            event_types: words("purge_audit_event_types"),
+            dry_run: false,
+        }
+    }
+
+    /// The same, as Harbor's clients write it.
+    pub fn purge_parameters(&self) -> String {
+        let parameters = serde_json::json!({
+            "audit_retention_hour": self.number("purge_audit_retention_hours"),
+            "include_operations": self.text("purge_audit_operations"),
+            "include_event_types": self.text("purge_audit_event_types"),
+        });
+        parameters.to_string()
     }
 
     /// How long a browser's session lasts.
@@ -459,6 +515,10 @@ mod tests {
             ("oidc_extra_redirect_parms", json!({"state": "x"})),
             ("oidc_extra_redirect_parms", json!("{\"scope\": \"x\"}")),
             ("oidc_ask_minutes", json!(1441)),
+            ("retention_per_project", json!("all")),
+            ("storage_per_project", json!(0)),
+            ("storage_per_project", json!(-2)),
+            ("tags_per_project", json!("many")),
         ] {
             assert!(check(name, &wrong).is_err(), "{name} {wrong}");
         }
@@ -474,6 +534,8 @@ mod tests {
             let record = record(&[(name, value)]);
             assert_eq!(Configured::of(&record).extra_parameters()["prompt"], "consent");
         }
+        let limit = check("storage_per_project", &json!("1073741824"));
+        assert_eq!(limit, Ok(("storage_per_project", json!(1_073_741_824))));
         let unknown = check("quota_per_project_enable", &json!(true)).unwrap_err();
         assert!(unknown.to_string().contains("quota_per_project_enable"));
     }

@@ -7,10 +7,12 @@
 //! | [`retention`] | what stays of a repository, and what goes |
 //! | [`signatures`] | which images may not be pulled for lack of signatures |
 //! | [`keys`] | the keys of a project's metadata |
+//! | [`quota`] | how much a project may store |
 //! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
 pub mod immutability;
 pub mod keys;
+pub mod quota;
 pub mod retention;
 pub mod selectors;
 pub mod signatures;

@@ -20,6 +20,7 @@ use super::people::{Credentials, Verdict};
 use super::proxies::{Listing, Referring, Resolution};
 use super::sealing::{SealingAnswer, SealingAsk};
 use crate::blobs::holding::{Held, Stock};
+use crate::blobs::scrubbing::Progress;
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::fingerprint::Fingerprint;
 use crate::ledger::level::Build;
@@ -158,6 +159,11 @@ pub enum Ask {
     Collection(CollectionAsk),
     /// From an edge: these artifacts were pulled through me.
     Pulled(Vec<Pull>),
+    /// From a replica: how far you have read your blobs again.
+    Scrub {
+        /// Begin a new round now.
+        now: bool,
+    },
 }
 
 impl Ask {
@@ -244,4 +250,6 @@ pub enum Answer {
     Collection(CollectionAnswer),
     /// See [`Ask::Pulled`].
     Pulled,
+    /// See [`Ask::Scrub`].
+    Scrub(Progress),
 }

@@ -8,6 +8,7 @@ use super::{
     SealingAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
+use crate::blobs::scrubbing::Progress;
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
@@ -98,5 +99,6 @@ question!(Cached { ask: CacheAsk } -> CacheAnswer, Ask::Cached(ask), Answer::Cac
 question!(Sealing { ask: SealingAsk } -> SealingAnswer, Ask::Sealing(ask), Answer::Sealing(answer) => answer);
 question!(Collection { ask: CollectionAsk } -> CollectionAnswer,
     Ask::Collection(ask), Answer::Collection(answer) => answer);
+question!(Scrub { now: bool } -> Progress, Ask::Scrub { now }, Answer::Scrub(progress) => progress);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

@@ -368,6 +368,7 @@ impl Node {
             projects: &projects,
             caught_up: &caught_up,
             renewing: &renewing,
+            draining: &BTreeSet::new(),
         };
         for assignment in failover.handle_timeout(moment(now), &situation) {
             let command = Command::AssignPrimary {

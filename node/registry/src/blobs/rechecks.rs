@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ground::clock;
@@ -11,10 +12,10 @@ use ground::supervise::{Tasks, at_length};
 use parking_lot::Mutex;
 use rules::blobs::flight::Hurry;
 use rules::blobs::pacing::Class;
-use rules::blobs::scrubbing::{self, Position};
+use rules::blobs::scrubbing::{self, Position, Progress};
 use rules::words::digest::Digest;
 use rules::words::moment::Moment;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use super::collecting::Collecting;
@@ -40,6 +41,13 @@ pub struct Rechecks {
     collecting: Arc<Collecting>,
     tasks: Tasks,
     turn: Semaphore,
+    /// Set when somebody wants a new round now.
+    asked: AtomicBool,
+    wake: Notify,
+    /// Where the reading is.
+    position: Mutex<Position>,
+    /// How long a round takes that nobody asked for.
+    every: Duration,
     lately: Mutex<HashMap<Digest, Moment>>,
 }
 
@@ -51,9 +59,24 @@ impl Rechecks {
         flights: Arc<Flights>,
         collecting: Arc<Collecting>,
         tasks: Tasks,
+        every: Duration,
     ) -> Arc<Self> {
         let (turn, lately) = (Semaphore::new(1), Mutex::default());
-        Arc::new(Rechecks { neighbours, store, flights, collecting, tasks, turn, lately })
+        let (asked, wake) = (AtomicBool::new(false), Notify::new());
+        let position = Mutex::new(store.scrub_position());
+        Arc::new(Rechecks {
+            neighbours,
+            store,
+            flights,
+            collecting,
+            tasks,
+            turn,
+            asked,
+            wake,
+            position,
+            every,
+            lately,
+        })
     }
 
     /// A peer says that this node's copy of `digest` is wrong. The copy is hashed (one copy at a
@@ -107,30 +130,57 @@ impl Rechecks {
         self.replace(digest).await;
     }
 
-    /// Reads all blobs again and again, each round in about `every`, and replaces what is wrong.
-    /// Goes on where it was after a restart. Runs as long as the node.
-    pub async fn scrub(self: Arc<Self>, every: Duration) {
-        let mut position = self.store.scrub_position();
+    /// How far the reading of all blobs is. If `now`, a new round has begun when this returns, and
+    /// reads faster.
+    pub fn progress(&self, now: bool) -> Result<Progress, StoreError> {
+        let total = at_length(|| self.held_bytes())?;
+        let mut position = self.position.lock();
+        if now {
+            *position = Position { began: clock::timestamp(), ..Position::default() };
+            self.asked.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+        let every_seconds = self.every.as_secs();
+        Ok(Progress { position: position.clone(), total, every_seconds })
+    }
+
+    /// Reads all blobs again and again, each round in about the time that the settings say, and
+    /// replaces what is wrong. Goes on where it was after a restart. Runs as long as the node.
+    pub async fn scrub(self: Arc<Self>) {
+        let every = self.every;
+        let mut position = self.position.lock().clone();
         let rest = REST.min(every / 4);
+        let mut hurried = false;
         loop {
+            if self.asked.swap(false, Ordering::Relaxed) {
+                position = self.position.lock().clone();
+                hurried = true;
+            }
             let Some(next) = position.next(clock::timestamp(), every) else {
-                tokio::time::sleep(rest).await;
+                hurried = false;
+                tokio::select! {
+                    () = tokio::time::sleep(rest) => {}
+                    () = self.wake.notified() => {}
+                }
                 continue;
             };
             position = next;
-            if let Err(error) = self.scrub_some(&mut position, every).await {
+            if let Err(error) = self.scrub_some(&mut position, hurried).await {
                 warn!(%error, "the blobs in data_dir cannot be read through");
                 tokio::time::sleep(rest).await;
             }
         }
     }
 
-    /// Reads the next blobs.
-    async fn scrub_some(&self, position: &mut Position, every: Duration) -> Result<(), StoreError> {
+    /// Reads the next blobs, or fewer if somebody wants a new round.
+    async fn scrub_some(&self, position: &mut Position, hurried: bool) -> Result<(), StoreError> {
         let total = at_length(|| self.held_bytes())?;
         let some = self.store.held_after(position.after.as_ref(), TOGETHER)?;
         for (digest, size) in &some {
-            let pause = |bytes| scrubbing::pause(bytes, total, every);
+            let pause = |bytes| match hurried || self.is_asked() {
+                true => scrubbing::hurried_pause(bytes),
+                false => scrubbing::pause(bytes, total, self.every),
+            };
             let sound = match self.store.is_sound_slowly(digest, pause).await {
                 Ok(Some(false)) => {
                     let _turn = self.turn.acquire().await;
@@ -148,15 +198,34 @@ impl Rechecks {
             self.collecting.suspect([*digest]);
             metrics::counter!("atoll_scrub_blobs_total").increment(1);
             metrics::counter!("atoll_scrub_bytes_total").increment(*size);
-            self.store.note_scrub_position(position)?;
+            if !self.note(position)? {
+                return Ok(());
+            }
         }
         if some.len() < TOGETHER {
             let Position { blobs, bytes, damaged, .. } = *position;
             info!(blobs, bytes, damaged, "all blobs in data_dir were read");
             position.over = true;
-            self.store.note_scrub_position(position)?;
+            self.note(position)?;
         }
         Ok(())
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Notes where the reading is, unless somebody wants a new round: then it is false.
+    fn note(&self, position: &Position) -> Result<bool, StoreError> {
+        {
+            let mut known = self.position.lock();
+            if self.is_asked() {
+                return Ok(false);
+            }
+            known.clone_from(position);
+        }
+        self.store.note_scrub_position(position)?;
+        Ok(true)
     }
 
     fn held_bytes(&self) -> Result<u64, StoreError> {

@@ -2,6 +2,7 @@
 //! goes into the ledger as one summary now and then, never as a write for each.
 
 pub mod pulls;
+pub mod purging;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

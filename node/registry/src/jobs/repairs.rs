@@ -180,8 +180,11 @@ impl Repairs {
         if !self.neighbours.records.connected() || !jobs.are_used()? {
             return Ok(());
         }
+        // copies of one that drains are made elsewhere, as if it were gone
+        let draining = self.neighbours.draining();
         let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
-        let replicas: BTreeSet<NodeId> = replicas.map(|node| node.id).collect();
+        let replicas: BTreeSet<NodeId> =
+            replicas.map(|node| node.id).filter(|node| !draining.contains(node)).collect();
         let up: BTreeSet<NodeId> = self.neighbours.alive().into_iter().map(|c| c.id).collect();
         let down = replicas.difference(&up).copied().collect();
         let view = self.neighbours.records.view()?;
@@ -191,7 +194,8 @@ impl Repairs {
             .filter(|p| p.primary == self.neighbours.me && p.upstream.is_none())
             .map(|project| (project.name, project.durability))
             .collect();
-        let due = self.keeper.lock().handle_view(clock::now(), self.terms, &replicas, &down, &mine);
+        let (now, drains) = (clock::now(), !draining.is_empty());
+        let due = self.keeper.lock().handle_view(now, self.terms, &replicas, &down, drains, &mine);
         {
             // a project that is gone, or another node's now, is not this node's to complain about
             let mut lost = self.lost.lock();
@@ -313,12 +317,13 @@ impl Repairs {
             let leaving = records.view().and_then(|view| view.leaving()).ok().flatten();
             let leaving = leaving.map(|leaving| leaving.node);
             let mut alive = self.neighbours.alive();
-            alive.retain(|candidate| Some(candidate.id) != leaving);
+            let draining = self.neighbours.draining();
+            alive.retain(|c| Some(c.id) != leaving && !draining.contains(&c.id));
             let replicas: Vec<Candidate> = self
                 .neighbours
                 .nodes()
                 .iter()
-                .filter(|node| node.role == Role::Replica)
+                .filter(|node| node.role == Role::Replica && !draining.contains(&node.id))
                 .map(Candidate::of)
                 .collect();
             let all = replicas.iter().map(|replica| replica.id).collect();

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rules::blobs::uploads::{Chunk, RelayedStep, Step, StepDone, UploadId, UploadRefusal};
+use rules::ledger::quotas::LookForQuotas;
+use rules::ledger::records::{Look, Project, RecordError};
+use rules::policies::quota::{self, Limits, Usage};
 use rules::words::digest::Digest;
 use rules::words::names::{ProjectId, RepositoryName};
 use store::{Ingest, StoreError};
@@ -72,25 +75,59 @@ pub struct Becomes {
     pub regions: u32,
     /// How long it is granted in its repository.
     pub grant: Duration,
+    /// What the project may have and what it has, if the blob must fit into that.
+    pub quota: Option<(Limits, Usage)>,
+}
+
+impl Becomes {
+    /// What uploads in `project` become. `sealed` is the digest, if it is known. A blob that the
+    /// project has costs nothing.
+    pub fn of<R: Look + ?Sized>(
+        records: &R,
+        project: &Project,
+        sealed: Option<&Digest>,
+        grant: Duration,
+    ) -> Result<Self, RecordError> {
+        let mut quota = records.quota(&project.name)?;
+        if let Some(digest) = sealed
+            && quota.is_some()
+            && records.is_counted(&project.name, digest)?
+        {
+            quota = None;
+        }
+        Ok(Becomes { project: project.id, regions: project.durability, grant, quota })
+    }
+
+    /// Refuses a blob of this length, or a longer one, if even alone it does not fit. What uploads
+    /// count on is only decided with their manifest: until then nothing is charged for them.
+    pub fn check_room(&self, length: u64) -> Result<(), UploadRefusal> {
+        let Some((limits, used)) = &self.quota else { return Ok(()) };
+        let added = Usage { storage: length, ..Usage::default() };
+        quota::fits(limits, used, &added).map_err(|over| UploadRefusal::OverQuota(over.to_string()))
+    }
 }
 
 impl Sessions {
-    /// Receives a body. Returns the upload with what arrived, and why that was not everything.
-    /// `regions` is the number of regions that should have the blob. If this node fails, the upload
-    /// ends.
+    /// Receives a body. Returns the upload with what arrived, and why that was not everything. If
+    /// this node fails, or the blob becomes too long for its project, the upload ends.
     async fn receive<B: Pieces>(
         &self,
         body: &mut B,
         upload: Upload,
-        regions: u32,
+        becomes: Becomes,
     ) -> Result<(Upload, Option<NotReceived<B::Error>>), UploadRefusal> {
         let Upload { mut ticket, ingest } = upload;
         let mut writing = Writing::Idle(ingest.into());
         loop {
             let (batch, end) = next_batch(body, &ticket).await;
             let ingest = self.wait_written(writing, &mut ticket).await?;
+            let length = batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            if let Err(refusal) = becomes.check_room(ingest.written() + length) {
+                self.end(&ticket.id);
+                return Err(refusal);
+            }
             if !batch.is_empty() {
-                self.begin_copies(&mut ticket, &ingest, regions);
+                self.begin_copies(&mut ticket, &ingest, becomes.regions);
             }
             writing = if batch.is_empty() {
                 Writing::Idle(ingest.into())
@@ -114,15 +151,15 @@ impl Sessions {
     ) -> Result<StepDone, NotTaken<B::Error>> {
         match step {
             Step::Add(chunk) => {
-                let upload = self.take_for(repository, becomes.project, id, chunk).await?;
-                let (upload, interrupted) = self.receive(body, upload, becomes.regions).await?;
+                let upload = self.take_for(repository, becomes, id, chunk).await?;
+                let (upload, interrupted) = self.receive(body, upload, becomes).await?;
                 let written = upload.ingest.written();
                 // what arrived is kept: a client may continue from there
                 self.put_back(upload);
                 interrupted.map_or(Ok(StepDone::Open(written)), |why| Err(why.into()))
             }
             Step::Finish(chunk, digest) => {
-                let upload = self.take_for(repository, becomes.project, id, chunk).await?;
+                let upload = self.take_for(repository, becomes, id, chunk).await?;
                 self.receive_and_seal(body, upload, *digest, becomes).await
             }
             Step::Show => {
@@ -146,18 +183,22 @@ impl Sessions {
     async fn take_for(
         &self,
         repository: &RepositoryName,
-        project: ProjectId,
+        becomes: Becomes,
         id: &UploadId,
         chunk: &Chunk,
     ) -> Result<Upload, UploadRefusal> {
-        let upload = self.take_over(repository, project, id).await?;
-        match chunk.check(upload.ingest.written()) {
-            Ok(()) => Ok(upload),
-            Err(refusal) => {
-                self.put_back(upload);
-                Err(refusal)
-            }
+        let upload = self.take_over(repository, becomes.project, id).await?;
+        let written = upload.ingest.written();
+        if let Err(refusal) = chunk.check(written) {
+            self.put_back(upload);
+            return Err(refusal);
         }
+        if let Err(refusal) = becomes.check_room(written.saturating_add(chunk.length.unwrap_or(0)))
+        {
+            self.end(id);
+            return Err(refusal);
+        }
+        Ok(upload)
     }
 
     /// Receives the rest of a body and makes the upload the blob `digest`: hashed, fsynced, and
@@ -171,7 +212,7 @@ impl Sessions {
         becomes: Becomes,
     ) -> Result<StepDone, NotTaken<B::Error>> {
         let mut ending = Ending { sessions: self.clone(), id: Some(upload.ticket.id) };
-        let (upload, interrupted) = self.receive(body, upload, becomes.regions).await?;
+        let (upload, interrupted) = self.receive(body, upload, becomes).await?;
         if let Some(interrupted) = interrupted {
             if let NotReceived::TakenOver = interrupted {
                 ending.never();

@@ -101,15 +101,14 @@ impl Uploads {
         mut relay: RelayIn,
         grant: Duration,
     ) -> Result<(), LinkError> {
-        let project = self.neighbours.records.view().and_then(|view| {
-            Ok(view.project(&step.repository.project())?.filter(|p| p.upstream.is_none()))
+        let becomes = self.neighbours.records.view().and_then(|view| {
+            let project = view.project(&step.repository.project())?;
+            let project = project.filter(|p| p.upstream.is_none());
+            let of = |project| Becomes::of(&*view, &project, step.step.sealed(), grant);
+            project.map(of).transpose()
         });
-        let taken = match project {
-            Ok(Some(project)) => {
-                let (regions, project) = (project.durability, project.id);
-                let becomes = Becomes { project, regions, grant };
-                self.sessions.step(&step, &mut Relayed(&mut relay), becomes).await
-            }
+        let taken = match becomes {
+            Ok(Some(becomes)) => self.sessions.step(&step, &mut Relayed(&mut relay), becomes).await,
             Ok(None) => Err(UploadRefusal::Unknown.into()),
             Err(error) => Err(UploadRefusal::Failed(error.to_string()).into()),
         };

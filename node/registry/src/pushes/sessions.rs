@@ -317,7 +317,7 @@ impl Sessions {
         }
         let neighbours = &self.copies.neighbours;
         let seed = Digest::sha256(ticket.id.to_string().as_bytes());
-        let alive = neighbours.alive();
+        let alive = neighbours.taking();
         for target in placement::copy_targets(&seed, &neighbours.region, &alive, regions_wanted) {
             ticket.copying.push(self.copies.begin(ingest, ticket.repository.clone(), target));
         }

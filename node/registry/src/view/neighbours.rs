@@ -10,7 +10,9 @@ use mesh::links::{LinkError, Links};
 use mesh::members::Members;
 use rules::blobs::flight::Hurry;
 use rules::blobs::holding::{Held, Stock};
+use rules::ledger::draining::LookForDraining;
 use rules::ledger::records::{Look, NodeRecord, Role, key};
+use rules::members::draining;
 use rules::members::placement::{self, Candidate};
 use rules::wire::questions::{Collection, Have};
 use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE};
@@ -59,7 +61,17 @@ impl Neighbours {
         self.all_alive().into_iter().filter(|c| c.role == Role::Replica).collect()
     }
 
-    /// The same, including edges.
+    /// Those of them that may be given something new: the ones that do not drain.
+    pub fn taking(&self) -> Vec<Candidate> {
+        draining::taking(self.alive(), &self.draining())
+    }
+
+    /// The replicas that drain.
+    pub fn draining(&self) -> BTreeSet<NodeId> {
+        self.records.view().and_then(|view| view.draining()).unwrap_or_default()
+    }
+
+    /// All members that are not known to be down.
     fn all_alive(&self) -> Vec<Candidate> {
         let down = self.members.down();
         self.nodes()
@@ -81,7 +93,11 @@ impl Neighbours {
 
     /// The regions that have replicas, alive or not.
     pub fn regions(&self) -> BTreeSet<Region> {
-        self.nodes().into_iter().filter(|n| n.role == Role::Replica).map(|n| n.region).collect()
+        let replicas = self.nodes();
+        let replicas = replicas.iter().filter(|node| node.role == Role::Replica);
+        let replicas = replicas.map(Candidate::of).collect();
+        let staying = draining::taking(replicas, &self.draining());
+        staying.into_iter().map(|candidate| candidate.region).collect()
     }
 
     /// The nodes that were removed from the mesh. Not known at an edge.

@@ -5,6 +5,7 @@
 //! held and fsynced in as many regions as the project's `durability` requires. Retries keep the
 //! operation id, so a write that reached the ledger twice is applied once.
 
+pub mod counting;
 pub mod indexing;
 mod joining;
 pub mod made;
@@ -70,6 +71,9 @@ pub enum Refusal {
     /// An immutable tag would be moved or deleted. A sentence for the caller.
     #[error("{0}")]
     Immutable(String),
+    /// It does not fit into the project's quota. A sentence for the caller.
+    #[error("{0}")]
+    OverQuota(String),
     /// The write's precondition does not hold. Nothing was changed.
     #[error("the precondition does not hold")]
     Precondition,
@@ -271,6 +275,7 @@ pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
         Outcome::Refused(reason) => Err(Refusal::Conflict(reason)),
         Outcome::PreconditionFailed => Err(Refusal::Precondition),
         Outcome::Immutable(why) => Err(Refusal::Immutable(why)),
+        Outcome::OverQuota(why) => Err(Refusal::OverQuota(why)),
         Outcome::StaleEpoch { .. } => {
             Err(Refusal::Unavailable("the project's primary has just changed".into()))
         }

@@ -253,7 +253,7 @@ impl Writes {
         if digests.is_empty() {
             return Ok((collections, Vec::new()));
         }
-        let me = self.neighbours.me;
+        let (me, draining) = (self.neighbours.me, self.neighbours.draining());
         let mut have = match collections {
             Some(number) => {
                 if !self.collecting.is_carried_out(number).await {
@@ -308,9 +308,11 @@ impl Writes {
                 continue;
             }
             // a copy that may be evicted does not count; its node is asked to keep it, which needs
-            // no transfer. Nor does a copy of a node that is being removed.
+            // no transfer. Nor does a copy of a node that is being removed, or that drains.
             let durable = holders.iter().filter(|(n, _)| {
-                Some(*n) != leaving && have.get(n).is_some_and(|stock| !stock[i].cached)
+                Some(*n) != leaving
+                    && !draining.contains(n)
+                    && have.get(n).is_some_and(|stock| !stock[i].cached)
             });
             let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
             let regions: BTreeSet<Region> =
@@ -357,7 +359,7 @@ impl Writes {
         wanted: usize,
         leaving: Option<NodeId>,
     ) -> Result<BTreeMap<Digest, Vec<NodeId>>, WriteError> {
-        let mut alive = self.neighbours.alive();
+        let mut alive = self.neighbours.taking();
         alive.retain(|candidate| Some(candidate.id) != leaving);
         let end = clock::now() + self.terms.replicate;
         let copies = scarce.into_iter().map(|(digest, holders, mut regions)| {

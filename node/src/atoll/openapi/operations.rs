@@ -134,12 +134,15 @@ const ATTACHED: &str =
     "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels";
 const USER: &str = "/api/v2.0/users/{user}";
 const GROUP: &str = "/api/v2.0/usergroups/{id}";
+const QUOTA: &str = "/api/v2.0/quotas/{id}";
 const LABEL: &str = "/api/v2.0/labels/{label}";
 const ROBOT: &str = "/api/v2.0/robots/{id}";
 const TRUSTS: &str = "/api/v2.0/robots/{id}/trusts";
 const TRUST: &str = "/api/v2.0/robots/{id}/trusts/{trust}";
 const REGISTRY: &str = "/api/v2.0/registries/{id}";
 const NODE: &str = "/api/atoll/v1/nodes/{node}";
+const SCRUB: &str = "/api/atoll/v1/nodes/{node}/scrub";
+const DRAIN: &str = "/api/atoll/v1/nodes/{node}/drain";
 const IMMUTABLE: &str = "/api/v2.0/projects/{project}/immutabletagrules";
 const IMMUTABLE_RULE: &str = "/api/v2.0/projects/{project}/immutabletagrules/{id}";
 const RETENTION: &str = "/api/v2.0/retentions/{project}";
@@ -282,6 +285,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/v2.0/search", "Projects and repositories with a part of their name", "Anything")
         .query(&["part"]),
     get("/api/v2.0/statistics", "Numbers of what the caller may see", "Anything"),
+    get("/api/v2.0/quotas", "How much projects have and may have", "Quota[]")
+        .query(&["reference", "reference_id"]).chosen(),
+    get(QUOTA, "How much a project has and may have", "Quota"),
+    put(QUOTA, "Set how much a project may have", "NewQuota"),
+    get("/api/v2.0/system/gc", "The collections that somebody asked for", "UpkeepRun[]").chosen(),
+    get("/api/v2.0/system/gc/schedule", "When garbage is collected elsewhere", "Anything"),
+    post("/api/v2.0/system/gc/schedule", "Collect garbage now, or keep a schedule",
+        Answer::Created).body("NewCollectionSchedule"),
+    put("/api/v2.0/system/gc/schedule", "Keep another schedule", "NewCollectionSchedule"),
+    get("/api/v2.0/system/gc/{id}", "A collection", "UpkeepRun"),
+    operation("GET", "/api/v2.0/system/gc/{id}/log", "What a collection did", Answer::Text),
+    get("/api/v2.0/system/purgeaudit", "The purges of the audit log", "UpkeepRun[]").chosen(),
+    get("/api/v2.0/system/purgeaudit/schedule", "When the audit log is purged", "Anything"),
+    post("/api/v2.0/system/purgeaudit/schedule", "Purge the audit log, now or by a schedule",
+        Answer::Created).body("NewPurgeSchedule"),
+    put("/api/v2.0/system/purgeaudit/schedule", "Change when the audit log is purged",
+        "NewPurgeSchedule"),
+    get("/api/v2.0/system/purgeaudit/{id}", "A purge", "UpkeepRun"),
+    operation("GET", "/api/v2.0/system/purgeaudit/{id}/log", "What a purge did", Answer::Text),
     operation("GET", "/api/v2.0/ping", "Whether the node answers", Answer::Text),
     get("/api/v2.0/health", "Whether the node is well", "Anything"),
     get("/api/v2.0/systeminfo", "What this registry is", "Anything"),
@@ -342,6 +364,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/atoll/v1/level", "The feature level, and each node's build", "Anything"),
     post("/api/atoll/v1/level", "Raise the feature level", Answer::Shows("Anything")),
     get("/api/atoll/v1/mirrors", "The nodes, and the registries that are mirrored", "Anything"),
+    get(SCRUB, "How far a node has read its blobs again", "Anything"),
+    post(SCRUB, "Have a node read its blobs again now", Answer::Accepted("Anything")),
+    get(DRAIN, "How far a replica is that drains", "Anything").or(409),
+    post(DRAIN, "Have a replica give away what others need it for", Answer::Shows("Anything")),
+    operation("DELETE", DRAIN, "Have it take part again", Answer::Shows("Anything")),
     get(NODE, "What the mesh is without a node", "Anything"),
     operation("DELETE", NODE, "Remove a node", Answer::NoContent).or(200)
         .query(&["force", "compromised"]),

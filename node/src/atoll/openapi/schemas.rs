@@ -60,6 +60,16 @@ fn texts() -> Value {
     json!({"type": "object", "additionalProperties": kind(TEXT)})
 }
 
+fn numbers() -> Value {
+    json!({"type": "object", "additionalProperties": kind("integer")})
+}
+
+/// When something of the mesh runs.
+fn times() -> Value {
+    let words = json!({"enum": ["Hourly", "Daily", "Weekly", "Custom", "None", "Manual"]});
+    object(&[("type", words), ("cron?", kind(TEXT))])
+}
+
 fn answers() -> Vec<(&'static str, Value)> {
     let (text, number, flag) = (kind(TEXT), kind("integer"), kind("boolean"));
     let id = || ("id", kind("integer"));
@@ -124,6 +134,17 @@ fn answers() -> Vec<(&'static str, Value)> {
                 ("color", text.clone()),
                 ("scope", json!({"enum": ["g", "p"]})),
                 ("project_id", number.clone()),
+            ]),
+        ),
+        (
+            "Quota",
+            object(&[
+                id(),
+                ("ref", kind("object")),
+                ("hard", numbers()),
+                ("used", numbers()),
+                ("creation_time", text.clone()),
+                ("update_time", text.clone()),
             ]),
         ),
         (
@@ -215,6 +236,18 @@ fn answers() -> Vec<(&'static str, Value)> {
                 ("dry_run", kind("boolean")),
             ]),
         ),
+        (
+            "UpkeepRun",
+            object(&[
+                id(),
+                ("job_name", text.clone()),
+                ("job_kind", text.clone()),
+                ("job_parameters", text.clone()),
+                ("job_status", text.clone()),
+                ("creation_time", text.clone()),
+                ("update_time", text.clone()),
+            ]),
+        ),
         ("Asked", object(&[("id", text.clone()), ("project", text)])),
     ]
 }
@@ -304,6 +337,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ("project_name", of_pattern(PART, 255)),
                 ("public?", flag.clone()),
                 ("registry_id?", number.clone()),
+                ("storage_limit?", json!({"type": "integer", "minimum": -1})),
                 ("metadata", metadata()),
             ]),
         ),
@@ -453,18 +487,36 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ("expires_at?", json!({"type": ["integer", "null"], "minimum": 0})),
             ]),
         ),
+        ("ScanAll", object(&[("schedule", times())])),
         (
-            "ScanAll",
-            object(&[(
-                "schedule",
-                object(&[
-                    (
-                        "type",
-                        json!({"enum": ["Hourly", "Daily", "Weekly", "Custom", "None", "Manual"]}),
-                    ),
-                    ("cron?", text.clone()),
-                ]),
-            )]),
+            "NewCollectionSchedule",
+            object(&[
+                ("schedule", times()),
+                (
+                    "parameters?",
+                    object(&[
+                        ("dry_run?", kind("boolean")),
+                        ("workers?", json!({"type": "integer", "minimum": 1, "maximum": 10})),
+                    ]),
+                ),
+            ]),
+        ),
+        (
+            "NewPurgeSchedule",
+            object(&[
+                ("schedule", times()),
+                (
+                    "parameters",
+                    object(&[
+                        (
+                            "audit_retention_hour",
+                            json!({"type": "integer", "minimum": 1, "maximum": 240_000}),
+                        ),
+                        ("include_operations", of_pattern("^[a-z,]*$", 255)),
+                        ("dry_run?", kind("boolean")),
+                    ]),
+                ),
+            ]),
         ),
         ("NewSigner", signer(true)),
         ("SignerChange", signer(false)),
@@ -473,6 +525,17 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("ScannerChoice", object(&[("uuid", text.clone())])),
         ("ScannerDefault", object(&[("is_default", kind("boolean"))])),
         ("ScanKind", object(&[("scan_type?", json!({"enum": ["vulnerability", "sbom"]}))])),
+        (
+            "NewQuota",
+            object(&[(
+                "hard",
+                json!({"type": "object", "minProperties": 1, "properties": {
+                    "storage": {"type": "integer", "minimum": 1},
+                    "tags": {"type": "integer", "minimum": 1},
+                    "repositories": {"type": "integer", "minimum": 1},
+                }, "additionalProperties": false}),
+            )]),
+        ),
         ("RunAction", object(&[("action", json!({"enum": ["stop"]}))])),
         ("TriedProvider", object(&[("url", text.clone()), ("verify_cert?", kind("boolean"))])),
         ("ImportedPeople", object(&[("ldap_uid_list", list(text.clone()))])),

@@ -11,8 +11,10 @@ mod labels;
 mod people;
 mod policies;
 mod projects;
+mod quotas;
 mod robots;
 mod scanning;
+mod scrub;
 mod sign;
 mod signers;
 mod stored;
@@ -39,11 +41,13 @@ pub(super) use labels::{LabelCommand, run as labels};
 pub(super) use people::{MemberCommand, UserCommand, members, users};
 pub(super) use policies::{ImmutableCommand, RetentionCommand, immutable, retention};
 pub(super) use projects::{ProjectCommand, run as projects};
+pub(super) use quotas::{QuotaCommand, run as quotas};
 pub(super) use robots::{RobotCommand, run as robots};
 pub(super) use scanning::{
     AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,
     sbom, scan, scanner, vulnerabilities,
 };
+pub(super) use scrub::{ScrubCommand, run as scrub};
 pub(super) use sign::{SignCommand, run as sign};
 pub(super) use signers::{
     ExemptCommand, SignaturesCommand, SignerCommand, exempt, run as signers, signatures,

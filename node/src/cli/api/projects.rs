@@ -7,6 +7,7 @@ use http::Method;
 use rules::policies::keys;
 use serde_json::{Map, Value, json};
 
+use super::quotas::{of_summary, storage};
 use super::{Api, Asking, part, text, with};
 
 /// Arguments of `project`.
@@ -37,6 +38,9 @@ enum Verb {
         /// The number of regions that must have a blob before a push is acknowledged.
         #[arg(long, value_name = "REGIONS")]
         durability: Option<u32>,
+        /// How much it may store: 512MiB, 10GiB, or none. Only administrators may say that.
+        #[arg(long, value_name = "SIZE", value_parser = storage)]
+        storage: Option<i64>,
         /// The number of the registry that it caches (`/api/v2.0/registries`).
         #[arg(long, value_name = "ID")]
         registry: Option<u64>,
@@ -107,6 +111,14 @@ async fn show(api: &Api, name: &str) -> io::Result<()> {
             Vec::new()
         }
     };
+    // who may not read it, and below the feature level of quotas, has none
+    if let Ok(summary) = api.get(&format!("{}/summary", path(name))).await
+        && !summary["quota"].is_null()
+    {
+        for (field, value) in of_summary(&summary["quota"]) {
+            project[&field] = value;
+        }
+    }
     for member in &members {
         let role = format!("members: {}", text(&member["role_name"]));
         let group = if member["entity_type"] == "g" { " (group)" } else { "" };
@@ -138,14 +150,18 @@ pub(in crate::cli) fn run(command: &ProjectCommand) -> io::Result<()> {
                 );
             }
             Verb::Show { name } => show(&api, name).await?,
-            Verb::Create { name, public, durability, registry } => {
+            Verb::Create { name, public, durability, storage, registry } => {
                 let mut metadata =
                     Map::from_iter([("public".to_owned(), json!(public.to_string()))]);
                 if let Some(regions) = durability {
                     metadata.insert("durability".to_owned(), json!(regions.to_string()));
                 }
-                let body =
-                    json!({"project_name": name, "metadata": metadata, "registry_id": registry});
+                let body = json!({
+                    "project_name": name,
+                    "metadata": metadata,
+                    "storage_limit": storage,
+                    "registry_id": registry,
+                });
                 api.send(Method::POST, "/api/v2.0/projects", Some(&body)).await?;
                 api.say(&format!("project {name} is there"));
             }

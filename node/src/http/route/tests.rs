@@ -187,6 +187,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Repositories,
         Route::Search,
         Route::Statistics,
+        Route::Quotas,
+        Route::Quota(ProjectId(1)),
         Route::Ping,
         Route::ApiHealth,
         Route::SystemInfo,
@@ -228,6 +230,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Mirrors,
         Route::Preheats,
         Route::Node("a".into()),
+        Route::Drain("a".into()),
+        Route::Scrub("a".into()),
         Route::Preheat(1),
         Route::Jobs,
         Route::Job(JobId(1)),
@@ -251,7 +255,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Schedule("p".parse().unwrap(), "nightly".into()),
     ];
     let policies = Policy::all().map(|policy| Route::Policy("p".parse().unwrap(), policy));
-    let all: Vec<Route> = all.into_iter().chain(policies).collect();
+    let upkeep = Upkeep::all().into_iter().map(Route::Upkeep);
+    let all: Vec<Route> = all.into_iter().chain(policies).chain(upkeep).collect();
     for route in &all {
         for method in route.methods(false).split(", ") {
             let need = rules::people::doors::need(route.pattern(), method);

@@ -1,10 +1,14 @@
 //! What nothing refers to any more: when it became garbage, and its collection.
 
+use std::collections::BTreeSet;
+
 use super::{next_number, scanning};
 use crate::ledger::collecting::{AT_ONCE, CollectChange, LookForGarbage, REMEMBERED, key};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
-use crate::ledger::records::{Look, RecordError, WriteRecords, decode, encode, key as records_key};
+use crate::ledger::records::{
+    BlobRecord, Look, RecordError, WriteRecords, decode, encode, key as records_key,
+};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 
@@ -71,6 +75,24 @@ pub(super) fn change<R: WriteRecords>(
         }
         CollectChange::Collect { digests, before } => collect(records, at, digests, *before),
     }
+}
+
+/// The number of blobs that a collection would take of these, and of their bytes.
+pub(super) fn due<R: WriteRecords>(
+    records: &R,
+    digests: &[Digest],
+    before: Timestamp,
+) -> Result<(u64, u64), RecordError> {
+    let mut due = (0, 0);
+    let digests: BTreeSet<&Digest> = digests.iter().take(AT_ONCE).collect();
+    for digest in digests {
+        let since = records.garbage_since(digest)?;
+        if since.is_some_and(|since| since < before) && !records.is_referenced(digest)? {
+            let blob = records.record::<BlobRecord>(&records_key::blob(digest))?;
+            due = (due.0 + 1, due.1 + blob.map_or(0, |blob| blob.size));
+        }
+    }
+    Ok(due)
 }
 
 fn collect<R: WriteRecords>(

@@ -2,9 +2,11 @@
 
 mod details;
 
-use super::{EMPTIED_AT_ONCE, directory, labels, scanning, signatures};
+use super::{EMPTIED_AT_ONCE, collecting, directory, labels, scanning, signatures};
+use crate::ledger::collecting::CollectChange;
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
+use crate::ledger::draining::DrainChange;
 use crate::ledger::events::{
     Actor, DETAILS, Event, EventCounts, EventId, EventTable, EventsChange, LookForEvents, MAX_ROWS,
     MAX_TEXT, MOST_BYTES, key,
@@ -15,11 +17,13 @@ use crate::ledger::level::Level;
 use crate::ledger::people::{LookForPeople, PeopleChange, robot_login};
 use crate::ledger::policies::PolicyChange;
 use crate::ledger::provider_tokens::ProviderTokenChange;
+use crate::ledger::quotas::QuotaChange;
 use crate::ledger::records::{
     Look, NodeRecord, RecordError, WriteRecords, decode, encode, key as records_key,
 };
 use crate::ledger::scanning::ScannerChange;
 use crate::ledger::trust::TrustChange;
+use crate::policies::quota;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
@@ -99,6 +103,35 @@ fn in_words<R: WriteRecords>(
         Command::CreateProject(new) => in_project("create", "project", &new.name),
         Command::CreateOwnedProject { project, .. } => {
             in_project("create", "project", &project.name)
+        }
+        Command::CreateEquippedProject(new) => in_project("create", "project", &new.project.name),
+        Command::Quota(change) => match &**change {
+            QuotaChange::Set { project, .. } => match records.project_numbered(*project)? {
+                Some(project) => in_project("update", "quota", &project.name),
+                None => of("update", "quota", project.to_string(), None),
+            },
+            QuotaChange::Count { .. } => Ok(None),
+        },
+        Command::Drain(change) => {
+            let operation = match change {
+                DrainChange::Begin(_) => "drain",
+                DrainChange::End(_) => "undrain",
+            };
+            of(operation, "node", node_name(records, change.node())?, None)
+        }
+        Command::Upkeep(run) => {
+            let what = match &run.failed {
+                Some(why) => format!("{}: {why}", run.kind.word()),
+                None => format!("{}: {}", run.kind.word(), run.log),
+            };
+            of("run", "upkeep", what, None)
+        }
+        Command::Collect(CollectChange::Collect { digests, before })
+            if records.level()? >= Level::UPKEEP =>
+        {
+            let (blobs, bytes) = collecting::due(records, digests, *before)?;
+            let bytes = quota::bytes(bytes);
+            of("delete", "blob", format!("{blobs} that nothing refers to, {bytes}"), None)
         }
         Command::ConfigureProject { name, .. } | Command::ForgetMetadata { name, .. } => {
             in_project("update", "project", name)
@@ -464,7 +497,9 @@ pub(super) fn record<R: WriteRecords>(
         Outcome::NotFound => Some("it does not exist".into()),
         Outcome::Exists => Some("it exists already".into()),
         Outcome::PreconditionFailed => Some("the precondition does not hold".into()),
-        Outcome::Refused(why) | Outcome::Immutable(why) => Some(why.clone()),
+        Outcome::Refused(why) | Outcome::Immutable(why) | Outcome::OverQuota(why) => {
+            Some(why.clone())
+        }
     };
     if records.level()? < Level::EVENTS {
         return Ok(());
@@ -480,6 +515,26 @@ pub(super) fn record<R: WriteRecords>(
         count: 1,
     };
     append(records, EventTable::Changes, event, described.details.as_deref())
+}
+
+/// Records that little is left of a project's quota.
+pub(super) fn warn_of_quota<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &ProjectName,
+    warning: &str,
+) -> Result<(), RecordError> {
+    let event = Event {
+        at,
+        by: Actor::mesh(),
+        operation: "warn".into(),
+        resource_type: "quota".into(),
+        resource: format!("{project}: {warning}"),
+        project: Some(project.clone()),
+        refused: None,
+        count: 1,
+    };
+    append(records, EventTable::Changes, event, None)
 }
 
 /// A change that is no consequence of another command.
@@ -501,7 +556,40 @@ pub(super) fn change<R: WriteRecords>(
             }
             Ok(if left == 0 { Outcome::Unfinished } else { Outcome::Done })
         }
+        EventsChange::Purge { events, before } => purge(records, events, *before),
     }
+}
+
+fn purge<R: WriteRecords>(
+    records: &mut R,
+    events: &[EventId],
+    before: Timestamp,
+) -> Result<Outcome, RecordError> {
+    if records.level()? < Level::UPKEEP || events.len() > EMPTIED_AT_ONCE {
+        return Ok(Outcome::Refused("too many events, or too early".into()));
+    }
+    let mut purged = false;
+    for id in events {
+        let place = key::event(*id);
+        let Some(value) = records.get(&place)? else { continue };
+        if decode::<Event>(&value)?.at < before {
+            records.remove(&place)?;
+            let mut counts = records.event_counts(id.0)?;
+            counts.bytes = counts.bytes.saturating_sub(value.len() as u64);
+            records.put(&key::counts(id.0), &encode(&counts)?)?;
+            purged = true;
+        }
+    }
+    for table in [EventTable::Changes, EventTable::Counted] {
+        let counts = records.event_counts(table)?;
+        let oldest = records.scan(&key::events(table), None, 1)?;
+        let oldest = oldest.first().and_then(|(place, _)| key::number_of(place));
+        let first = oldest.unwrap_or(counts.next);
+        if first != counts.first {
+            records.put(&key::counts(table), &encode(&EventCounts { first, ..counts })?)?;
+        }
+    }
+    Ok(if purged { Outcome::Done } else { Outcome::NotFound })
 }
 
 fn append<R: WriteRecords>(
@@ -554,7 +642,12 @@ fn trim<R: WriteRecords>(
             break;
         }
         let place = key::event(EventId(table, counts.first));
-        let value = records.get(&place)?.unwrap_or_default();
+        let Some(value) = records.get(&place)? else {
+            // it was purged
+            counts.first += 1;
+            gone += 1;
+            continue;
+        };
         if !full && decode::<Event>(&value)?.at >= before {
             break;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::quotas::Account;
 use super::{collecting, labels, scanning, signatures};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
@@ -87,14 +88,20 @@ pub(in crate::ledger) fn set_tag<R: WriteRecords>(
     tag: &Tag,
     record: &TagRecord,
 ) -> Result<(), RecordError> {
+    let place = key::tag(repository, tag);
     if is_indexed(records)? {
         let before = records.tag(repository, tag)?;
+        if before.is_none() {
+            let mut account = Account::of(records, repository)?;
+            account.gains_tag(&place);
+            account.close(records)?;
+        }
         if let Some(before) = before.filter(|before| before.digest != record.digest) {
             records.remove(&key::named(repository, &before.digest, tag))?;
         }
         records.put(&key::named(repository, &record.digest, tag), &[])?;
     }
-    records.put(&key::tag(repository, tag), &encode(record)?)
+    records.put(&place, &encode(record)?)
 }
 
 /// Puts the tags of a repository that were set below the level of caches into the index, at most
@@ -137,6 +144,7 @@ fn store<R: WriteRecords>(
 ) -> Result<(), RecordError> {
     let NewManifest { repository, digest, blobs, .. } = new;
     let indexed = is_indexed(records)?;
+    let mut account = Account::of(records, repository)?;
     let mut manifest = ManifestRecord {
         media_type: new.media_type.clone(),
         bytes: if indexed { Vec::new() } else { new.bytes.clone() },
@@ -168,8 +176,12 @@ fn store<R: WriteRecords>(
         records.put(&content, &encode(&shared)?)?;
     }
     if known.is_none() {
+        account.gains(records, &place, digest, new.bytes.len() as u64)?;
         let repository_key = key::repository(repository);
         let repository_record = records.record::<Repository>(&repository_key)?;
+        if repository_record.is_none() {
+            account.gains_repository(&repository_key);
+        }
         if indexed && repository_record.is_none() {
             // it has no tags yet that could be missing
             records.put(&key::tag_index(repository), &encode(&TagIndex::Whole)?)?;
@@ -204,12 +216,13 @@ fn store<R: WriteRecords>(
                 record.kept_by.clone_from(&blob.kept_by);
             }
             records.put(&blob_key, &encode(&record)?)?;
+            account.gains(records, &link, &blob.digest, record.size)?;
         }
     }
     if let Some((subject, referrer)) = new.subject.as_deref() {
         records.put(&key::referrer(repository, subject, digest), &encode(referrer)?)?;
     }
-    Ok(())
+    account.close(records)
 }
 
 /// Removes what the precondition is about, if there is such a thing and the precondition holds.
@@ -238,7 +251,11 @@ pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
     tag: &Tag,
 ) -> Result<Outcome, RecordError> {
     let Some(record) = records.tag(repository, tag)? else { return Ok(Outcome::NotFound) };
-    records.remove(&key::tag(repository, tag))?;
+    let place = key::tag(repository, tag);
+    records.remove(&place)?;
+    let mut account = Account::of(records, repository)?;
+    account.loses_tag(&place);
+    account.close(records)?;
     if is_indexed(records)? {
         records.remove(&key::named(repository, &record.digest, tag))?;
     }
@@ -330,6 +347,8 @@ fn remove<R: WriteRecords>(
         return Ok(Outcome::NotFound);
     };
     records.remove(&place)?;
+    let mut account = Account::of(records, repository)?;
+    account.loses(records, &place, digest)?;
     if manifest.bytes.is_empty() {
         let content = key::content(digest);
         match records.record::<ContentRecord>(&content)? {
@@ -340,7 +359,7 @@ fn remove<R: WriteRecords>(
             _ => records.remove(&content)?,
         }
     }
-    untag(records, repository, digest)?;
+    untag(records, &mut account, repository, digest)?;
     records.remove(&policies_key::pulled(repository, digest))?;
     labels::forget(records, repository, digest)?;
     scanning::forget(records, repository, digest)?;
@@ -351,6 +370,7 @@ fn remove<R: WriteRecords>(
             Some(links) if links > 1 => records.put(&link, &encode(&(links - 1))?)?,
             _ => {
                 records.remove(&link)?;
+                account.loses(records, &link, blob)?;
                 let blob_key = key::blob(blob);
                 if let Some(mut record) = records.record::<BlobRecord>(&blob_key)? {
                     record.repositories = record.repositories.saturating_sub(1);
@@ -379,11 +399,13 @@ fn remove<R: WriteRecords>(
         }
         _ => {
             records.remove(&repository_key)?;
+            account.loses_repository(&repository_key);
             if is_indexed(records)? {
                 records.remove(&key::tag_index(repository))?;
             }
         }
     }
+    account.close(records)?;
     Ok(Outcome::Done)
 }
 
@@ -391,6 +413,7 @@ fn remove<R: WriteRecords>(
 /// them are read.
 fn untag<R: WriteRecords>(
     records: &mut R,
+    account: &mut Account,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<(), RecordError> {
@@ -400,9 +423,11 @@ fn untag<R: WriteRecords>(
         let named = key::all_named(repository, digest);
         for (place, _) in records.scan(&named, None, usize::MAX)? {
             let tag = place.get(named.len()..).unwrap_or_default();
-            records.remove(&[&key::tags(repository), tag].concat())?;
+            let tag = [&key::tags(repository), tag].concat();
+            account.loses_tag(&tag);
+            records.remove(&tag)?;
             records.remove(&place)?;
-            if let Some(tag) = std::str::from_utf8(tag).ok().and_then(|tag| tag.parse().ok()) {
+            if let Ok(tag) = key::tag_of(&tag).parse() {
                 signatures::untagged(records, repository, &tag)?;
             }
         }
@@ -415,6 +440,7 @@ fn untag<R: WriteRecords>(
                 let named = key::all_named(repository, digest);
                 records.remove(&[&named, tag.as_bytes()].concat())?;
             }
+            account.loses_tag(&place);
             records.remove(&place)?;
             if let Ok(tag) = key::tag_of(&place).parse() {
                 signatures::untagged(records, repository, &tag)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{people, projects, trust};
 use crate::ledger::command::{NewManifest, Outcome};
+use crate::ledger::draining::key as draining_key;
 use crate::ledger::leaving::{LeavingChange, LookForLeaving};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -214,6 +215,7 @@ fn take_out<R: WriteRecords>(
     }
     records.remove(&key::node(id))?;
     records.remove(&key::pin(id))?;
+    records.remove(&draining_key::draining(id))?;
     records.put(&key::removed(id), &encode(&at)?)?;
     Ok(Outcome::Done)
 }

@@ -3,6 +3,7 @@
 
 mod collecting;
 mod directory;
+mod draining;
 mod events;
 mod jobs;
 mod labels;
@@ -12,10 +13,12 @@ mod people;
 mod policies;
 mod projects;
 mod provider_tokens;
+mod quotas;
 mod scanning;
 mod sealing;
 mod signatures;
 mod trust;
+mod upkeep;
 mod upstreams;
 
 use crate::ledger::command::{Command, Envelope, NewManifest, Outcome};
@@ -144,6 +147,10 @@ fn perform<R: WriteRecords>(
             }
             Ok(outcome)
         }
+        (Command::CreateEquippedProject(new), _) => projects::create_equipped(records, at, new),
+        (Command::Quota(change), _) => quotas::change(records, at, change),
+        (Command::Upkeep(run), _) => upkeep::ran(records, run),
+        (Command::Drain(change), _) => draining::change(records, at, *change),
         (Command::ConfigureProject { public, durability, proxy, metadata, .. }, Some(project)) => {
             let changed = Project {
                 public: public.unwrap_or(project.public),
@@ -232,13 +239,19 @@ fn perform<R: WriteRecords>(
             let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
             Ok(if whole { Outcome::Done } else { Outcome::Unfinished })
         }
-        (Command::AddTag { repository, digest, tag, .. }, Some(project)) => {
-            let outcome = manifests::add_tag(records, at, repository, digest, tag)?;
-            if outcome == Outcome::Done {
-                signatures::tagged(records, &project, repository, digest, tag)?;
-            }
-            Ok(outcome)
-        }
+        (Command::AddTag { repository, digest, tag, .. }, Some(project)) => quotas::within(
+            records,
+            at,
+            &project,
+            |records| quotas::added_by_tag(records, repository, tag),
+            |records| {
+                let outcome = manifests::add_tag(records, at, repository, digest, tag)?;
+                if outcome == Outcome::Done {
+                    signatures::tagged(records, &project, repository, digest, tag)?;
+                }
+                Ok(outcome)
+            },
+        ),
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
             manifests::delete_tag(records, repository, tag)
         }
@@ -279,10 +292,11 @@ fn put_manifest<R: WriteRecords>(
     precondition: Option<&Precondition>,
     new: &NewManifest,
 ) -> Result<Outcome, RecordError> {
-    let outcome = match precondition {
-        Some(precondition) => manifests::put_if(records, at, precondition, new)?,
-        None => manifests::put(records, at, new)?,
+    let put = |records: &mut R| match precondition {
+        Some(precondition) => manifests::put_if(records, at, precondition, new),
+        None => manifests::put(records, at, new),
     };
+    let outcome = quotas::within(records, at, project, |records| quotas::added(records, new), put)?;
     if outcome == Outcome::Done {
         scanning::pushed(records, at, project, new)?;
         signatures::pushed(records, project, new)?;

@@ -1,10 +1,12 @@
 //! Projects: created, emptied, deleted, and given to another primary.
 
-use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people, scanning, signatures};
-use crate::ledger::command::{NewProject, Outcome};
+use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people, quotas, scanning, signatures};
+use crate::ledger::command::{EquippedProject, NewProject, Outcome};
 use crate::ledger::level::Level;
-use crate::ledger::policies::key as policies_key;
+use crate::ledger::people::LookForPeople;
+use crate::ledger::policies::{Policies, key as policies_key};
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode, key};
+use crate::policies::quota::Limits;
 use crate::proxies::proxy::ProxyRules;
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, RepositoryName};
@@ -13,6 +15,41 @@ pub(super) fn create<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     new: &NewProject,
+) -> Result<Outcome, RecordError> {
+    create_with(records, at, new, Limits::default())
+}
+
+/// Creates a project with its limits, what stays in it, and its admin.
+pub(super) fn create_equipped<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    new: &EquippedProject,
+) -> Result<Outcome, RecordError> {
+    let EquippedProject { project, owner, limits, retention } = new;
+    if let Some(owner) = owner
+        && records.account(*owner)?.is_none()
+    {
+        return Ok(Outcome::Refused("the project's owner is no user any more".into()));
+    }
+    let outcome = create_with(records, at, project, *limits)?;
+    if outcome != Outcome::Done {
+        return Ok(outcome);
+    }
+    if let Some(owner) = owner {
+        people::own(records, at, &project.name, *owner)?;
+    }
+    if let Some(made) = records.project(&project.name)?.filter(|_| retention.is_some()) {
+        let policies = Policies { retention: retention.clone(), ..Policies::default() };
+        records.put(&policies_key::policies(made.id), &encode(&policies)?)?;
+    }
+    Ok(outcome)
+}
+
+fn create_with<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    new: &NewProject,
+    limits: Limits,
 ) -> Result<Outcome, RecordError> {
     let NewProject { name, public, durability, home, upstream, proxy, metadata } = new.clone();
     if records.project(&name)?.is_some() {
@@ -40,6 +77,7 @@ pub(super) fn create<R: WriteRecords>(
     if records.level()? >= Level::NUMBERS {
         number(records, &project)?;
     }
+    quotas::begin(records, at, &project, limits)?;
     Ok(Outcome::Done)
 }
 
@@ -88,6 +126,7 @@ pub(super) fn delete<R: WriteRecords>(
     records.remove(&policies_key::policies(project.id))?;
     labels::leave_project(records, project.id)?;
     scanning::leave_project(records, project.id)?;
+    quotas::leave_project(records, name)?;
     records.remove(&key::project(name))?;
     if records.level()? >= Level::NUMBERS {
         records.remove(&key::project_number(project.id))?;

@@ -17,6 +17,7 @@ mod collecting;
 mod leaving;
 mod made;
 mod policies;
+mod quotas;
 mod scanning;
 mod signatures;
 mod trust;

@@ -67,6 +67,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Cached", Ask::Cached(CacheAsk::Refers(vec![digest]))),
         ("Sealing", Ask::Sealing(SealingAsk::Give(digest))),
         ("Pulled", Ask::Pulled(vec![])),
+        ("Scrub", Ask::Scrub { now: true }),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

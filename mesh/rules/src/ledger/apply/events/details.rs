@@ -6,7 +6,9 @@ use crate::ledger::directory::{DirectoryChange, LookForGroups};
 use crate::ledger::events::MAX_TEXT;
 use crate::ledger::jobs::bounded;
 use crate::ledger::people::{Grant, LookForPeople, PeopleChange, Robot, RobotTerms, Space};
+use crate::ledger::quotas::{LookForQuotas, QuotaChange};
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords};
+use crate::policies::quota::{Counted, Limits};
 use crate::proxies::proxy::ProxyChange;
 use crate::words::moment::Timestamp;
 use std::collections::BTreeMap;
@@ -58,6 +60,7 @@ pub(super) fn of<R: WriteRecords>(
             was.map(|was| format!("{key}: {} -> (none)", bounded(&was, LONGEST)))
         }
         Command::People(change) => of_people(records, change)?,
+        Command::Quota(change) => of_quota(records, change)?,
         Command::Audited(inner) => match inner.command.command() {
             // it has no other one inside
             Command::Audited(_) => None,
@@ -88,6 +91,23 @@ fn of_project(
         found.compare(name, &was, is);
     }
     found.words()
+}
+
+fn of_quota<R: WriteRecords>(
+    records: &R,
+    change: &QuotaChange,
+) -> Result<Option<String>, RecordError> {
+    let QuotaChange::Set { project, limits } = change else { return Ok(None) };
+    let Some(project) = records.project_numbered(*project)? else { return Ok(None) };
+    let was = records.limits(&project.name)?.map(|record| record.limits).unwrap_or_default();
+    let mut found = Differences::default();
+    for resource in Counted::ALL {
+        let shown = |limits: &Limits| {
+            limits.of(resource).map_or("no limit".to_owned(), |limit| resource.shown(limit))
+        };
+        found.compare(resource.word(), &shown(&was), &shown(limits));
+    }
+    Ok(found.words())
 }
 
 fn of_people<R: WriteRecords>(

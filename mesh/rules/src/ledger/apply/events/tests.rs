@@ -447,3 +447,70 @@ fn an_event_says_what_was_and_what_is_now_and_no_secret_from_its_level_on() {
         assert!(!text.contains("the-secret") && text.len() < 3 * MAX_TEXT, "{text}");
     }
 }
+
+#[test]
+fn purged_events_leave_gaps_and_the_others_are_still_listed_and_forgotten() {
+    let mut ledger = Ledger::new();
+    ledger.by_ann(create());
+    for tag in 0..900 {
+        ledger.by_ann(push(&tag.to_string()));
+    }
+    let all: Vec<EventId> = (0..902).map(|number| EventId(EventTable::Changes, number)).collect();
+    let purge = |events: &[EventId], before| {
+        let change = EventsChange::Purge { events: events.to_vec(), before: Timestamp(before) };
+        Command::Events(Box::new(change))
+    };
+    assert!(matches!(ledger.run(purge(&all[..1], 9_999)), Outcome::Refused(_)), "too early");
+    let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: vec![1].into() };
+    assert_eq!(ledger.run(raise), Outcome::Done);
+    assert!(matches!(ledger.run(purge(&all, 9_999)), Outcome::Refused(_)), "too many");
+    // a gap that is wider than what is read at once, and one in front
+    assert_eq!(ledger.run(purge(&all[300..800], 9_999)), Outcome::Done);
+    assert_eq!(ledger.run(purge(&all[..2], 9_999)), Outcome::Done);
+    assert_eq!(ledger.run(purge(&all[..2], 9_999)), Outcome::NotFound);
+    assert_eq!(ledger.run(purge(&all[801..803], 4)), Outcome::NotFound, "they are younger");
+    let told = ledger.told();
+    assert_eq!(told.len(), 903 - 502, "and the raise of the level");
+    assert!(told.contains(&"ann create artifact demo/app:0".to_owned()));
+    assert!(!told.contains(&"ann create artifact demo/app:500".to_owned()));
+    let counts = ledger.records.event_counts(EventTable::Changes).unwrap();
+    assert_eq!(counts.first, 2);
+    let held = ledger.records.scan(&key::events(EventTable::Changes), None, usize::MAX).unwrap();
+    assert_eq!(held.iter().map(|(_, v)| v.len() as u64).sum::<u64>(), counts.bytes);
+    let trim = |keep| Command::Events(Box::new(EventsChange::Trim { before: Timestamp(0), keep }));
+    while ledger.run(trim(3)) == Outcome::Unfinished {}
+    assert_eq!(ledger.told().len(), 3);
+}
+
+#[test]
+fn runs_of_the_upkeep_are_kept_and_told_and_the_oldest_go() {
+    use crate::ledger::upkeep::{KEPT, LookForUpkeep, UpkeepKind, UpkeepRun};
+    let mut ledger = Ledger::new();
+    let run = |kind, began, failed: Option<&str>| {
+        Command::Upkeep(Box::new(UpkeepRun {
+            kind,
+            scheduled: false,
+            parameters: "{}".into(),
+            began: Timestamp(began),
+            ended: Timestamp(began + 5),
+            failed: failed.map(str::to_owned),
+            log: "3 events are purged".into(),
+        }))
+    };
+    assert!(matches!(ledger.by_ann(run(UpkeepKind::Purge, 1, None)), Outcome::Refused(_)));
+    let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: vec![1].into() };
+    assert_eq!(ledger.run(raise), Outcome::Done);
+    assert_eq!(ledger.by_ann(run(UpkeepKind::Purge, 1, None)), Outcome::Done);
+    assert_eq!(ledger.last(), "ann run upkeep purge_audit: 3 events are purged");
+    assert_eq!(ledger.by_ann(run(UpkeepKind::Purge, 1, None)), Outcome::Exists);
+    assert_eq!(ledger.by_ann(run(UpkeepKind::Collection, 1, Some("no disk"))), Outcome::Done);
+    assert_eq!(ledger.last(), "ann run upkeep collection: no disk");
+    for began in 2..KEPT as u64 + 5 {
+        assert_eq!(ledger.by_ann(run(UpkeepKind::Purge, began, None)), Outcome::Done);
+    }
+    let kept = ledger.records.upkeep_runs(UpkeepKind::Purge).unwrap();
+    let numbers: Vec<u64> = kept.iter().map(|run| run.began.0).collect();
+    assert_eq!(numbers.len(), KEPT);
+    assert_eq!((numbers[0], numbers[KEPT - 1]), (KEPT as u64 + 4, 5));
+    assert!(ledger.records.upkeep_run(UpkeepKind::Collection, 1).unwrap().is_some());
+}

@@ -134,3 +134,25 @@ fn a_tag_is_added_to_what_is_there_and_never_brings_back_what_was_deleted() {
     assert_eq!(digest_of(&ledger, "u"), None, "both tags went with it");
     assert_eq!(ledger.run(add("v")), Outcome::NotFound);
 }
+
+#[test]
+fn a_replica_drains_while_another_stays_and_its_removal_ends_that() {
+    use crate::ledger::draining::{DrainChange, LookForDraining};
+    let mut ledger = Ledger::new();
+    let begin = |n| Command::Drain(DrainChange::Begin(NodeId(n)));
+    let end = |n| Command::Drain(DrainChange::End(NodeId(n)));
+    assert_eq!(ledger.run(raise(Level::DETAILS)), Outcome::Done);
+    assert!(matches!(ledger.run(begin(1)), Outcome::Refused(_)), "too early");
+    assert_eq!(ledger.run(raise(Level::NEWEST)), Outcome::Done);
+    assert_eq!(ledger.run(begin(9)), Outcome::NotFound);
+    assert_eq!((ledger.run(begin(1)), ledger.run(begin(1))), (Outcome::Done, Outcome::Exists));
+    assert_eq!(ledger.run(begin(2)), Outcome::Done);
+    let refused = ledger.run(begin(3));
+    assert!(matches!(&refused, Outcome::Refused(why) if why.contains("n3")), "{refused:?}");
+    assert_eq!(ledger.records.draining().unwrap(), [1, 2].map(NodeId).into());
+    assert_eq!((ledger.run(end(2)), ledger.run(end(2))), (Outcome::Done, Outcome::NotFound));
+    let leaves = Leaving { node: NodeId(1), removal: 7 };
+    assert_eq!(ledger.run(Command::Leaving(LeavingChange::Begin(leaves))), Outcome::Done);
+    assert_eq!(ledger.run(Command::Leaving(LeavingChange::Finish(leaves))), Outcome::Done);
+    assert_eq!(ledger.records.draining().unwrap(), [].into());
+}

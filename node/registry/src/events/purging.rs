@@ -1,0 +1,217 @@
+//! Purges of the audit log: what is older than somebody wants is forgotten, if it is of the kinds
+//! that they name. Any replica purges when it is asked to; by a schedule the ledger's leader does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::clock;
+use ground::supervise::{Tasks, at_length};
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::directory::LookForGroups;
+use rules::ledger::events::{Actor, Event, EventId, EventTable, EventsChange, PurgeOrder, key};
+use rules::ledger::jobs::cron::Cron;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, ReadRecords, RecordError, decode};
+use rules::ledger::upkeep::{LookForUpkeep, UpkeepKind, UpkeepRun};
+use rules::people::configurations::Configured;
+use rules::wire::NoLedger;
+use rules::words::moment::Timestamp;
+use rules::words::names::OperationId;
+use tracing::{debug, info, warn};
+
+use crate::view::neighbours::Neighbours;
+
+/// The setting that says when the log is purged.
+pub const SCHEDULE: &str = "purge_audit_schedule";
+/// The number of events that one command forgets.
+const AT_ONCE: usize = 500;
+/// The time between two looks whether a purge is due.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Why a purge ended before its end. What was forgotten until then is forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPurged {
+    /// The mesh is below the feature level.
+    #[error("this needs feature level {0}: `atoll level --raise`")]
+    Level(Level),
+    /// Nothing can be committed now.
+    #[error(transparent)]
+    Ledger(#[from] NoLedger),
+    /// The records cannot be read.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+}
+
+/// Purges of this mesh's audit log.
+pub struct Purging {
+    neighbours: Arc<Neighbours>,
+    commit: Duration,
+}
+
+impl Purging {
+    /// `commit` is how long a command may take.
+    pub fn new(neighbours: Arc<Neighbours>, commit: Duration) -> Arc<Self> {
+        Arc::new(Purging { neighbours, commit })
+    }
+
+    /// Begins to follow the schedule, at a replica.
+    pub fn start(self: &Arc<Self>, tasks: &Tasks) {
+        if self.neighbours.is_edge() {
+            return;
+        }
+        let purging = self.clone();
+        tasks.spawn("purge-audit", async move { purging.follow().await });
+    }
+
+    /// Forgets what `order` names of before now, and records the run with what it did. Returns its
+    /// number.
+    pub async fn run(
+        &self,
+        order: &PurgeOrder,
+        scheduled: bool,
+        parameters: &str,
+        by: &Actor,
+    ) -> Result<u64, NotPurged> {
+        if self.neighbours.records.view()?.level()? < Level::UPKEEP {
+            return Err(NotPurged::Level(Level::UPKEEP));
+        }
+        let began = clock::timestamp();
+        let purged = self.purge(order, began).await;
+        let would = if order.dry_run { "would be" } else { "are" };
+        let (failed, log) = match &purged {
+            Ok(events) => (None, format!("{events} events {would} purged")),
+            Err(error) => (Some(error.to_string()), String::new()),
+        };
+        let run = UpkeepRun {
+            kind: UpkeepKind::Purge,
+            scheduled,
+            parameters: parameters.to_owned(),
+            began,
+            ended: clock::timestamp(),
+            failed,
+            log,
+        };
+        let number = record(&self.neighbours, run, by, self.commit).await?;
+        purged.map(|_| number)
+    }
+
+    async fn purge(&self, order: &PurgeOrder, now: Timestamp) -> Result<u64, NotPurged> {
+        let before = order.before(now);
+        let mut purged = 0;
+        for table in [EventTable::Changes, EventTable::Counted] {
+            let mut after = None::<Vec<u8>>;
+            loop {
+                let view = self.neighbours.records.view()?;
+                let last = after.take();
+                let (some, next) =
+                    at_length(|| chosen(&*view, table, last.as_deref(), order, before))?;
+                drop(view);
+                purged += some.len() as u64;
+                if !some.is_empty() && !order.dry_run {
+                    let change = EventsChange::Purge { events: some, before };
+                    let command = Command::Events(Box::new(change));
+                    let operation = OperationId(rand::random());
+                    let records = &self.neighbours.records;
+                    records.propose(operation, command, self.commit).await?;
+                }
+                match next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        Ok(purged)
+    }
+
+    async fn follow(&self) {
+        // since when this node has known the schedule
+        let mut known: Option<(Cron, Timestamp)> = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let records = &self.neighbours.records;
+            let leads = records.ledger().is_some_and(|ledger| ledger.leads());
+            if !leads || !records.connected() {
+                continue;
+            }
+            match self.due(&mut known) {
+                Ok(Some((order, parameters))) => {
+                    let ran = self.run(&order, true, &parameters, &Actor::mesh()).await;
+                    match ran {
+                        Ok(_) => info!("the audit log is purged, as its schedule says"),
+                        Err(error) => warn!(%error, "the audit log could not be purged"),
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => debug!(%error, "the schedule of purges cannot be read"),
+            }
+        }
+    }
+
+    /// What is to be purged now, if the schedule says so.
+    fn due(
+        &self,
+        known: &mut Option<(Cron, Timestamp)>,
+    ) -> Result<Option<(PurgeOrder, String)>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        if view.level()? < Level::UPKEEP {
+            return Ok(None);
+        }
+        let settings = Configured::of(&view.configurations()?);
+        let Ok(cron) = settings.text(SCHEDULE).parse::<Cron>() else {
+            *known = None;
+            return Ok(None);
+        };
+        let now = clock::timestamp();
+        let since = match known {
+            Some((same, since)) if *same == cron => *since,
+            _ => known.insert((cron.clone(), now)).1,
+        };
+        let runs = view.upkeep_runs(UpkeepKind::Purge)?;
+        let last = runs.iter().find(|run| run.scheduled).map(|run| run.began);
+        let due = cron.next(last.unwrap_or(since)).is_some_and(|next| next <= now);
+        Ok(due.then(|| (settings.purge(), settings.purge_parameters())))
+    }
+}
+
+/// The next of the table's events after a place that are to be purged, at most [`AT_ONCE`] of them, and
+/// where to go on.
+fn chosen<R: ReadRecords + ?Sized>(
+    records: &R,
+    table: EventTable,
+    after: Option<&[u8]>,
+    order: &PurgeOrder,
+    before: Timestamp,
+) -> Result<(Vec<EventId>, Option<Vec<u8>>), RecordError> {
+    let page = records.scan(&key::events(table), after, AT_ONCE)?;
+    let mut chosen = Vec::new();
+    for (place, value) in &page {
+        let event: Event = decode(value)?;
+        if event.at >= before {
+            // they are in the order of time
+            return Ok((chosen, None));
+        }
+        if let Some(number) = key::number_of(place).filter(|_| order.takes(&event)) {
+            chosen.push(EventId(table, number));
+        }
+    }
+    Ok((chosen, page.into_iter().next_back().map(|(place, _)| place)))
+}
+
+/// Records a run that has ended. Returns its number.
+pub async fn record(
+    neighbours: &Neighbours,
+    mut run: UpkeepRun,
+    by: &Actor,
+    commit: Duration,
+) -> Result<u64, NoLedger> {
+    loop {
+        let command = Command::Upkeep(Box::new(run.clone())).audited(by.clone());
+        let operation = OperationId(rand::random());
+        let proposed = neighbours.records.propose(operation, command, commit).await?;
+        match proposed.outcome {
+            // another one began in the same millisecond
+            Outcome::Exists => run.began.0 += 1,
+            _ => return Ok(run.began.0),
+        }
+    }
+}

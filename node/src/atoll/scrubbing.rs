@@ -1,0 +1,50 @@
+//! `/api/atoll/v1/nodes/NAME/scrub`: how far a node has read its blobs again, and reading them now.
+
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use rules::blobs::scrubbing::Progress;
+use rules::ledger::level::Level;
+use rules::wire::questions::Scrub;
+use serde_json::json;
+use tracing::info;
+
+use super::Atoll;
+use crate::http::answer::json_answer;
+use crate::http::{Code, Failure, Payload};
+
+/// How long the node may take to say how far it is: it counts what it holds.
+const ASKED: Duration = Duration::from_secs(15);
+
+impl Atoll {
+    /// How far the node called `name` is; if `now`, it begins a new round, and reads faster.
+    pub(super) async fn scrub(&self, name: &str, now: bool) -> Result<Response<Payload>, Failure> {
+        let node = self.node_named(name).await?;
+        // older builds do not know the question
+        self.writes.check_level(Level::SCRUBS)?;
+        let told = if node.id == self.neighbours.me {
+            self.rechecks.progress(now).map_err(|e| e.to_string())
+        } else {
+            let asked = self.neighbours.links.ask(node.id, Scrub { now }, ASKED).await;
+            asked.map_err(|e| e.to_string())
+        };
+        let unreachable =
+            |why| Failure::new(Code::Unavailable, format!("{name} does not answer: {why}"));
+        let Progress { position, total, every_seconds } = told.map_err(unreachable)?;
+        if now {
+            info!(node = name, "a node reads its blobs again, because somebody asked");
+        }
+        let shown = json!({
+            "name": node.name.as_str(),
+            "began": position.began.to_string(),
+            "over": position.over,
+            "blobs": position.blobs,
+            "bytes": position.bytes,
+            "damaged": position.damaged,
+            "held_bytes": total,
+            "every_seconds": every_seconds,
+        });
+        let status = if now { StatusCode::ACCEPTED } else { StatusCode::OK };
+        Ok(json_answer(status, &shown))
+    }
+}

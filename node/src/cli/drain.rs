@@ -1,0 +1,102 @@
+//! `atoll drain`: a replica gives away what others need it for, so that it can be switched off.
+
+use std::io;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use super::client::{Call, Client, refusal};
+use super::node::Node;
+use super::shown::safe;
+
+/// The time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Arguments of `drain`.
+#[derive(clap::Args)]
+pub(super) struct Drain {
+    /// The node's name.
+    name: String,
+    /// It takes part in everything again.
+    #[arg(long)]
+    undo: bool,
+    /// Do not wait until it can be switched off.
+    #[arg(long, conflicts_with = "undo")]
+    no_wait: bool,
+    #[command(flatten)]
+    node: Node,
+}
+
+/// Begins or ends it, and says how far it is.
+pub(super) fn run(drain: &Drain) -> io::Result<()> {
+    let client = drain.node.client()?;
+    super::small_runtime()?.block_on(async {
+        let path = format!("/api/atoll/v1/nodes/{}/drain", drain.name);
+        let name = safe(&drain.name);
+        if drain.undo {
+            ask(&client, Method::DELETE, &path).await?;
+            println!("{name} takes part in everything again; its projects return to it in a while");
+            return Ok(());
+        }
+        let mut told = String::new();
+        let mut shown = ask(&client, Method::POST, &path).await?;
+        loop {
+            let now = progress(&shown);
+            if now != told {
+                println!("{name}: {now}");
+                told = now;
+            }
+            if shown["safe"] == true {
+                println!(
+                    "{name} can be switched off. `atoll drain {name} --undo` when it is back, or `atoll remove {name}` if it does not come back."
+                );
+                return Ok(());
+            }
+            if drain.no_wait {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+            // a node may be busy for a moment
+            if let Ok(next) = ask(&client, Method::GET, &path).await {
+                if next["draining"] == false {
+                    return Err(io::Error::other(format!("{name} does not drain any more")));
+                }
+                shown = next;
+            }
+        }
+    })
+}
+
+async fn ask(client: &Client, method: Method, path: &str) -> io::Result<Value> {
+    let answer = client.send(Call { method, ..Call::get(path) }).await?;
+    let status = answer.status;
+    let body = answer.whole().await?;
+    match status.is_success() {
+        true => serde_json::from_slice(&body).map_err(io::Error::other),
+        false => Err(io::Error::other(refusal(status, &body))),
+    }
+}
+
+/// What it is still needed for, in a sentence.
+fn progress(shown: &Value) -> String {
+    let waits = shown["waits_for"].as_array().into_iter().flatten();
+    let waits: Vec<String> = waits.filter_map(Value::as_str).map(safe).collect();
+    match waits.is_empty() {
+        true => "nobody needs it".to_owned(),
+        false => format!("waits until {}", waits.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_it_waits_for_is_one_sentence() {
+        assert_eq!(progress(&json!({"waits_for": []})), "nobody needs it");
+        let shown = json!({"waits_for": ["2 project(s) get another primary", "x"]});
+        assert_eq!(progress(&shown), "waits until 2 project(s) get another primary; x");
+    }
+}

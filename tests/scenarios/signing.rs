@@ -73,7 +73,11 @@ impl Hand {
         command.args(["sign", "--key", &format!("{key}.key")]);
         match program {
             "cosign2" => command.arg("--tlog-upload=false"),
-            _ => command.args(["--new-bundle-format=false", "--signing-config", "alone.json"]),
+            _ => command.args([
+                "--new-bundle-format=false",
+                "--use-signing-config=false",
+                "--tlog-upload=false",
+            ]),
         };
         process::finish(self.on(&mut command, node).arg(image))
     }
@@ -97,9 +101,9 @@ impl Hand {
         process::finish(self.on(&mut command, node).arg(image))
     }
 
-    fn verify(&self, program: &str, key: &str, image: &str) -> Finished {
+    fn verify(&self, key: &str, image: &str) -> Finished {
         let node = image.split('/').next().expect("a node");
-        let mut command = self.command(program);
+        let mut command = self.command("cosign2");
         command.args(["verify", "--key", &format!("{key}.pub"), "--private-infrastructure"]);
         process::finish(self.on(&mut command, node).arg(image))
     }
@@ -245,7 +249,7 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     }
     // both are there: what is behind the tag has all
     for key in ["ci", "other"] {
-        did(&ann.verify("cosign2", key, &named(&mesh, 0, &image)));
+        did(&ann.verify(key, &named(&mesh, 0, &image)));
     }
     let shown = atoll(&mesh, edge, "signatures", &[&format!("shop/web@{digest}")]);
     assert!(shown.success, "{shown:?}");
@@ -392,7 +396,7 @@ fn those_who_sign_read_what_is_unsigned_and_all_their_signatures_are_kept() {
         }
     });
     for hand in &hands {
-        did(&hand.verify("cosign2", "own", &named(&mesh, 1, &image)));
+        did(&hand.verify("own", &named(&mesh, 1, &image)));
     }
     for at in 0..=edge {
         wait::until_ok("it is served", || served(&mesh, at, "1"));
@@ -549,10 +553,9 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
     let pem = keys[0]["pem"].as_str().expect("a key");
     std::fs::write(ann.folder.join("mesh.pub"), pem).expect("a file");
     let other = ann.key("other");
-    for program in ["cosign2", "cosign3"] {
-        did(&ann.verify(program, "mesh", &named(&mesh, 0, &image)));
-        assert!(!ann.verify(program, "other", &named(&mesh, 0, &image)).success, "{program}");
-    }
+    // (cosign 3 verifies over plain HTTP at 127.0.0.1 only: `signatures_made` has that)
+    did(&ann.verify("mesh", &named(&mesh, 0, &image)));
+    assert!(!ann.verify("other", &named(&mesh, 0, &image)).success);
     let own = ann.folder.join("mesh.pub").display().to_string();
     let policy = show("policy.json").replace("/etc/atoll/mesh.pub", &own);
     let policy: Value = serde_json::from_str(&policy).expect("JSON");
@@ -590,7 +593,7 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
         }
     }
     for child in &children {
-        did(&ann.verify("cosign3", "mesh", &named(&mesh, other, child)));
+        did(&ann.verify("mesh", &named(&mesh, other, child)));
     }
     let log = atoll(&mesh, primary, "sign", &["log", "--project", "shop", "--verify"]);
     assert!(log.success && log.out.contains("the log is whole: 4 entries"), "{log:?}");

@@ -11,7 +11,7 @@ use rules::policies::signatures::{self, Context, Policy, Refusal};
 use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide};
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
-use rules::words::image::{Image, Runnable};
+use rules::words::image::{Image, Layer, Runnable};
 use rules::words::names::{Reference, RepositoryName};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde_json::json;
@@ -97,7 +97,7 @@ impl Registry {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        if tag.and_then(Fallback::of).is_some() || is_about_another(manifest) {
+        if is_about_another(manifest, tag.and_then(Fallback::of).is_some()) {
             return Ok(());
         }
         let mut end = None;
@@ -160,14 +160,27 @@ impl Registry {
 }
 
 /// Whether nothing runs a manifest, and it only says something of another: a signature, an
-/// attestation, an SBOM.
-fn is_about_another(manifest: &ManifestRecord) -> bool {
+/// attestation, an SBOM, or, behind a tag of that form, a list of such. What an index lists is judged
+/// for itself.
+fn is_about_another(manifest: &ManifestRecord, behind_such_a_tag: bool) -> bool {
     if Image::read(&manifest.bytes) != Runnable::Nothing {
         return false;
     }
-    let parts = Image::parts(&manifest.bytes);
-    let is_index = parts.as_ref().is_none_or(|one| *one == Image::default());
-    !is_index && (manifest.subject.is_some() || parts.is_some_and(|image| image.attests()))
+    match Image::parts(&manifest.bytes) {
+        None => false,
+        Some(parts) if parts == Image::default() => behind_such_a_tag,
+        Some(parts) => {
+            parts.attests() || manifest.subject.is_some() && parts.layers.iter().all(is_text)
+        }
+    }
+}
+
+/// Whether a layer is text or a signature: no runtime takes it for a program. The types of programs
+/// for other machines (WebAssembly) are none of these.
+fn is_text(layer: &Layer) -> bool {
+    let kind = layer.media_type.to_ascii_lowercase();
+    let ends = ["+json", "/json", "+xml", "/xml", "/cose"];
+    kind.starts_with("text/") || ends.iter().any(|end| kind.ends_with(end))
 }
 
 fn count_unsigned(what: &'static str) {
@@ -204,4 +217,60 @@ fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Fai
     metrics::counter!("atoll_pulls_prevented_total").increment(1);
     tracing::debug!(%repository, %digest, %why, "a pull is refused");
     Failure::new(Code::Prevented, why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use rules::words::moment::Timestamp;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn only_what_nothing_runs_needs_no_signature() {
+        let digest = Digest::sha256(b"x").to_string();
+        let blob = |kind: &str| json!({"mediaType": kind, "digest": digest, "size": 7});
+        let of = |config: &str, layer: &str| json!({"schemaVersion": 2, "config": blob(config), "layers": [blob(layer)]});
+        let passes = |manifest: &Value, subject: bool, behind: bool| {
+            let record = ManifestRecord {
+                media_type: String::new(),
+                bytes: manifest.to_string().into_bytes(),
+                blobs: Vec::new(),
+                subject: subject.then(|| Digest::sha256(b"subject")),
+                pushed: Timestamp(0),
+            };
+            is_about_another(&record, behind)
+        };
+        let image = "application/vnd.oci.image.config.v1+json";
+        let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let empty = "application/vnd.oci.empty.v1+json";
+        let simple = "application/vnd.dev.cosign.simplesigning.v1+json";
+        for (manifest, subject, behind, expected) in [
+            (of(image, layer), false, false, false),
+            (of(image, layer), true, true, false),
+            (of(image, simple), false, true, true),
+            (of(image, simple), false, false, true),
+            (of(empty, "application/vnd.dev.sigstore.bundle.v0.3+json"), true, false, true),
+            (of("application/vnd.cncf.notary.signature", "application/cose"), true, false, true),
+            (of(empty, "application/spdx+json"), true, false, true),
+            (of(empty, "application/spdx+json"), false, false, true),
+            (of("application/vnd.wasm.config.v0+json", "application/wasm"), true, true, false),
+            (
+                of("application/vnd.cncf.helm.config.v1+json", "application/x-tar"),
+                true,
+                true,
+                false,
+            ),
+            (of(empty, "application/vnd.acme.report+json"), true, false, true),
+            (of(empty, "application/vnd.acme.report+json"), false, true, false),
+            (json!({"schemaVersion": 2, "manifests": []}), false, false, false),
+            (json!({"schemaVersion": 2, "manifests": []}), false, true, true),
+        ] {
+            assert_eq!(
+                passes(&manifest, subject, behind),
+                expected,
+                "{manifest} {subject} {behind}"
+            );
+        }
+    }
 }

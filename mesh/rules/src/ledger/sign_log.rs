@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::records::{Look, RecordError, decode, encode};
-use crate::policies::signatures::AnchorId;
+use crate::policies::signatures::{AnchorId, MESH};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, NodeId, ProjectId, RepositoryName};
@@ -21,9 +21,6 @@ pub const MOST_KEYS: usize = 20;
 pub const MOST_PAYLOADS: usize = 4;
 /// The number of entries that are read at a time.
 const PAGE: usize = 500;
-
-/// The name of the signer that stands for all of a project's own keys.
-pub const MESH: &str = "mesh";
 
 /// A key of a project that the mesh signs with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

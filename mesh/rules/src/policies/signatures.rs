@@ -52,6 +52,8 @@ pub mod metadata {
 
 /// The predicate type of a bundle that is a signature of an image, and no other attestation.
 pub const COSIGN_SIGNATURE: &str = "https://sigstore.dev/cosign/sign/v1";
+/// The name of the signer that stands for all of a project's own keys.
+pub const MESH: &str = "mesh";
 /// The maximum number of signers in a project.
 pub const MOST_SIGNERS: usize = 50;
 /// The maximum number of signatures of one manifest that are kept, and of one artifact that are read.

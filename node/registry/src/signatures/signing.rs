@@ -13,10 +13,10 @@ use rules::ledger::events::Actor;
 use rules::ledger::jobs::{Priority, RunEnd, Task};
 use rules::ledger::records::{Look, MeshRecord, Project, RecordError, key as records_key};
 use rules::ledger::scanning::LookForScans;
-use rules::ledger::sign_log::{LogEntry, LookForSigning, MESH, MeshKey};
+use rules::ledger::sign_log::{LogEntry, LookForSigning, MeshKey};
 use rules::ledger::signatures::{LookForSignatures, SignatureChange};
 use rules::policies::signatures::{
-    By, Context, Decision, Format, Mode, Policy, SignatureRecord, State, decide, metadata,
+    By, Context, Decision, Format, MESH, Mode, Policy, SignatureRecord, State, decide, metadata,
 };
 use rules::policies::vulnerabilities::{self, Gate};
 use rules::words::digest::Digest;

@@ -6,14 +6,14 @@ use crate::ledger::level::Level;
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode};
 use crate::ledger::scanning::LookForScans;
 use crate::ledger::sign_log::{
-    LogEntry, LogHead, LookForSigning, MESH, MOST_KEYS, MOST_PAYLOADS, MeshKey, key as log_key,
+    LogEntry, LogHead, LookForSigning, MOST_KEYS, MOST_PAYLOADS, MeshKey, key as log_key,
 };
 use crate::ledger::signatures::{
     LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_PARENTS, SignatureChange, Unverified,
     check_signer, has_room, is_short, key, may_exempt,
 };
 use crate::policies::signatures::{
-    Anchor, By, Evidence, Exemption, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State,
+    Anchor, By, Evidence, Exemption, MESH, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State,
     is_evidence,
 };
 use crate::words::digest::Digest;

@@ -5,10 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{
-    By, COSIGN_SIGNATURE, Exemption, Fault, Format, Mode, NameCheck, Policy, Seen, SignatureRecord,
-    Signer, State, metadata,
+    By, COSIGN_SIGNATURE, Exemption, Fault, Format, MESH, Mode, NameCheck, Policy, Seen,
+    SignatureRecord, Signer, State, metadata,
 };
-use crate::ledger::sign_log::MESH;
 use crate::words::moment::Timestamp;
 use crate::words::names::{RepositoryName, Tag};
 

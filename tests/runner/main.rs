@@ -67,6 +67,10 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("providers::", Weight::Slots(2), 40),
     // its primary dies, and the next one scans what is left
     ("scanning::a_scan", Weight::Slots(1), 40),
+    // a schedule has its times at whole minutes
+    ("audit::the_log_is_purged", Weight::Slots(1), 30),
+    // copies are made elsewhere, and it comes back
+    ("drain::what_drains", Weight::Slots(1), 40),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),
 ];

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use base64::Engine as _;
+use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::daemons::{Containerd, Docker, Podman};
@@ -443,4 +444,33 @@ impl AddTag for String {
     fn add(&self, reference: &str) -> String {
         format!("{self}:{}", reference.rsplit_once(':').expect("a reference with a tag").1)
     }
+}
+
+#[test]
+fn docker_says_that_a_push_does_not_fit_into_the_quota() {
+    let images = tools::images();
+    let mesh = Mesh::up(2);
+    let docker = Docker::start();
+    let (admin, other) = (mesh.client(0), mesh.client(1));
+    let small = json!({"project_name": "small", "storage_limit": 200_000, "metadata": {}});
+    people::must(&admin, Method::POST, "/api/v2.0/projects", &small, 201);
+    let project = people::must(&admin, Method::GET, "/api/v2.0/projects/small", &Value::Null, 200);
+    let quota = format!("/api/v2.0/quotas/{}", project.json()["project_id"]);
+    // its layers come in chunks without a length
+    docker.run(&["load", "-q", "-i", &images.join("docker/app.tar").display().to_string()]);
+    let image = format!("{}/small/app:1", other.authority());
+    let (user, password) = mesh.admin();
+    docker.login(other.authority(), user, password);
+    docker.run(&["tag", "atoll/app:1", &image]);
+    let refused = process::finish(docker.command().args(["push", "-q", &image]));
+    assert!(!refused.success);
+    let said = "will exceed the configured upper limit of 195.3 KiB";
+    assert!(refused.err.contains(said), "{}\n{}", refused.out, refused.err);
+    let used = people::must(&other, Method::GET, &quota, &Value::Null, 200).json();
+    assert_eq!(used["used"], json!({"storage": 0, "tags": 0, "repositories": 0}));
+    people::must(&admin, Method::PUT, &quota, &json!({"hard": {"storage": 1_u64 << 30}}), 200);
+    docker.run(&["push", "-q", &image]);
+    let used = people::must(&other, Method::GET, &quota, &Value::Null, 200).json();
+    assert!(used["used"]["storage"].as_u64() > Some(1 << 20), "{used}");
+    assert_eq!(used["used"]["tags"], 1);
 }

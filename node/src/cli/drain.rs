@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use ground::clock;
 use http::Method;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::client::{Call, Client, refusal};
 use super::node::Node;
 use super::shown::safe;
 
-/// The time between two looks.
+/// The least time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Arguments of `drain`.
@@ -39,7 +40,7 @@ pub(super) fn run(drain: &Drain) -> io::Result<()> {
             println!("{name} takes part in everything again; its projects return to it in a while");
             return Ok(());
         }
-        let mut told = String::new();
+        let (mut told, mut pause) = (String::new(), LOOK);
         let mut shown = ask(&client, Method::POST, &path).await?;
         loop {
             let now = progress(&shown);
@@ -56,9 +57,13 @@ pub(super) fn run(drain: &Drain) -> io::Result<()> {
             if drain.no_wait {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
+            let began = clock::now();
+            let next = ask(&client, Method::GET, &path).await;
+            // all replicas say what they keep for it, which takes long if that is much
+            pause = LOOK.max(clock::now().since(began) * 4);
             // a node may be busy for a moment
-            if let Ok(next) = ask(&client, Method::GET, &path).await {
+            if let Ok(next) = next {
                 if next["draining"] == false {
                     return Err(io::Error::other(format!("{name} does not drain any more")));
                 }

@@ -215,3 +215,69 @@ pub async fn record(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rules::ledger::records::{MemoryRecords, WriteRecords, encode};
+
+    /// Events with these operations, one an hour, the first with the number 5.
+    fn log(operations: &[&str]) -> MemoryRecords {
+        let mut records = MemoryRecords::default();
+        for (hour, operation) in operations.iter().enumerate() {
+            let event = Event {
+                at: Timestamp(hour as u64 * 3_600_000),
+                by: Actor::mesh(),
+                operation: (*operation).into(),
+                resource_type: "artifact".into(),
+                resource: "team/app:1".into(),
+                project: None,
+                refused: None,
+                count: 1,
+            };
+            let place = key::event(EventId(EventTable::Changes, hour as u64 + 5));
+            records.put(&place, &encode(&event).unwrap()).unwrap();
+        }
+        records
+    }
+
+    #[test]
+    fn what_is_old_enough_and_of_a_kind_that_is_named_goes() {
+        let records = log(&["create", "pull", "delete", "create", "create"]);
+        let numbers = |order: &PurgeOrder, hour: u64| {
+            let before = order.before(Timestamp(hour * 3_600_000));
+            let (ids, next) =
+                chosen(&records, EventTable::Changes, None, order, before).expect("readable");
+            assert!(next.is_none() || ids.len() <= AT_ONCE);
+            ids.into_iter().map(|id| id.1).collect::<Vec<_>>()
+        };
+        let order = |hours, operations: &[&str], event_types: &[&str]| PurgeOrder {
+            hours,
+            operations: operations.iter().map(|word| (*word).to_owned()).collect(),
+            event_types: event_types.iter().map(|word| (*word).to_owned()).collect(),
+            dry_run: false,
+        };
+        assert_eq!(numbers(&order(1, &[], &[]), 4), [5, 6, 7], "three are older than an hour");
+        assert_eq!(numbers(&order(1, &["create"], &[]), 5), [5, 8]);
+        assert_eq!(numbers(&order(1, &[], &["pull_artifact"]), 9), [6]);
+        assert_eq!(numbers(&order(1, &["delete"], &["pull_artifact"]), 9), [6, 7]);
+        assert_eq!(numbers(&order(100, &[], &[]), 9), [0; 0], "all are younger");
+        assert_eq!(numbers(&order(1, &[], &["create_tag"]), 9), [0; 0]);
+        let far = order(u64::MAX, &[], &[]);
+        assert_eq!(numbers(&far, 9), [0; 0], "no overflow");
+    }
+
+    #[test]
+    fn a_long_log_is_gone_through_in_pieces() {
+        let records = log(&vec!["pull"; AT_ONCE + 3]);
+        let order = PurgeOrder { hours: 1, ..PurgeOrder::default() };
+        let before = Timestamp(u64::MAX);
+        let first = chosen(&records, EventTable::Changes, None, &order, before).unwrap();
+        assert_eq!(first.0.len(), AT_ONCE);
+        let then =
+            chosen(&records, EventTable::Changes, first.1.as_deref(), &order, before).unwrap();
+        assert_eq!(then.0.len(), 3);
+        let end = chosen(&records, EventTable::Changes, then.1.as_deref(), &order, before).unwrap();
+        assert_eq!(end, (Vec::new(), None));
+    }
+}

@@ -524,28 +524,37 @@ fn keyless_signatures_under_a_private_fulcio_and_rekor_are_verified() {
     };
 
     let image = stage.push("demo/keyless-classic");
-    let mut command = signers.command("cosign2");
-    command
-        .env("SIGSTORE_ROOT_FILE", signers.at("fulcio.pem"))
-        .env("SIGSTORE_REKOR_PUBLIC_KEY", signers.at("rekor.pub"))
-        .args(["sign", "--allow-http-registry", "--insecure-skip-verify"])
-        .args(["--fulcio-url", &services.url, "--rekor-url", &services.url])
-        .args(["--identity-token", &Sigstore::token()])
-        .arg(signers.named(&format!("demo/keyless-classic@{}", image.digest())));
-    well("cosign 2 without a key", &process::finish(&mut command));
-    let stored = stage.behind("demo/keyless-classic", &image, ".sig");
-    is_it("cosign 2", &stored.is_good("cosign 2 without a key", &image, &right, &wrong));
-    let elsewhere = stored.verify(&image, &[keyless(root, &other.rekor)]);
-    assert!(!elsewhere.iter().any(counts), "another log: {elsewhere:?}");
+    signers.write("sbom.json", r#"{"spdxVersion":"SPDX-2.3","SPDXID":"SPDXRef-DOCUMENT"}"#);
+    for (verb, ending, more) in [
+        ("sign", ".sig", &[][..]),
+        ("attest", ".att", &["--type", "spdxjson", "--predicate", "sbom.json"]),
+    ] {
+        let mut command = signers.command("cosign2");
+        command
+            .env("SIGSTORE_ROOT_FILE", signers.at("fulcio.pem"))
+            .env("SIGSTORE_REKOR_PUBLIC_KEY", signers.at("rekor.pub"))
+            .args([verb, "--allow-http-registry", "--insecure-skip-verify"])
+            .args(["--fulcio-url", &services.url, "--rekor-url", &services.url])
+            .args(["--identity-token", &Sigstore::token()])
+            .args(more)
+            .arg(signers.named(&format!("demo/keyless-classic@{}", image.digest())));
+        let what = format!("cosign 2 without a key: {verb}");
+        well(&what, &process::finish(&mut command));
+        let stored = stage.behind("demo/keyless-classic", &image, ending);
+        is_it(&what, &stored.is_good(&what, &image, &right, &wrong));
+        let elsewhere = stored.verify(&image, &[keyless(root, &other.rekor)]);
+        assert!(!elsewhere.iter().any(counts), "another log: {elsewhere:?}");
+    }
 
     let image = stage.push("demo/keyless");
     let mut command = signers.command("cosign3");
     command
-        .args(["sign", "--allow-http-registry", "--insecure-skip-verify", "--signing-config"])
+        .args(["sign", "--allow-http-registry", "--signing-config"])
         .arg(signers.at("keyless.json"))
         .arg("--trusted-root")
         .arg(signers.at("trusted.json"))
-        .args(["--identity-token", &Sigstore::token()])
+        .arg("--identity-token")
+        .arg(signers.at("token"))
         .arg(signers.named(&format!("demo/keyless@{}", image.digest())));
     well("cosign 3 without a key", &process::finish(&mut command));
     let stored = stage.referrer("demo/keyless", &image);

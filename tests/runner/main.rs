@@ -67,6 +67,8 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("providers::", Weight::Slots(2), 40),
     // its primary dies, and the next one scans what is left
     ("scanning::a_scan", Weight::Slots(1), 40),
+    // scrypt, for each key that signs
+    ("signatures_made::what_cosign", Weight::Slots(2), 14),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),
 ];

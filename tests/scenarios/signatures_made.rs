@@ -10,7 +10,7 @@ use rules::policies::signatures::{Anchor, By, COSIGN_SIGNATURE, Fault, Format, S
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use serde_json::json;
-use sign::making::{Claims, Made, SigningKey, bundle, classic, cosign_key};
+use sign::making::{Claims, Identity, Made, SigningKey, bundle, classic, cosign_key, notation};
 use sign::{Anchors, evidence, union, verify};
 use tests::image::{Blob, Image, MANIFEST, write_layout};
 use tests::mesh::Mesh;
@@ -427,6 +427,65 @@ fn what_notation_signs_is_verified() {
             assert_eq!(subject, expected, "{what}");
         }
     }
+}
+
+/// What the mesh signs for notation, with a certificate of an authority's.
+#[test]
+fn what_the_mesh_signs_for_notation_is_accepted() {
+    let stage = Stage::new();
+    let signers = &stage.signers;
+    let (chain, key) = (signers.at("chain"), new_key());
+    certify(&chain, "extendedKeyUsage=codeSigning");
+    signers.write("chain/mesh.pub", &key.public_pem());
+    let mut openssl = tools::packaged("openssl", "openssl");
+    openssl.current_dir(&chain).args([
+        "x509",
+        "-new",
+        "-force_pubkey",
+        "mesh.pub",
+        "-subj",
+        "/C=DE/ST=BE/O=Example/CN=mesh",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-days",
+        "9",
+        "-extfile",
+        "extensions",
+        "-out",
+        "mesh.crt",
+    ]);
+    process::succeed(&mut openssl);
+    let read = |name: &str| std::fs::read_to_string(chain.join(name)).expect("a certificate");
+    let identity = Identity::read(&(read("mesh.crt") + &read("ca.crt")), &key);
+    let identity = identity.unwrap_or_else(|bad| panic!("{bad}"));
+    let image = stage.push("demo/notation");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a time").as_millis() as u64;
+    let claims = Claims { timestamp: Timestamp(now), ..claims(signers, "demo/notation", &image) };
+    let made = notation(&key, &identity, &claims);
+    stage.store("demo/notation", &Blob::of(made.manifest.clone()).digest, &made);
+    certify(&signers.at("other"), "extendedKeyUsage=codeSigning");
+    for (store, certificate) in [("right", "chain/ca.crt"), ("wrong", "other/ca.crt")] {
+        let mut command = signers.command("notation");
+        command.args(["cert", "add", "--type", "ca", "--store", store]);
+        process::succeed(command.arg(signers.at(certificate)));
+    }
+    let verify = |store: &str, identity: &str, more: &[&str]| {
+        let policy = json!({"version": "1.0", "trustPolicies": [{
+            "name": "mesh", "registryScopes": ["*"],
+            "signatureVerification": {"level": "strict"},
+            "trustStores": [format!("ca:{store}")], "trustedIdentities": [identity],
+        }]});
+        signers.write("notation/trustpolicy.json", &policy.to_string());
+        signers.notation("verify", more, &format!("demo/notation@{}", image.digest()))
+    };
+    well("notation", &verify("right", "*", &[]));
+    let subject = "x509.subject: C=DE, ST=BE, O=Example, CN=mesh";
+    well("its subject", &verify("right", subject, &["--user-metadata", "mesh.epoch=7"]));
+    refused("a claim", &verify("right", subject, &["--user-metadata", "mesh.epoch=8"]));
+    refused("another subject", &verify("right", &subject.replace("CN=mesh", "CN=other"), &[]));
+    refused("another authority", &verify("wrong", "*", &[]));
 }
 
 /// A signature with a timestamp of a trusted authority does not end with its certificates.

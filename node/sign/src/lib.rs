@@ -5,7 +5,8 @@
 //!
 //! 1. [`evidence::read`] recognises a manifest that has signatures, and names the blobs to read.
 //! 2. [`verify`] says who has signed, for each signature in it.
-//! 3. [`making`] signs: [`making::classic`] and [`making::bundle`] make what cosign and skopeo accept.
+//! 3. [`making`] signs: [`making::classic`] and [`making::bundle`] make what cosign and skopeo accept,
+//!    [`making::notation()`] what notation does.
 //! 4. [`union`] joins two manifests of one `.sig` tag, so that no signature is lost.
 //!
 //! | room | what it holds |

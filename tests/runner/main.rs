@@ -71,6 +71,8 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("audit::the_log_is_purged", Weight::Slots(1), 30),
     // copies are made elsewhere, and it comes back
     ("drain::what_drains", Weight::Slots(1), 40),
+    // scrypt, for each key that signs
+    ("signatures_made::what_cosign", Weight::Slots(2), 14),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),
 ];

@@ -95,7 +95,10 @@ const ROOMS: [Rooms; 6] = [
             ("verify", &["anchor", "cosign", "evidence", "layers", "notation", "payload"]),
             ("behind", &["certificates", "cosign", "notation", "payload"]),
             ("union", &["layers"]),
-            ("making", &["anchor", "cosign", "json", "keys", "layers", "payload", "union"]),
+            (
+                "making",
+                &["anchor", "certificates", "cosign", "json", "keys", "layers", "payload", "union"],
+            ),
         ],
     ),
     (

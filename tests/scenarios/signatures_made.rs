@@ -10,7 +10,7 @@ use rules::policies::signatures::{Anchor, By, COSIGN_SIGNATURE, Fault, Format, S
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use serde_json::json;
-use sign::making::{Claims, Made, SigningKey, bundle, classic, cosign_key};
+use sign::making::{Claims, Identity, Made, SigningKey, bundle, classic, cosign_key, notation};
 use sign::{Anchors, evidence, union, verify};
 use tests::image::{Blob, Image, MANIFEST, write_layout};
 use tests::mesh::Mesh;
@@ -429,6 +429,65 @@ fn what_notation_signs_is_verified() {
     }
 }
 
+/// What the mesh signs for notation, with a certificate of an authority's.
+#[test]
+fn what_the_mesh_signs_for_notation_is_accepted() {
+    let stage = Stage::new();
+    let signers = &stage.signers;
+    let (chain, key) = (signers.at("chain"), new_key());
+    certify(&chain, "extendedKeyUsage=codeSigning");
+    signers.write("chain/mesh.pub", &key.public_pem());
+    let mut openssl = tools::packaged("openssl", "openssl");
+    openssl.current_dir(&chain).args([
+        "x509",
+        "-new",
+        "-force_pubkey",
+        "mesh.pub",
+        "-subj",
+        "/C=DE/ST=BE/O=Example/CN=mesh",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-days",
+        "9",
+        "-extfile",
+        "extensions",
+        "-out",
+        "mesh.crt",
+    ]);
+    process::succeed(&mut openssl);
+    let read = |name: &str| std::fs::read_to_string(chain.join(name)).expect("a certificate");
+    let identity = Identity::read(&(read("mesh.crt") + &read("ca.crt")), &key);
+    let identity = identity.unwrap_or_else(|bad| panic!("{bad}"));
+    let image = stage.push("demo/notation");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a time").as_millis() as u64;
+    let claims = Claims { timestamp: Timestamp(now), ..claims(signers, "demo/notation", &image) };
+    let made = notation(&key, &identity, &claims);
+    stage.store("demo/notation", &Blob::of(made.manifest.clone()).digest, &made);
+    certify(&signers.at("other"), "extendedKeyUsage=codeSigning");
+    for (store, certificate) in [("right", "chain/ca.crt"), ("wrong", "other/ca.crt")] {
+        let mut command = signers.command("notation");
+        command.args(["cert", "add", "--type", "ca", "--store", store]);
+        process::succeed(command.arg(signers.at(certificate)));
+    }
+    let verify = |store: &str, identity: &str, more: &[&str]| {
+        let policy = json!({"version": "1.0", "trustPolicies": [{
+            "name": "mesh", "registryScopes": ["*"],
+            "signatureVerification": {"level": "strict"},
+            "trustStores": [format!("ca:{store}")], "trustedIdentities": [identity],
+        }]});
+        signers.write("notation/trustpolicy.json", &policy.to_string());
+        signers.notation("verify", more, &format!("demo/notation@{}", image.digest()))
+    };
+    well("notation", &verify("right", "*", &[]));
+    let subject = "x509.subject: C=DE, ST=BE, O=Example, CN=mesh";
+    well("its subject", &verify("right", subject, &["--user-metadata", "mesh.epoch=7"]));
+    refused("a claim", &verify("right", subject, &["--user-metadata", "mesh.epoch=8"]));
+    refused("another subject", &verify("right", &subject.replace("CN=mesh", "CN=other"), &[]));
+    refused("another authority", &verify("wrong", "*", &[]));
+}
+
 /// A signature with a timestamp of a trusted authority does not end with its certificates.
 #[test]
 fn a_timestamp_that_notation_has_got_is_verified() {
@@ -524,28 +583,37 @@ fn keyless_signatures_under_a_private_fulcio_and_rekor_are_verified() {
     };
 
     let image = stage.push("demo/keyless-classic");
-    let mut command = signers.command("cosign2");
-    command
-        .env("SIGSTORE_ROOT_FILE", signers.at("fulcio.pem"))
-        .env("SIGSTORE_REKOR_PUBLIC_KEY", signers.at("rekor.pub"))
-        .args(["sign", "--allow-http-registry", "--insecure-skip-verify"])
-        .args(["--fulcio-url", &services.url, "--rekor-url", &services.url])
-        .args(["--identity-token", &Sigstore::token()])
-        .arg(signers.named(&format!("demo/keyless-classic@{}", image.digest())));
-    well("cosign 2 without a key", &process::finish(&mut command));
-    let stored = stage.behind("demo/keyless-classic", &image, ".sig");
-    is_it("cosign 2", &stored.is_good("cosign 2 without a key", &image, &right, &wrong));
-    let elsewhere = stored.verify(&image, &[keyless(root, &other.rekor)]);
-    assert!(!elsewhere.iter().any(counts), "another log: {elsewhere:?}");
+    signers.write("sbom.json", r#"{"spdxVersion":"SPDX-2.3","SPDXID":"SPDXRef-DOCUMENT"}"#);
+    for (verb, ending, more) in [
+        ("sign", ".sig", &[][..]),
+        ("attest", ".att", &["--type", "spdxjson", "--predicate", "sbom.json"]),
+    ] {
+        let mut command = signers.command("cosign2");
+        command
+            .env("SIGSTORE_ROOT_FILE", signers.at("fulcio.pem"))
+            .env("SIGSTORE_REKOR_PUBLIC_KEY", signers.at("rekor.pub"))
+            .args([verb, "--allow-http-registry", "--insecure-skip-verify"])
+            .args(["--fulcio-url", &services.url, "--rekor-url", &services.url])
+            .args(["--identity-token", &Sigstore::token()])
+            .args(more)
+            .arg(signers.named(&format!("demo/keyless-classic@{}", image.digest())));
+        let what = format!("cosign 2 without a key: {verb}");
+        well(&what, &process::finish(&mut command));
+        let stored = stage.behind("demo/keyless-classic", &image, ending);
+        is_it(&what, &stored.is_good(&what, &image, &right, &wrong));
+        let elsewhere = stored.verify(&image, &[keyless(root, &other.rekor)]);
+        assert!(!elsewhere.iter().any(counts), "another log: {elsewhere:?}");
+    }
 
     let image = stage.push("demo/keyless");
     let mut command = signers.command("cosign3");
     command
-        .args(["sign", "--allow-http-registry", "--insecure-skip-verify", "--signing-config"])
+        .args(["sign", "--allow-http-registry", "--signing-config"])
         .arg(signers.at("keyless.json"))
         .arg("--trusted-root")
         .arg(signers.at("trusted.json"))
-        .args(["--identity-token", &Sigstore::token()])
+        .arg("--identity-token")
+        .arg(signers.at("token"))
         .arg(signers.named(&format!("demo/keyless@{}", image.digest())));
     well("cosign 3 without a key", &process::finish(&mut command));
     let stored = stage.referrer("demo/keyless", &image);

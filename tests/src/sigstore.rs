@@ -81,8 +81,8 @@ impl Sigstore {
             "aud": "sigstore", "iat": 1_767_225_600, "exp": 4_922_899_200_u64,
         });
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        let head = encode(br#"{"alg":"ES256","typ":"JWT"}"#);
-        format!("{head}.{}.{}", encode(claims.to_string().as_bytes()), encode(&[1; 64]))
+        let head = encode(br#"{"alg":"RS256","typ":"JWT"}"#);
+        format!("{head}.{}.{}", encode(claims.to_string().as_bytes()), encode(&[1; 256]))
     }
 }
 

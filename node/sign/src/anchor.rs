@@ -117,6 +117,11 @@ fn certificates(text: &str) -> Result<(Vec<Certificate>, String), BadAnchor> {
     Ok((read, written))
 }
 
+/// Certificates as PEM, as they are written there.
+pub(crate) fn chain_of(text: &str) -> Result<Vec<Vec<u8>>, BadAnchor> {
+    blocks(text, CERTIFICATE)
+}
+
 /// A notation trust store: certificates of authorities (or of single signers) as PEM, those of
 /// timestamp authorities (RFC 3161; may be empty), and subjects that are trusted, each as in
 /// `C=DE, O=Example` (with notation's `x509.subject:` before it or not). No subject: all.

@@ -4,9 +4,10 @@
 //! and blobs, and decides what a signature is worth (`rules::policies::signatures`).
 //!
 //! 1. [`evidence::read`] recognises a manifest that has signatures, and names the blobs to read.
-//! 2. [`verify`] says who has signed, for each signature in it.
-//! 3. [`making`] signs: [`making::classic`] and [`making::bundle`] make what cosign and skopeo accept.
-//! 4. [`union`] joins two manifests of one `.sig` tag, so that no signature is lost.
+//! 2. [`verify()`] says who has signed, for each signature in it.
+//! 3. [`making`] signs: [`making::classic`] and [`making::bundle`] make what cosign and skopeo accept,
+//!    [`making::notation()`] what notation does.
+//! 4. [`union()`] joins two manifests of one `.sig` tag, so that no signature is lost.
 //!
 //! | room | what it holds |
 //! |---|---|
@@ -19,8 +20,8 @@
 //! | `payload` | what is signed: simple signing, in-toto statements in DSSE |
 //! | `cosign` | layers of cosign, Sigstore bundles, Fulcio and Rekor |
 //! | `notation` | envelopes of notation: JWS and COSE |
-//! | [`verify`] | all of them |
-//! | [`union`] | two manifests of one tag |
+//! | [`mod@verify`] | all of them |
+//! | [`mod@union`] | two manifests of one tag |
 //! | [`making`] | what the mesh signs; cosign's file of a key, and sealed keys |
 //!
 //! All that is verified was written by strangers. Sizes are checked before bytes are read, bytes

@@ -10,6 +10,7 @@ use super::Certificate;
 pub(crate) const LONGEST: usize = 10;
 
 /// A chain from the certificate that signed to one that has signed itself.
+#[derive(Debug)]
 pub(crate) struct Chain {
     certificates: Vec<Certificate>,
 }

@@ -1,7 +1,7 @@
 //! The key that signs.
 
 use p256::ecdsa::signature::Signer as _;
-use p256::ecdsa::{DerSignature, SigningKey as Ecdsa};
+use p256::ecdsa::{DerSignature, Signature, SigningKey as Ecdsa};
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _};
 use rules::policies::signatures::AnchorId;
 use zeroize::Zeroizing;
@@ -81,5 +81,11 @@ impl SigningKey {
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         let signature: DerSignature = self.key.sign(message);
         signature.as_bytes().to_vec()
+    }
+
+    /// The same signature as two numbers of 32 bytes (RFC 7518 section 3.4).
+    pub(super) fn sign_fixed(&self, message: &[u8]) -> Vec<u8> {
+        let signature: Signature = self.key.sign(message);
+        signature.to_bytes().to_vec()
     }
 }

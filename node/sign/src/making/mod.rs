@@ -1,8 +1,9 @@
-//! What the mesh signs: a signature for cosign 2, skopeo, podman and CRI-O ([`classic`]), and the same
-//! as a bundle for cosign 3 ([`bundle`]).
+//! What the mesh signs: a signature for cosign 2, skopeo, podman and CRI-O ([`classic`]), the same as a
+//! bundle for cosign 3 ([`bundle`]), and, if the key has certificates, one of notation ([`notation()`]).
 
 pub mod cosign_key;
 mod key;
+mod notation;
 pub mod sealed;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use rules::words::moment::Timestamp;
 use serde_json::{Map, json};
 
 pub use key::{BadSigningKey, SigningKey};
+pub use notation::{Identity, notation};
 
 use crate::cosign::write_bundle;
 use crate::layers::{BUNDLE, EMPTY, MANIFEST, PREDICATE, SIGNATURE, SIMPLE};

@@ -7,8 +7,11 @@ use aws_lc_rs::signature::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    SubjectPublicKeyInfo, date_time_ymd,
 };
+
+use crate::making::SigningKey;
 
 /// A key and its certificate.
 pub(super) struct Issued {
@@ -81,6 +84,15 @@ impl Root {
         change(&mut params);
         let issuer = CertifiedIssuer::signed_by(params, key(), &self.issuer);
         Root { issuer: issuer.expect("a certificate") }
+    }
+
+    /// A certificate for signing code with a key of the mesh.
+    pub(super) fn certify(&self, key: &SigningKey) -> String {
+        let mut params = params("mesh");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        let key = SubjectPublicKeyInfo::from_pem(&key.public_pem()).expect("a public key");
+        params.signed_by(&key, &self.issuer).expect("a certificate").pem()
     }
 
     /// A certificate for signing code.

@@ -3,9 +3,10 @@
 use rules::policies::signatures::{COSIGN_SIGNATURE, Format};
 use rules::words::moment::Timestamp;
 
+use super::issued::Root;
 use super::*;
 use crate::making::cosign_key::{CosignKeyError, export, import};
-use crate::making::{bundle, classic, sealed};
+use crate::making::{Identity, bundle, classic, notation, sealed};
 
 #[test]
 fn what_is_made_is_verified_and_says_what_was_claimed() {
@@ -32,6 +33,32 @@ fn what_is_made_is_verified_and_says_what_was_claimed() {
     assert_eq!(one.signed, Some(Timestamp(NOW.0 / 1000 * 1000)));
     assert_eq!(one.claims["mesh.epoch"], "7");
     assert_eq!(bundle_case.evidence().and_then(|evidence| evidence.subject), Some(subject()));
+}
+
+#[test]
+fn what_is_made_for_notation_is_verified_under_the_authority_of_its_certificates() {
+    let (root, key) = (Root::new("root"), signing_key());
+    let chain = format!("{}{}", root.certify(&key), root.pem());
+    let identity = Identity::read(&chain, &key).expect("certificates");
+    assert_eq!(identity.validity().1.to_string(), "2027-01-01T00:00:00Z");
+    let made = notation(&key, &identity, &claims());
+    assert_eq!(made, notation(&key, &identity, &claims()), "the same claims make the same bytes");
+    let told = Case::of(made.clone(), None).verify(&super::notation::store(&root.pem(), ""));
+    let [one] = &told[..] else { panic!("{told:?}") };
+    assert!(counts(&told), "{told:?}");
+    assert_eq!((one.format, one.payload), (Format::NotationJws, made.payload));
+    assert_eq!(one.signed, Some(Timestamp(NOW.0 / 1000 * 1000)));
+    assert_eq!(one.claims["mesh.epoch"], "7");
+    assert_eq!(crate::accessory(&made.manifest), Some("signature.notation"));
+    let other = Case::of(made, None).verify(&super::notation::store(&Root::new("x").pem(), ""));
+    assert!(!counts(&other));
+    let refused = |pem: &str, key: &SigningKey| {
+        Identity::read(pem, key).map(|_| ()).expect_err("refused").to_string()
+    };
+    assert!(refused(&chain, &signing_key()).contains("another key"));
+    assert!(refused(&root.certify(&key), &key).contains("does not end"));
+    assert!(refused("", &key).contains("0 certificates"));
+    assert!(refused(&key.public_pem(), &key).contains("CERTIFICATE"));
 }
 
 #[test]

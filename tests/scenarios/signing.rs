@@ -248,7 +248,10 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     let path = format!("/api/v2.0/projects/shop/repositories/web/artifacts/{digest}/accessories");
     let accessories = mesh.client(1).get(&path).unwrap_or_else(|none| panic!("{none}"));
     let types = accessories.json().as_array().expect("a list").len();
-    assert!(types >= 3 && accessories.json().to_string().contains("signature.cosign"), "{accessories}");
+    assert!(
+        types >= 3 && accessories.json().to_string().contains("signature.cosign"),
+        "{accessories}"
+    );
 
     // a tag that moves to what nobody has signed
     let another = Image::random(&[70]);

@@ -91,6 +91,18 @@ struct Failed {
     again: Option<Moment>,
 }
 
+impl Failed {
+    /// It has failed once more, and rests twice as long.
+    fn count(&mut self) {
+        self.tries += 1;
+        self.again = Some(clock::now() + Duration::from_secs(1 << self.tries.min(5)));
+    }
+
+    fn is_last(&self) -> bool {
+        self.tries + 1 >= TRIES
+    }
+}
+
 /// What a project trusts, read once for each change of it.
 type Parsed = BTreeMap<ProjectId, (u64, Arc<Anchors>)>;
 
@@ -168,7 +180,10 @@ impl Signatures {
         loop {
             match at_length(|| self.waiting()) {
                 Ok(waiting) => {
-                    let verified = waiting.into_iter().map(|one| self.carry_out(one));
+                    let verified = waiting.into_iter().map(|one| {
+                        let last = self.is_last(&one);
+                        self.carry_out(one, last)
+                    });
                     futures::stream::iter(verified).buffer_unordered(AT_A_TIME).count().await;
                 }
                 Err(error) => warn!(%error, "the queue of signatures cannot be read"),
@@ -217,12 +232,10 @@ impl Signatures {
         Ok(project.filter(|one| one.id == id && one.primary == self.neighbours.me))
     }
 
-    /// Verifies one artifact, and records what came of it. Returns whether it need not be tried
-    /// again.
-    async fn carry_out(&self, one: Waiting) -> bool {
+    /// Verifies one artifact, and records what came of it. At the `last` try blobs that are not here
+    /// count as missing. Returns whether it need not be tried again.
+    async fn carry_out(&self, one: Waiting, last: bool) -> bool {
         let place = one.number.map(|number| (one.project.id, number));
-        let tries = place.and_then(|place| self.failed.lock().get(&place).map(|one| one.tries));
-        let last = tries.is_some_and(|tries| tries + 1 >= TRIES);
         let change = match self.verify(&one, last).await {
             Ok(Some(change)) => change,
             Ok(None) => match one.number {
@@ -233,10 +246,7 @@ impl Signatures {
                 let Unverified { repository, manifest, .. } = &one.what;
                 warn!(%repository, %manifest, %error, "a signature could not be verified yet");
                 if let Some(place) = place {
-                    let mut failed = self.failed.lock();
-                    let known = failed.entry(place).or_default();
-                    known.tries += 1;
-                    known.again = Some(clock::now() + Duration::from_secs(1 << known.tries.min(5)));
+                    self.failed.lock().entry(place).or_default().count();
                 }
                 return false;
             }
@@ -269,12 +279,27 @@ impl Signatures {
         Ok((trusted.anchors, anchors))
     }
 
+    /// Whether it has failed so often that this is its last try.
+    fn is_last(&self, one: &Waiting) -> bool {
+        let failed = self.failed.lock();
+        let known = one.number.and_then(|number| failed.get(&(one.project.id, number)));
+        known.is_some_and(Failed::is_last)
+    }
+
     async fn follow_trust(self: &Arc<Self>) {
+        let mut failed = BTreeMap::<ProjectId, Failed>::new();
         loop {
             match at_length(|| self.behind()) {
                 Ok(projects) => {
+                    failed.retain(|id, _| projects.iter().any(|(project, _)| project.id == *id));
                     for (project, anchors) in projects {
-                        self.verify_all(&project, anchors).await;
+                        let known = failed.entry(project.id).or_default();
+                        if known.again.is_some_and(|again| clock::now() < again) {
+                            continue;
+                        }
+                        if !self.verify_all(&project, anchors, known.is_last()).await {
+                            known.count();
+                        }
                     }
                 }
                 Err(error) => warn!(%error, "what projects trust cannot be read"),
@@ -303,18 +328,23 @@ impl Signatures {
         Ok(behind)
     }
 
-    /// Verifies all that a project has.
-    async fn verify_all(&self, project: &Project, anchors: u64) {
+    /// Verifies all that a project has. Returns whether that is done; otherwise all of it is tried
+    /// again a little later. At the `last` try blobs that are not here count as missing.
+    async fn verify_all(&self, project: &Project, anchors: u64, last: bool) -> bool {
         let repositories = match at_length(|| self.repositories(&project.name)) {
             Ok(repositories) => repositories,
-            Err(error) => return warn!(%error, "the repositories of a project cannot be read"),
+            Err(error) => {
+                warn!(%error, "the repositories of a project cannot be read");
+                return false;
+            }
         };
         let mut count = 0_usize;
         for repository in repositories {
             let all = match at_length(|| self.evidence_in(&repository)) {
                 Ok(all) => all,
                 Err(error) => {
-                    return warn!(%repository, %error, "the signatures of a repository cannot be read");
+                    warn!(%repository, %error, "the signatures of a repository cannot be read");
+                    return false;
                 }
             };
             count += all.len();
@@ -323,19 +353,23 @@ impl Signatures {
                 number: None,
                 what: Unverified { repository: repository.clone(), manifest, tag },
             });
-            let verified = waiting.map(|one| self.carry_out(one));
+            let verified = waiting.map(|one| self.carry_out(one, last));
             let verified: Vec<bool> =
                 futures::stream::iter(verified).buffer_unordered(AT_A_TIME).collect().await;
             if verified.contains(&false) {
-                return; // all of it again, a little later
+                return false;
             }
         }
         let name = project.name.clone();
         let change = SignatureChange::UpToDate { project: name, anchors };
         match self.commit(change, &Actor::mesh()).await {
-            Ok(_) => info!(project = %project.name, count, "all signatures were verified"),
+            Ok(_) => {
+                info!(project = %project.name, count, "all signatures were verified");
+                true
+            }
             Err(refusal) => {
-                info!(project = %project.name, %refusal, "signatures are verified again")
+                info!(project = %project.name, %refusal, "signatures are verified again");
+                false
             }
         }
     }

@@ -380,13 +380,8 @@ impl Signatures {
         for _ in 0..PLACES {
             let now = clock::timestamp();
             let (head, epoch) = {
-                let view = self.neighbours.records.view()?;
-                let project = view.project(&project.name)?;
-                let epoch = project.map(|project| project.epoch);
-                let epoch =
-                    epoch.ok_or_else(|| NotSigned::Hopeless("the project is gone".into()))?;
-                let id = self.project(&repository.project())?.id;
-                (view.log_head(id)?, epoch)
+                let project = self.project(&project.name)?;
+                (self.neighbours.records.view()?.log_head(project.id)?, project.epoch)
             };
             let number = head.number + 1;
             let optional = [
@@ -423,13 +418,14 @@ impl Signatures {
                 Err(Refusal::Precondition) => continue,
                 Err(refusal) => return Err(refusal.into()),
             }
-            let about = one.digest;
             let tag = rules::words::fallback::tags_about(&one.digest)
                 .into_iter()
                 .find(|tag| tag.as_str().ends_with(".sig"));
-            self.writes.put_here(repository, about, tagged.blobs, tagged.manifest, tag, by).await?;
             self.writes
-                .put_here(repository, about, referrer.blobs, referrer.manifest, None, by)
+                .put_here(repository, one.digest, tagged.blobs, tagged.manifest, tag, by)
+                .await?;
+            self.writes
+                .put_here(repository, one.digest, referrer.blobs, referrer.manifest, None, by)
                 .await?;
             metrics::counter!("atoll_signed_total").increment(1);
             return Ok(());

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
 use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -57,7 +58,6 @@ impl Hand {
 
     /// What cosign needs to talk with a node over plain HTTP as this user.
     fn on<'c>(&self, command: &'c mut Command, node: &str) -> &'c mut Command {
-        use base64::Engine as _;
         let auth = base64::engine::general_purpose::STANDARD
             .encode(format!("{}:{}", self.name, self.secret));
         let config = json!({"auths": {node: {"auth": auth}}});
@@ -394,6 +394,60 @@ fn those_who_sign_read_what_is_unsigned_and_all_their_signatures_are_kept() {
     for at in 0..=edge {
         wait::until_ok("it is served", || served(&mesh, at, "1"));
     }
+    // what cannot be joined with them does not take their place, whatever the client says is there
+    let sig = tag_of(&image);
+    let (found, kept) = web.manifest(&sig).unwrap_or_else(|no| panic!("{no}"));
+    let mut mixed: Value = serde_json::from_slice(&kept).expect("JSON");
+    let other = Blob::of("{\"other\": 1}");
+    web.upload(&other).unwrap_or_else(|no| panic!("{no}"));
+    let layer =
+        json!({"mediaType": "text/plain", "digest": other.digest, "size": other.bytes.len()});
+    mixed["layers"] = json!([mixed["layers"][0], layer]);
+    let plain = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": mixed["config"].clone(), "layers": [],
+    });
+    for (junk, condition) in [(&mixed, None), (&plain, None), (&plain, Some(&found.digest))] {
+        let put = mesh.client(1).ask(Method::PUT, &format!("/v2/shop/web/manifests/{sig}"));
+        let put = put.header("content-type", MANIFEST).body(junk.to_string());
+        let put = match condition {
+            Some(digest) => put.header("if-match", &format!("\"{digest}\"")),
+            None => put,
+        };
+        let answer = put.send().unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(answer.status, 400, "{answer}");
+    }
+    let (still, _) = web.manifest(&sig).unwrap_or_else(|no| panic!("{no}"));
+    assert_eq!(still.digest, found.digest);
+    // an image that calls itself attestations, and an index that has one inside, at a tag as if they
+    // were about another
+    let packed = Image::unpackable(&[64]);
+    for blob in &packed.blobs {
+        web.upload(blob).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let mut disguised: Value = serde_json::from_slice(&packed.manifest.bytes).expect("JSON");
+    for layer in disguised["layers"].as_array_mut().expect("layers") {
+        layer["mediaType"] = "application/vnd.in-toto+json".into();
+    }
+    let inside = json!({
+        "schemaVersion": 2, "mediaType": INDEX,
+        "manifests": [{
+            "mediaType": MANIFEST, "digest": packed.digest(), "size": packed.manifest.bytes.len(),
+            "data": base64::engine::general_purpose::STANDARD.encode(&packed.manifest.bytes),
+        }],
+    });
+    let behind = format!("sha256-{}", "ab".repeat(32));
+    for (what, kind, tag) in [
+        (&disguised, MANIFEST, "disguised".to_owned()),
+        (&disguised, MANIFEST, format!("{behind}.att")),
+        (&inside, INDEX, behind.clone()),
+    ] {
+        let bytes = what.to_string().into_bytes();
+        web.put_bytes(&tag, kind, bytes.into()).unwrap_or_else(|no| panic!("{tag}: {no}"));
+        for at in 0..=edge {
+            wait::until_ok("it is refused", || refused(&mesh, at, &tag, "not signed"));
+        }
+    }
     // one of two lists is not enough
     let half = Image::random(&[80]);
     web.push(&half, "2").unwrap_or_else(|no| panic!("{no}"));
@@ -542,13 +596,11 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
         assert!(shown.success, "{shown:?}");
         shown.out
     };
-    let keys: Value = serde_json::from_str(&show("keys")).expect("JSON");
-    let pem = keys[0]["pem"].as_str().expect("a key");
-    std::fs::write(ann.folder.join("mesh.pub"), pem).expect("a file");
+    std::fs::write(ann.folder.join("mesh.pub"), show("keys")).expect("a file");
     let other = ann.key("other");
     // (cosign verifies over plain HTTP at 127.0.0.1 only: `signatures_made` has that)
     let own = ann.folder.join("mesh.pub").display().to_string();
-    let policy = show("policy.json").replace("/etc/atoll/mesh.pub", &own);
+    let policy = show("policy.json").replace("/etc/atoll/shop-mesh.pub", &own);
     let policy: Value = serde_json::from_str(&policy).expect("JSON");
     let registries: Value = serde_json::from_str(&show("registries.d")).expect("JSON");
     let tagged = format!("{host}/shop/web:1");

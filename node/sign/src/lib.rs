@@ -50,5 +50,5 @@ mod tests;
 
 pub use anchor::{Anchors, BadAnchor};
 pub use evidence::{Evidence, Shape, accessory, is_evidence};
-pub use union::{Union, union};
+pub use union::{Union, has_all, union};
 pub use verify::verify;

@@ -53,6 +53,13 @@ pub fn union(old: &[u8], new: &[u8]) -> Option<Union> {
     Some(Union { manifest, config, left_out })
 }
 
+/// Whether `new` is a manifest of such a tag and has all signatures of `old`, which is one, too.
+pub fn has_all(new: &[u8], old: &[u8]) -> bool {
+    let (Some(new), Some(old)) = (read(new), read(old)) else { return false };
+    let has: BTreeSet<&Identity> = new.layers.iter().map(|(identity, _)| identity).collect();
+    old.layers.iter().all(|(identity, _)| has.contains(identity))
+}
+
 /// What makes a layer the same: its digest and its annotations.
 type Identity = (String, BTreeMap<String, String>);
 

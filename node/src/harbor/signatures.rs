@@ -340,6 +340,7 @@ impl Harbor {
         match self.signatures.commit(change, by).await {
             Ok(_) => Ok(answer(StatusCode::OK)),
             Err(Refusal::NotFound) => Err(missing("the signer")),
+            Err(Refusal::Conflict(why)) => Err(bad(why)),
             Err(refusal) => Err(refusal.into()),
         }
     }

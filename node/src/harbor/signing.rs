@@ -12,7 +12,7 @@ use rules::ledger::level::Level;
 use rules::ledger::records::{Project, ReadRecords, RecordError};
 use rules::ledger::sign_log::{Checked, LogEntry, LookForSigning, MeshKey};
 use rules::ledger::signatures::LookForSignatures;
-use rules::policies::signatures::{Signer, metadata};
+use rules::policies::signatures::{Signer, State, metadata};
 use rules::words::names::{Reference, RepositoryName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
 /// How long an answer waits for the end of its job. It goes on after that.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// The time between two looks at a job.
 const LOOK: Duration = Duration::from_millis(100);
 /// The maximum number of entries of the log in an answer.
@@ -68,9 +68,10 @@ fn show_entry(entry: &LogEntry) -> Result<Value, RecordError> {
 /// What clients write into their files to verify what the project's keys have signed, for images
 /// below `scope`.
 fn client_policies(scope: &str, keys: &[&MeshKey]) -> Value {
-    let paths: Vec<String> =
-        keys.iter().map(|key| format!("/etc/atoll/{}.pub", MeshKey::signer(key.version))).collect();
-    let host = scope.split('/').next().unwrap_or_default();
+    let (host, project) = scope.rsplit_once('/').unwrap_or_default();
+    let path =
+        |key: &&MeshKey| format!("/etc/atoll/{project}-{}.pub", MeshKey::signer(key.version));
+    let paths: Vec<String> = keys.iter().map(path).collect();
     let verify = paths.iter().map(|path| {
         format!("cosign verify --key {path} --private-infrastructure {scope}/REPOSITORY@sha256:...")
     });
@@ -146,8 +147,9 @@ impl Harbor {
             return Err(bad("a project that caches a registry signs nothing"));
         }
         self.writes.check_level(Level::SIGNATURES)?;
-        let keys = self.read(|records| records.mesh_keys(project.id)).await?;
-        if !keys.is_empty() && !rotate {
+        let signers = self.read(|records| records.trusted(project.id)).await?.signers;
+        let has_one = signers.iter().any(|one| one.logged && one.state == State::Active);
+        if has_one && !rotate {
             let message =
                 format!("project {} has a key; rotate says to make another", project.name);
             return Err(Failure::new(Code::Conflict, message));

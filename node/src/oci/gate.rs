@@ -14,7 +14,7 @@ use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Layer, Runnable};
 use rules::words::names::{Reference, RepositoryName};
 use rules::words::roles::{Operation, Permission, Resource};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::Registry;
 use crate::http::{Code, Failure};
@@ -40,6 +40,14 @@ impl Registry {
         let Some(gate) = gate else { return Ok(()) };
         // what runtimes may read in another way than this registry has no report, and does not pass
         if Image::read(&manifest.bytes) == Runnable::Nothing {
+            let is_index = Image::parts(&manifest.bytes).is_none_or(|one| one == Image::default());
+            if is_index && carries_manifests(&manifest.bytes) {
+                let name = &project.name;
+                let said = format!(
+                    "project {name} refuses vulnerable images (prevent_vul), and this index carries manifests inside (data), which nobody could refuse"
+                );
+                return Err(Failure::new(Code::Prevented, said));
+            }
             return Ok(());
         }
         let mut end = None;
@@ -97,8 +105,18 @@ impl Registry {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
-        if is_about_another(manifest, tag.and_then(Fallback::of).is_some()) {
-            return Ok(());
+        let fallback = tag.and_then(Fallback::of);
+        match about(manifest, fallback.is_some()) {
+            About::Another => return Ok(()),
+            About::AnotherIfSignatures => {
+                let subject = fallback.and_then(|fallback| fallback.digest());
+                if let Some(subject) = subject.or(manifest.subject)
+                    && self.are_signatures(repository, &subject, digest).await?
+                {
+                    return Ok(());
+                }
+            }
+            About::Itself => {}
         }
         let mut end = None;
         loop {
@@ -135,6 +153,23 @@ impl Registry {
         }
     }
 
+    /// Whether the primary has read this manifest, and found that all its blobs are text about
+    /// `subject`.
+    async fn are_signatures(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        manifest: &Digest,
+    ) -> Result<bool, Failure> {
+        let read = self.door.read(|records| records.signatures_of(repository, subject));
+        let known = match read.await {
+            Ok((known, _)) => known,
+            Err(_) if self.neighbours.is_edge() => return Ok(false),
+            Err(failure) => return Err(failure),
+        };
+        Ok(known.evidence.iter().any(|one| one.manifest == *manifest && one.is_text))
+    }
+
     async fn may_sign(&self, caller: &Caller, project: &Project) -> Result<bool, Failure> {
         let read = self.door.read(|records| caller.identity.may(records, SIGN, project));
         Ok(read.await?.0)
@@ -159,20 +194,52 @@ impl Registry {
     }
 }
 
-/// Whether nothing runs a manifest, and it only says something of another: a signature, an
-/// attestation, an SBOM, or, behind a tag of that form, a list of such. What an index lists is judged
-/// for itself.
-fn is_about_another(manifest: &ManifestRecord, behind_such_a_tag: bool) -> bool {
+/// Why a manifest needs no signature of its own, if it needs none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    /// Nothing runs it, and it only says something of another manifest; or it is a list of such, and
+    /// what it lists is judged for itself.
+    Another,
+    /// The same, if what it calls signatures are some: it has the configuration of an image, so docker
+    /// would take them for layers.
+    AnotherIfSignatures,
+    /// It may be something to run.
+    Itself,
+}
+
+fn about(manifest: &ManifestRecord, behind_such_a_tag: bool) -> About {
     if Image::read(&manifest.bytes) != Runnable::Nothing {
-        return false;
+        return About::Itself;
     }
     match Image::parts(&manifest.bytes) {
-        None => false,
-        Some(parts) if parts == Image::default() => behind_such_a_tag,
-        Some(parts) => {
-            parts.attests() || manifest.subject.is_some() && parts.layers.iter().all(is_text)
+        Some(parts) if parts == Image::default() => {
+            match behind_such_a_tag && !carries_manifests(&manifest.bytes) {
+                true => About::Another,
+                false => About::Itself,
+            }
         }
+        Some(parts) if parts.has_image_config() => match parts.attests() {
+            true => About::AnotherIfSignatures,
+            false => About::Itself,
+        },
+        Some(parts)
+            if parts.attests()
+                || manifest.subject.is_some() && parts.layers.iter().all(is_text) =>
+        {
+            About::Another
+        }
+        _ => About::Itself,
     }
+}
+
+/// Whether an index has manifests inside (`data`): clients that read them never ask for what it lists,
+/// so nobody could refuse that. Go's JSON takes the key in any case.
+fn carries_manifests(bytes: &[u8]) -> bool {
+    let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else { return true };
+    let lists = fields.iter().filter(|(key, _)| key.eq_ignore_ascii_case("manifests"));
+    let entries = lists.flat_map(|(_, list)| list.as_array().into_iter().flatten());
+    let mut keys = entries.flat_map(|entry| entry.as_object().into_iter().flat_map(Map::keys));
+    keys.any(|key| key.eq_ignore_ascii_case("data"))
 }
 
 /// Whether a layer is text or a signature: no runtime takes it for a program. The types of programs
@@ -222,7 +289,6 @@ fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Fai
 #[cfg(test)]
 mod tests {
     use rules::words::moment::Timestamp;
-    use serde_json::Value;
 
     use super::*;
 
@@ -231,7 +297,7 @@ mod tests {
         let digest = Digest::sha256(b"x").to_string();
         let blob = |kind: &str| json!({"mediaType": kind, "digest": digest, "size": 7});
         let of = |config: &str, layer: &str| json!({"schemaVersion": 2, "config": blob(config), "layers": [blob(layer)]});
-        let passes = |manifest: &Value, subject: bool, behind: bool| {
+        let judge = |manifest: &Value, subject: bool, behind: bool| {
             let record = ManifestRecord {
                 media_type: String::new(),
                 bytes: manifest.to_string().into_bytes(),
@@ -239,35 +305,43 @@ mod tests {
                 subject: subject.then(|| Digest::sha256(b"subject")),
                 pushed: Timestamp(0),
             };
-            is_about_another(&record, behind)
+            about(&record, behind)
         };
         let image = "application/vnd.oci.image.config.v1+json";
         let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
         let empty = "application/vnd.oci.empty.v1+json";
         let simple = "application/vnd.dev.cosign.simplesigning.v1+json";
+        let wasm = "application/vnd.wasm.config.v0+json";
+        let chart = "application/vnd.cncf.helm.config.v1+json";
+        let inside = json!({"manifests": [{"digest": "x", "Data": "e30="}]});
         for (manifest, subject, behind, expected) in [
-            (of(image, layer), false, false, false),
-            (of(image, layer), true, true, false),
-            (of(image, simple), false, true, true),
-            (of(image, simple), false, false, true),
-            (of(empty, "application/vnd.dev.sigstore.bundle.v0.3+json"), true, false, true),
-            (of("application/vnd.cncf.notary.signature", "application/cose"), true, false, true),
-            (of(empty, "application/spdx+json"), true, false, true),
-            (of(empty, "application/spdx+json"), false, false, true),
-            (of("application/vnd.wasm.config.v0+json", "application/wasm"), true, true, false),
+            (of(image, layer), false, false, About::Itself),
+            (of(image, layer), true, true, About::Itself),
+            (of(image, simple), false, true, About::AnotherIfSignatures),
+            (of(image, simple), false, false, About::AnotherIfSignatures),
             (
-                of("application/vnd.cncf.helm.config.v1+json", "application/x-tar"),
-                true,
+                of(empty, "application/vnd.dev.sigstore.bundle.v0.3+json"),
                 true,
                 false,
+                About::Another,
             ),
-            (of(empty, "application/vnd.acme.report+json"), true, false, true),
-            (of(empty, "application/vnd.acme.report+json"), false, true, false),
-            (json!({"schemaVersion": 2, "manifests": []}), false, false, false),
-            (json!({"schemaVersion": 2, "manifests": []}), false, true, true),
+            (
+                of("application/vnd.cncf.notary.signature", "application/cose"),
+                true,
+                false,
+                About::Another,
+            ),
+            (of(empty, "application/spdx+json"), false, false, About::Another),
+            (of(wasm, "application/wasm"), true, true, About::Itself),
+            (of(chart, "application/x-tar"), true, true, About::Itself),
+            (of(empty, "application/vnd.acme.report+json"), true, false, About::Another),
+            (of(empty, "application/vnd.acme.report+json"), false, true, About::Itself),
+            (json!({"schemaVersion": 2, "manifests": []}), false, false, About::Itself),
+            (json!({"schemaVersion": 2, "manifests": []}), false, true, About::Another),
+            (inside, false, true, About::Itself),
         ] {
             assert_eq!(
-                passes(&manifest, subject, behind),
+                judge(&manifest, subject, behind),
                 expected,
                 "{manifest} {subject} {behind}"
             );

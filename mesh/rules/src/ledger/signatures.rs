@@ -20,6 +20,8 @@ use crate::words::names::{ProjectId, ProjectName, RepositoryName, Tag};
 
 /// The maximum number of artifacts of signatures that are kept of one image.
 pub const MOST_EVIDENCE: usize = 64;
+/// The maximum number of signatures that are kept of one image: each pull reads all of them.
+pub const MOST_IN_ALL: usize = 128;
 /// The maximum number of manifests of an index that are as good as the index, and of indexes that one
 /// manifest is as good as.
 pub const MOST_CHILDREN: usize = 200;
@@ -182,7 +184,9 @@ pub fn check_signer(signer: &Signer) -> Result<(), String> {
 
 /// Whether a text is short enough to be kept, and shows as it is.
 pub fn is_short(text: &str) -> bool {
-    (1..=LONGEST_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
+    !text.trim().is_empty()
+        && (1..=LONGEST_TEXT).contains(&text.len())
+        && !text.chars().any(char::is_control)
 }
 
 /// Keys of signatures in the map.

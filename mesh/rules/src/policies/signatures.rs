@@ -239,6 +239,8 @@ pub struct Evidence {
     pub manifest: Digest,
     /// The tag that says what it is about, if it is not among the referrers.
     pub tag: Option<Tag>,
+    /// Whether all its blobs are JSON, so that no runtime can unpack one as a layer.
+    pub is_text: bool,
     /// Its signatures, at most [`MOST_SIGNATURES`].
     pub signatures: Vec<Seen>,
 }

@@ -82,11 +82,17 @@ impl Image {
             let kind = layer.media_type.to_ascii_lowercase();
             kind.contains(".image.") || CONFIGS.contains(&kind.as_str())
         };
-        let config = self.config_type.to_ascii_lowercase();
-        let config = CONFIGS.contains(&config.trim()) || config.contains(".image.");
+        let config = self.has_image_config();
         let small =
             self.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add) <= SMALL;
         (config && !(self.attests() && small)) || self.layers.iter().any(of_image)
+    }
+
+    /// Whether docker takes its configuration for that of an image. To docker all it has are layers
+    /// then, whatever their types say.
+    pub fn has_image_config(&self) -> bool {
+        let config = self.config_type.to_ascii_lowercase();
+        CONFIGS.contains(&config.trim()) || config.contains(".image.")
     }
 
     /// Whether it says that all it has are signatures, attestations or SBOMs by buildx and cosign,

@@ -78,7 +78,7 @@ impl From<Refusal> for NotSigned {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotFound => NotSigned::Hopeless("it is not there any more".into()),
-            Refusal::Conflict(why) => NotSigned::Hopeless(why),
+            Refusal::Conflict(why) | Refusal::OverQuota(why) => NotSigned::Hopeless(why),
             refusal => NotSigned::Again(refusal.to_string()),
         }
     }

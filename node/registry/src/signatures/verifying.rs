@@ -7,11 +7,13 @@ use ground::supervise::{at_length, blocking};
 use rules::blobs::pacing::Class;
 use rules::ledger::records::{Look, RecordError};
 use rules::ledger::signatures::{MOST_CHILDREN, SignatureChange, Unverified};
-use rules::policies::signatures::{Evidence, MOST_SIGNATURES, Seen};
+use rules::policies::signatures::{Evidence, MOST_SIGNATURES, Seen, Signature};
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
+use rules::words::image::{Image, Layer};
 use rules::words::manifest::Manifest;
 use rules::words::moment::Timestamp;
+use serde::de::IgnoredAny;
 use store::StoreError;
 
 use super::{Signatures, Waiting};
@@ -62,10 +64,11 @@ impl Signatures {
             Ok::<_, RecordError>(Some((digest, record, anchors)))
         });
         let Some((digest, record, anchors)) = read? else { return Ok(None) };
-        let Some(evidence) = sign::evidence::read(&record.bytes, fallback.map(|of| of.ending))
-        else {
-            return Ok(None);
-        };
+        let read = sign::evidence::read(&record.bytes, fallback.map(|of| of.ending));
+        // a tag that names something else has no signatures any more
+        let nothing =
+            || sign::Evidence { format: sign::Shape::Classic, subject: None, blobs: Vec::new() };
+        let Some(evidence) = read.or_else(|| fallback.map(|_| nothing())) else { return Ok(None) };
         let subject = match fallback {
             Some(fallback) => fallback.digest(),
             None => evidence.subject,
@@ -84,6 +87,12 @@ impl Signatures {
                 Err(error) => return Err(error),
             }
         }
+        let parts = Image::parts(&record.bytes).unwrap_or_default();
+        let is_json = |layer: &Layer| {
+            let bytes = blobs.get(&layer.digest);
+            bytes.is_some_and(|bytes| serde_json::from_slice::<IgnoredAny>(bytes).is_ok())
+        };
+        let is_text = !parts.layers.is_empty() && parts.layers.iter().all(is_json);
         let bytes = record.bytes;
         let verified =
             blocking(move || sign::verify(&bytes, &evidence, &blobs, &subject, &anchors));
@@ -93,9 +102,14 @@ impl Signatures {
             metrics::counter!("atoll_signatures_total", "result" => result).increment(1);
         }
         let seen = verified.into_iter().take(MOST_SIGNATURES);
-        // the ledger says when
-        let seen = seen.map(|signature| Seen { at: Timestamp(0), logged: None, signature });
-        let evidence = Evidence { manifest: digest, tag: tag.clone(), signatures: seen.collect() };
+        // the ledger says when; what else was signed with it is not kept, because each pull would
+        // read it
+        let seen = seen.map(|signature| {
+            let signature = Signature { claims: BTreeMap::new(), ..signature };
+            Seen { at: Timestamp(0), logged: None, signature }
+        });
+        let evidence =
+            Evidence { manifest: digest, tag: tag.clone(), is_text, signatures: seen.collect() };
         let children = at_length(|| {
             let view = self.neighbours.records.view()?;
             let Some(record) = view.manifest(repository, &subject)? else { return Ok(Vec::new()) };

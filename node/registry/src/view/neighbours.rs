@@ -91,13 +91,19 @@ impl Neighbours {
         matches!(self.records, Records::Edge(_))
     }
 
-    /// The regions that have replicas, alive or not.
+    /// The regions that have replicas, alive or not, without those in which all drain.
     pub fn regions(&self) -> BTreeSet<Region> {
         let replicas = self.nodes();
         let replicas = replicas.iter().filter(|node| node.role == Role::Replica);
         let replicas = replicas.map(Candidate::of).collect();
         let staying = draining::taking(replicas, &self.draining());
         staying.into_iter().map(|candidate| candidate.region).collect()
+    }
+
+    /// The same, with those in which all replicas drain.
+    pub fn all_regions(&self) -> BTreeSet<Region> {
+        let replicas = self.nodes().into_iter().filter(|node| node.role == Role::Replica);
+        replicas.map(|node| node.region).collect()
     }
 
     /// The nodes that were removed from the mesh. Not known at an edge.

@@ -36,10 +36,10 @@ impl Writes {
         let (by, what) = write.kind.plain();
         match what {
             PlainWrite::Put(precondition, pushed) => {
-                // whoever names what the tag must be has read what is there
-                match joining::of_signatures(&pushed).filter(|_| precondition.is_none()) {
-                    Some(tag) => self.join(write.operation, pushed, tag, by.as_ref()).await,
-                    None => self.put(write.operation, precondition, pushed, by.as_ref()).await,
+                let (operation, by) = (write.operation, by.as_ref());
+                match joining::of_signatures(&pushed) {
+                    none if none.is_empty() => self.put(operation, precondition, pushed, by).await,
+                    tags => self.join(operation, precondition, pushed, tags, by).await,
                 }
             }
             PlainWrite::Fenced(change) => {
@@ -272,7 +272,7 @@ impl Writes {
         let mut taken = BTreeSet::new();
         let mut scarce = Vec::new();
         let regions_wanted =
-            (project.durability as usize).min(self.neighbours.regions().len().max(1));
+            (project.durability as usize).min(self.neighbours.all_regions().len().max(1));
         let region_of: BTreeMap<NodeId, Region> =
             self.neighbours.nodes().into_iter().map(|n| (n.id, n.region)).collect();
         for (i, (blob, needed)) in wanted.iter().enumerate() {
@@ -359,7 +359,12 @@ impl Writes {
         wanted: usize,
         leaving: Option<NodeId>,
     ) -> Result<BTreeMap<Digest, Vec<NodeId>>, WriteError> {
+        // those that drain, if the others are in too few regions
         let mut alive = self.neighbours.taking();
+        let regions: BTreeSet<&Region> = alive.iter().map(|candidate| &candidate.region).collect();
+        if regions.len() < wanted {
+            alive = self.neighbours.alive();
+        }
         alive.retain(|candidate| Some(candidate.id) != leaving);
         let end = clock::now() + self.terms.replicate;
         let copies = scarce.into_iter().map(|(digest, holders, mut regions)| {

@@ -118,6 +118,14 @@ fn show(api: &Api, answer: &Value, client: Option<&str>) -> io::Result<()> {
         return Ok(());
     };
     let wanted = &answer["clients"][client];
+    if let (true, Some(keys)) = (client == "keys", wanted.as_array()) {
+        // as files have it; where each belongs is said beside it
+        for key in keys {
+            eprintln!("{}:", text(&key["file"]));
+            print!("{}", key["pem"].as_str().unwrap_or_default());
+        }
+        return Ok(());
+    }
     match wanted {
         Value::Null => Err(io::Error::other(
             "there is nothing for that; there is policy.json, registries.d, policy-controller, cosign and keys, once the project has a key",

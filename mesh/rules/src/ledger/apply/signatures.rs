@@ -9,8 +9,8 @@ use crate::ledger::sign_log::{
     LogEntry, LogHead, LookForSigning, MOST_KEYS, MOST_PAYLOADS, MeshKey, key as log_key,
 };
 use crate::ledger::signatures::{
-    LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_PARENTS, SignatureChange, Unverified,
-    check_signer, has_room, is_short, key, may_exempt,
+    LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_IN_ALL, MOST_PARENTS, SignatureChange,
+    Unverified, check_signer, has_room, is_short, key, may_exempt,
 };
 use crate::policies::signatures::{
     Anchor, By, Evidence, Exemption, MESH, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State,
@@ -84,7 +84,9 @@ pub(super) fn forget<R: WriteRecords>(
             known.parents.retain(|parent| parent != digest);
             keep(records, repository, child, &known)?;
         }
-        keep(records, repository, digest, &SignatureRecord::default())?;
+        // whoever pushes it again finds that an index lists it
+        let parents = record.parents;
+        keep(records, repository, digest, &SignatureRecord { parents, ..Default::default() })?;
     }
     match subject {
         Some(subject) => without(records, repository, subject, |one| one.manifest == *digest),
@@ -196,6 +198,11 @@ pub(super) fn change<R: WriteRecords>(
         }
         SignatureChange::RemoveSigner { name, .. } => {
             let mut trusted = records.trusted(project.id)?;
+            let ended = |one: &&Signer| one.name == *name && is_ended(&one.state);
+            if trusted.signers.iter().any(|one| ended(&one)) {
+                let said = "a compromised signer stays, so that nobody trusts its key again";
+                return Ok(Outcome::Refused(said.into()));
+            }
             let before = trusted.signers.len();
             trusted.signers.retain(|signer| signer.name != *name);
             if trusted.signers.len() == before {
@@ -251,16 +258,11 @@ fn verified<R: WriteRecords>(
         seen.logged = records.record(&log_key::payload(project.id, &seen.signature.payload))?;
     }
     known.evidence.retain(|one| !replaced(one));
-    if known.evidence.len() >= MOST_EVIDENCE {
-        // signatures by nobody push none out by somebody
-        match known.evidence.iter().position(|one| !one.is_known()) {
-            Some(place) => drop(known.evidence.remove(place)),
-            None if new.is_known() => drop(known.evidence.remove(0)),
-            None => return Ok(Outcome::Done),
-        }
-    }
+    let is_known = new.is_known();
     known.evidence.push(new);
-    for child in children.iter().filter(|child| !before.children.contains(child)) {
+    bound(&mut known.evidence);
+    // an index that nobody has signed who is trusted makes nothing good
+    for child in children.iter().filter(|_| is_known) {
         let mut of_child = records.signatures_of(repository, child)?;
         if child != subject && !of_child.parents.contains(subject) {
             of_child.parents.push(*subject);
@@ -281,6 +283,41 @@ fn verified<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
+/// Whether nothing counts that a signer in this state has signed, for good.
+fn is_ended(state: &State) -> bool {
+    matches!(state, State::Revoked { compromised: true, .. })
+}
+
+/// Whether what makes them known is the same: a key, or the same identities of an authority.
+fn shares(one: &Signer, other: &Signer) -> bool {
+    match (&one.anchor, &other.anchor) {
+        (Anchor::Key { id, .. }, Anchor::Key { id: other, .. }) => id == other,
+        (one, other) => one == other,
+    }
+}
+
+/// Keeps as much as there is room for. Signatures by nobody go first; then the oldest of those of which
+/// the same signer has several: nobody pushes out the signatures of others.
+fn bound(evidence: &mut Vec<Evidence>) {
+    let signer = |one: &Evidence| {
+        let known = one.signatures.iter().map(|seen| &seen.signature);
+        known.filter(|one| one.fault.is_none()).map(|one| one.by.clone()).next()
+    };
+    let count = |all: &[Evidence]| all.iter().map(|one| one.signatures.len()).sum::<usize>();
+    while evidence.len() > MOST_EVIDENCE || count(evidence) > MOST_IN_ALL {
+        let unknown = evidence.iter().position(|one| !one.is_known());
+        let several = || {
+            let signers: Vec<_> = evidence.iter().map(signer).collect();
+            let times = |by| signers.iter().filter(|other| *other == by).count();
+            let most = signers.iter().map(times).max().unwrap_or_default();
+            signers.iter().position(|by| times(by) == most).filter(|_| most > 1)
+        };
+        // if all are of different signers, the one that came last has no room
+        let place = unknown.or_else(several).unwrap_or(evidence.len() - 1);
+        evidence.remove(place);
+    }
+}
+
 fn set_signer<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
@@ -297,6 +334,16 @@ fn set_signer<R: WriteRecords>(
         return Ok(Outcome::Refused(why));
     }
     let mut trusted = records.trusted(project.id)?;
+    let others = || trusted.signers.iter().filter(|one| one.name != signer.name);
+    if let Some(other) = others().find(|one| is_ended(&one.state) && shares(one, &signer)) {
+        let said = format!("it is what {} was, which is compromised", other.name);
+        return Ok(Outcome::Refused(said));
+    }
+    let same_key = |one: &&Signer| matches!(one.anchor, Anchor::Key { .. }) && shares(one, &signer);
+    if let Some(other) = others().find(same_key) {
+        let said = format!("the project trusts this key already, as {}", other.name);
+        return Ok(Outcome::Refused(said));
+    }
     let place = trusted.signers.iter().position(|one| one.name == signer.name);
     if let State::Revoked { at: when, .. } = &mut signer.state {
         // a signer is revoked when the ledger hears of it
@@ -320,6 +367,10 @@ fn set_signer<R: WriteRecords>(
             let before = &trusted.signers[place];
             if before.logged != signer.logged || before.logged && before.anchor != signer.anchor {
                 return Ok(Outcome::Refused("the key is the mesh's own; rotate it".into()));
+            }
+            if is_ended(&before.state) && !is_ended(&signer.state) {
+                let said = "a signer that is compromised stays so; add another one";
+                return Ok(Outcome::Refused(said.into()));
             }
             if trusted.signers[place].anchor != signer.anchor {
                 trusted.anchors += 1;

@@ -915,8 +915,8 @@ fn a_manifest_among_many_tags_is_put_and_deleted_at_the_cost_of_its_own() {
     let among = cost(&mut ledger);
     assert_eq!(among, (alone.0 + 5, alone.1 + 5, alone.2 + 5), "put, another tag, delete");
     // five records each are the event's; a delete also looks for four tags that would be about the
-    // manifest, and for its labels
-    assert!(alone.0 < 40 && alone.1 < 25 && alone.2 < 50, "{alone:?}");
+    // manifest, and for its labels; quotas and signatures look at a few more
+    assert!(alone.0 < 45 && alone.1 < 30 && alone.2 < 55, "{alone:?}");
     // what names much costs that much
     let all = touched(&mut ledger, delete(e, 2));
     assert!((200_000..350_000).contains(&all), "{all}");
@@ -941,10 +941,10 @@ fn a_large_index_that_gets_another_tag_is_not_written_again() {
     assert!(touched(&mut ledger, large("one", 10_000)) > 10_000);
     let place = key::manifest(&repository(), &Digest::sha256(&[1, 0]));
     let before = ledger.records.get(&place).unwrap();
-    assert!(touched(&mut ledger, large("two", 10_000)) < 25);
+    assert!(touched(&mut ledger, large("two", 10_000)) < 30);
     assert_eq!(ledger.records.get(&place).unwrap(), before);
     let one_more = touched(&mut ledger, large("two", 10_001));
-    assert!(one_more < 30, "one blob more touches {one_more}");
+    assert!(one_more < 35, "one blob more touches {one_more}");
 }
 
 #[test]

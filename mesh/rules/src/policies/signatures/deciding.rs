@@ -85,7 +85,8 @@ pub fn check(key: &str, value: &str) -> Result<(), String> {
         }
         metadata::REQUIRE => {
             let lists = required(value);
-            let fits = lists.len() <= MOST_REQUIRED
+            let fits = !lists.is_empty()
+                && lists.len() <= MOST_REQUIRED
                 && lists.iter().all(|list| list.len() <= MOST_REQUIRED)
                 && lists.iter().flatten().all(|name| super::is_signer_name(name));
             let said = "names signers as in \"ci,ci-old;mesh\": one of each list between the \
@@ -347,10 +348,14 @@ impl Signer {
             return Err(format!("the signer {name} does not sign as {}", signature.format));
         }
         let attests = match &signature.predicate {
-            None => true,
+            // a plain signature is none of the attestations that this signer makes
+            None => self.predicates.is_empty(),
             Some(predicate) if self.predicates.is_empty() => predicate == COSIGN_SIGNATURE,
             Some(predicate) => self.predicates.contains(predicate),
         };
+        if !attests && signature.predicate.is_none() {
+            return Err(format!("the signer {name} attests, and a plain signature is none"));
+        }
         if let (false, Some(predicate)) = (attests, &signature.predicate) {
             return Err(format!("an attestation of {predicate} by {name} is no signature"));
         }

@@ -6,7 +6,7 @@ use crate::ledger::change::Change;
 use crate::ledger::scanning::LookForScans;
 use crate::ledger::sign_log::{Checked, LogEntry, LookForSigning, MeshKey, key as log_key};
 use crate::ledger::signatures::{
-    LookForSignatures, MOST_EVIDENCE, SignatureChange, Unverified, key,
+    LookForSignatures, MOST_EVIDENCE, MOST_IN_ALL, SignatureChange, Unverified, key,
 };
 use crate::policies::signatures::metadata::MODE;
 use crate::policies::signatures::{
@@ -66,7 +66,7 @@ fn signature(by: By, payload: u8) -> Seen {
 
 fn evidence(manifest: u8, tag: Option<Tag>, payloads: &[u8]) -> Evidence {
     let signatures = payloads.iter().map(|one| signature(By::Key(KEY), *one)).collect();
-    Evidence { manifest: Digest::sha256(&[manifest, 0]), tag, signatures }
+    Evidence { manifest: Digest::sha256(&[manifest, 0]), tag, is_text: true, signatures }
 }
 
 fn verified(evidence: Evidence, children: Vec<Digest>, number: Option<u64>) -> SignatureChange {
@@ -208,12 +208,105 @@ fn signatures_by_nobody_push_out_none_by_somebody() {
     for n in 11..80_u8 {
         let signatures = vec![signature(By::Unknown { hint: None }, n)];
         let manifest = Digest::sha256(&[n, 0]);
-        let evidence = Evidence { manifest, tag: None, signatures };
+        let evidence = Evidence { manifest, tag: None, is_text: true, signatures };
         assert_eq!(change(&mut ledger, verified(evidence, vec![], None)), Outcome::Done);
     }
     let record = known(&ledger, &image());
     assert_eq!(record.evidence.len(), MOST_EVIDENCE);
     assert!(record.evidence.iter().any(Evidence::is_known));
+}
+
+#[test]
+fn a_signer_pushes_out_only_their_own_signatures() {
+    let mut ledger = with_image();
+    let kind = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    for n in 10..80_u8 {
+        let put = referrer(&ledger, n, kind);
+        assert_eq!(ledger.run(put), Outcome::Done);
+    }
+    let by = |n: u8, key: AnchorId, count: u8| Evidence {
+        manifest: Digest::sha256(&[n, 0]),
+        tag: None,
+        is_text: true,
+        signatures: (0..count).map(|_| signature(By::Key(key), n)).collect(),
+    };
+    let other = AnchorId([2; 32]);
+    change(&mut ledger, verified(by(10, other, 1), vec![], None));
+    for n in 11..80_u8 {
+        assert_eq!(change(&mut ledger, verified(by(n, KEY, 4), vec![], None)), Outcome::Done);
+    }
+    let record = known(&ledger, &image());
+    let all: usize = record.evidence.iter().map(|one| one.signatures.len()).sum();
+    assert!(all <= MOST_IN_ALL && record.evidence.len() <= MOST_EVIDENCE, "{all}");
+    assert_eq!(record.evidence[0], by(10, other, 1).at(&record.evidence[0]), "it is there still");
+    assert_eq!(
+        record.evidence.last().unwrap().manifest,
+        Digest::sha256(&[79, 0]),
+        "so is the last"
+    );
+}
+
+trait At {
+    fn at(self, other: &Evidence) -> Evidence;
+}
+
+impl At for Evidence {
+    /// The same, first seen when the other was.
+    fn at(mut self, other: &Evidence) -> Evidence {
+        for (seen, known) in self.signatures.iter_mut().zip(&other.signatures) {
+            seen.at = known.at;
+        }
+        self
+    }
+}
+
+#[test]
+fn only_an_index_that_somebody_has_signed_makes_what_it_lists_good_and_does_so_again() {
+    let mut ledger = with_image();
+    let child = Digest::sha256(&[9, 0]);
+    let bundle = referrer(&ledger, 3, "application/vnd.dev.sigstore.bundle.v0.3+json");
+    assert_eq!(ledger.run(bundle), Outcome::Done);
+    let nobody = Evidence {
+        manifest: Digest::sha256(&[3, 0]),
+        tag: None,
+        is_text: true,
+        signatures: vec![signature(By::Unknown { hint: None }, 1)],
+    };
+    change(&mut ledger, verified(nobody, vec![child], None));
+    assert!(known(&ledger, &child).parents.is_empty());
+    change(&mut ledger, verified(evidence(3, None, &[1]), vec![child], None));
+    assert_eq!(known(&ledger, &child).parents, [image()]);
+    // the child is deleted and pushed again
+    let epoch = ledger.epoch();
+    assert_eq!(ledger.run(put(epoch, 9, "child", &[9])), Outcome::Done);
+    let delete = Command::DeleteManifest { epoch, repository: place(), digest: child };
+    assert_eq!(ledger.run(delete), Outcome::Done);
+    assert_eq!(known(&ledger, &child).parents, [image()]);
+}
+
+#[test]
+fn a_compromised_signer_stays_so() {
+    let mut ledger = with_image();
+    assert_eq!(set(&mut ledger, "ci", State::Active, true), Outcome::Done);
+    let revoked =
+        |compromised| State::Revoked { at: Timestamp(0), compromised, why: "stolen".into() };
+    assert_eq!(set(&mut ledger, "ci", revoked(true), false), Outcome::Done);
+    for state in [State::Active, State::VerifyOnly, State::Pending, revoked(false)] {
+        assert!(matches!(set(&mut ledger, "ci", state, false), Outcome::Refused(_)));
+    }
+    // nor under another name, nor after it was removed
+    assert!(matches!(set(&mut ledger, "again", State::Active, true), Outcome::Refused(_)));
+    let (project, name) = ("demo".parse().unwrap(), "ci".to_owned());
+    let remove = SignatureChange::RemoveSigner { project, name };
+    assert!(matches!(change(&mut ledger, remove), Outcome::Refused(_)));
+}
+
+#[test]
+fn a_key_is_one_signer() {
+    let mut ledger = with_image();
+    assert_eq!(set(&mut ledger, "ci", State::Active, true), Outcome::Done);
+    let again = set(&mut ledger, "twin", State::Active, true);
+    assert!(matches!(&again, Outcome::Refused(why) if why.contains("as ci")), "{again:?}");
 }
 
 #[test]
@@ -388,7 +481,7 @@ fn a_signature_by_a_key_of_the_mesh_counts_only_if_the_log_has_it() {
     let manifest = Digest::sha256(&[2, 0]);
     change(
         &mut ledger,
-        verified(Evidence { manifest, tag: Some(sig()), signatures }, vec![], None),
+        verified(Evidence { manifest, tag: Some(sig()), is_text: true, signatures }, vec![], None),
     );
     let record = known(&ledger, &image());
     let logged: Vec<_> = record.evidence[0].signatures.iter().map(|one| one.logged).collect();

@@ -41,7 +41,8 @@ fn record(signatures: Vec<Signature>) -> SignatureRecord {
         .into_iter()
         .map(|signature| Seen { at: Timestamp(500), logged: None, signature })
         .collect();
-    let evidence = vec![Evidence { manifest: Digest::sha256(b"m"), tag: None, signatures }];
+    let evidence =
+        vec![Evidence { manifest: Digest::sha256(b"m"), tag: None, is_text: true, signatures }];
     SignatureRecord { evidence, ..SignatureRecord::default() }
 }
 
@@ -140,6 +141,7 @@ fn an_attestation_is_no_signature_unless_the_signer_says_so() {
     let trusts = [Signer { predicates: vec![slsa.into()], ..signer("ci", CI) }];
     assert_eq!(refused(&trusts, attests(slsa)), "");
     assert!(refused(&trusts, attests(COSIGN_SIGNATURE)).contains("no signature"));
+    assert!(refused(&trusts, signature(By::Key(CI))).contains("a plain signature is none"));
     let only = [Signer { formats: vec![Format::NotationJws], ..signer("ci", CI) }];
     assert!(refused(&only, signature(By::Key(CI))).contains("does not sign as cosign"));
 }
@@ -316,7 +318,7 @@ fn values_of_the_policy_are_checked_when_they_are_written() {
         (metadata::CHILDREN, &["true", "false"], &["yes"]),
         (metadata::STATUS, &["403", "412"], &["404"]),
         (metadata::WAIT, &["0", "60"], &["61", "-1", "1.5", "x"]),
-        (metadata::REQUIRE, &["ci", "ci,old;mesh", " a ; b "], &["CI", "a b", "ö"]),
+        (metadata::REQUIRE, &["ci", "ci,old;mesh", " a ; b "], &["CI", "a b", "ö", "", ";", " , "]),
         (metadata::HARBOR_COSIGN, &["true"], &["1"]),
         (
             metadata::HOST,

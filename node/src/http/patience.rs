@@ -12,22 +12,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// A read of fewer bytes than this is a crumb.
-const CRUMB: usize = 16;
-/// After so many crumbs, without an answer in between, the next read waits.
-const CRUMBS: u32 = 8;
-/// How long it waits. What the client sends meanwhile comes with one read, so nobody is slower for it
-/// than by this time; a client that sends a head byte by byte costs a few wakeups in a second and not
-/// one for each byte.
-const CRUMBS_WAIT: Duration = Duration::from_millis(200);
-
-/// A stream whose writes fail when none has made progress for `stall`, and whose reads wait for
-/// clients that send byte by byte. Reads have their own deadlines: for heads in the server, for bodies
-/// in `request`.
+/// A stream whose writes fail when none has made progress for `stall`. Reads have their own
+/// deadlines: for heads in the server, for bodies in `request`.
 pub(super) struct Patient<S> {
     stream: S,
-    crumbs: u32,
-    pause: Option<Pin<Box<Sleep>>>,
     stall: Duration,
     sleep: Pin<Box<Sleep>>,
     stuck: bool,
@@ -41,8 +29,6 @@ impl<S> Patient<S> {
     pub(super) fn new(stream: S, stall: Duration) -> Self {
         Patient {
             stream,
-            crumbs: 0,
-            pause: None,
             stall,
             sleep: Box::pin(tokio::time::sleep(stall)),
             stuck: false,
@@ -57,7 +43,7 @@ impl<S> Patient<S> {
         progress: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if progress.is_ready() {
-            (self.stuck, self.crumbs) = (false, 0);
+            self.stuck = false;
             return progress;
         }
         if !self.stuck {
@@ -80,23 +66,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
-        }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        match buffer.filled().len() - before {
-            0 => {}
-            1..CRUMB => {
-                self.crumbs += 1;
-                if self.crumbs >= CRUMBS {
-                    self.pause = Some(Box::pin(tokio::time::sleep(CRUMBS_WAIT)));
-                }
-            }
-            _ => self.crumbs = 0,
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
@@ -180,31 +150,6 @@ mod tests {
         let ((), (), read) = tokio::join!(sent, answered, read);
         read.unwrap();
         assert_eq!(answer, b"no");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_sends_byte_by_byte_is_read_in_few_pieces() {
-        let (server, mut client) = tokio::io::duplex(1024);
-        let mut patient = Patient::new(server, Duration::from_secs(5));
-        let sent = async move {
-            for byte in 0..100 {
-                client.write_all(&[byte]).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        };
-        let read = async {
-            let (mut all, mut pieces, mut bytes) = (Vec::new(), 0, [0; 64]);
-            loop {
-                match tokio::io::AsyncReadExt::read(&mut patient, &mut bytes).await.unwrap() {
-                    0 => return (all, pieces),
-                    length => all.extend_from_slice(&bytes[..length]),
-                }
-                pieces += 1;
-            }
-        };
-        let ((), (all, pieces)) = tokio::join!(sent, read);
-        assert_eq!(all, (0..100).collect::<Vec<u8>>(), "nothing is lost");
-        assert!(pieces < 20, "{pieces} pieces");
     }
 
     #[tokio::test]

@@ -102,6 +102,17 @@ impl Hand {
     }
 }
 
+/// A mesh with a public project, and the place of its edge, which asks again after this time at the
+/// latest.
+fn with_shop(settings: &str, access_age: &str) -> (Formed, usize) {
+    let mut mesh = Formed::of(&THREE, settings);
+    let age = format!("edge: {{access_age: {access_age}}}\n");
+    let edge = mesh.add_edge("edge", "us-east-1", &age);
+    mesh.members()[edge].wait_ready();
+    create_project(&mesh.client(0), "shop", true, 2);
+    (mesh, edge)
+}
+
 fn did(finished: &Finished) {
     assert!(finished.success, "{finished:?}");
 }
@@ -165,11 +176,8 @@ fn refused(mesh: &Formed, at: usize, reference: &str, why: &str) -> Result<(), S
 
 #[test]
 fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
-    let mut mesh = Formed::of(&THREE, "");
     // long, so that it learns of each change only because it is told
-    let edge = mesh.add_edge("edge", "us-east-1", "edge: {access_age: 1h}\n");
-    mesh.members()[edge].wait_ready();
-    create_project(&mesh.client(0), "shop", true, 2);
+    let (mesh, edge) = with_shop("", "1h");
     let web = mesh.repository(0, "shop/web");
     let image = Image::tiny();
     web.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
@@ -342,10 +350,7 @@ fn tag_of(image: &Image) -> String {
 
 #[test]
 fn those_who_sign_read_what_is_unsigned_and_all_their_signatures_are_kept() {
-    let mut mesh = Formed::of(&THREE, "");
-    let edge = mesh.add_edge("edge", "us-east-1", "edge: {access_age: 1s}\n");
-    mesh.members()[edge].wait_ready();
-    create_project(&mesh.client(0), "shop", true, 2);
+    let (mesh, edge) = with_shop("", "1s");
     let web = mesh.repository(0, "shop/web");
     let image = Image::tiny();
     web.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
@@ -547,10 +552,7 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
     let passphrase = secrets.path().join("passphrase");
     std::fs::write(&passphrase, "a long passphrase of the operator\n").expect("a file");
     let settings = format!("signing: {{passphrase_file: '{}'}}\n", passphrase.display());
-    let mut mesh = Formed::of(&THREE, &settings);
-    let edge = mesh.add_edge("edge", "us-east-1", "edge: {access_age: 1h}\n");
-    mesh.members()[edge].wait_ready();
-    create_project(&mesh.client(0), "shop", true, 2);
+    let (mesh, edge) = with_shop(&settings, "1h");
     let web = mesh.repository(0, "shop/web");
     let image = Image::tiny();
     web.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));

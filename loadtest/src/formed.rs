@@ -1,9 +1,11 @@
 //! A mesh formed by hand over a [`Network`], as an operator would: `init`, `invite`, `join`,
 //! `serve`, each node in a namespace of its own.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +21,9 @@ use crate::network::{Network, address, enter, succeed};
 use crate::process::{self, Running, Signal};
 use crate::registry;
 use crate::wire::{Client, Request, Sink, Target};
+
+/// The line that stands in a node's log before what each of its processes says.
+pub(crate) const BEGINS: &str = "loadtest: a process begins";
 
 /// One node to be.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +46,17 @@ impl Site {
     }
 }
 
+/// What a node's process finds in its environment beside ours.
+pub(crate) type Environment = Vec<(&'static str, PathBuf)>;
+
 /// A running mesh and the network that it stands on. Dropping it ends all of it.
 #[derive(Debug)]
 pub(crate) struct Formed {
-    nodes: Vec<Option<Running>>, // before what they stand on
+    nodes: Vec<Mutex<Option<Running>>>, // before what they stand on
     /// What is between them.
     pub(crate) network: Network,
     atoll: PathBuf,
+    environments: Vec<Environment>,
     password: Secret,
     tls: Option<Arc<rustls::ClientConfig>>,
     folder: TempDir,
@@ -60,6 +69,17 @@ impl Formed {
         Self::with_guests(atoll, sites, &[], secure, more)
     }
 
+    /// The same without HTTPS, and each node's process finds in its environment what `ground` says
+    /// for its number and its data folder.
+    pub(crate) fn on(
+        atoll: &Path,
+        sites: &[Site],
+        more: &str,
+        ground: &mut dyn FnMut(usize, &Path) -> Result<Environment>,
+    ) -> Result<Self> {
+        Self::form(atoll, sites, &[], false, more, ground)
+    }
+
     /// The same, and behind the nodes' namespaces further ones in these regions, for others to
     /// stand in.
     pub(crate) fn with_guests(
@@ -69,6 +89,17 @@ impl Formed {
         secure: bool,
         more: &str,
     ) -> Result<Self> {
+        Self::form(atoll, sites, guests, secure, more, &mut |_, _| Ok(Vec::new()))
+    }
+
+    fn form(
+        atoll: &Path,
+        sites: &[Site],
+        guests: &[usize],
+        secure: bool,
+        more: &str,
+        ground: &mut dyn FnMut(usize, &Path) -> Result<Environment>,
+    ) -> Result<Self> {
         let regions: Vec<_> =
             sites.iter().map(|site| site.region).chain(guests.iter().copied()).collect();
         let network = Network::raise(&regions)?;
@@ -77,12 +108,15 @@ impl Formed {
             nodes: Vec::new(),
             network,
             atoll: atoll.to_owned(),
+            environments: Vec::new(),
             password: Secret::default(),
             tls: None,
             folder,
         };
         let http = if secure { formed.certify(sites.len())? } else { String::new() };
         for (at, site) in sites.iter().enumerate() {
+            let environment = ground(at, &formed.data(at))?;
+            formed.environments.push(environment);
             formed.admit(at, *site, &http, more)?;
         }
         let voters = sites.iter().filter(|site| !site.edge).count().min(3);
@@ -115,7 +149,7 @@ impl Formed {
             let token = said.lines().last().context("invite prints a token")?.trim().to_owned();
             succeed(self.command(at, "join").arg(token).arg("--config").arg(self.settings(at)))?;
         }
-        self.nodes.push(None);
+        self.nodes.push(Mutex::new(None));
         self.start(at)
     }
 
@@ -143,31 +177,64 @@ impl Formed {
     }
 
     /// Starts a node, again or for the first time, and waits until it is ready.
-    pub(crate) fn start(&mut self, at: usize) -> Result<()> {
-        let mut command = self.command(at, "serve");
-        let log = self.folder.path().join(format!("{at}.log"));
-        let target = self.target(at, at);
-        let running = Running::start(command.arg("--config").arg(self.settings(at)), &log)?;
-        let running = self.nodes[at].insert(running);
+    pub(crate) fn start(&self, at: usize) -> Result<()> {
+        self.launch(at)?;
         process::until("a node is ready", PATIENCE, || {
-            running.must_run()?;
-            let mut client = target.client().patient_for(Duration::from_secs(5));
-            Ok(client.get("/readyz").is_ok_and(|answer| answer.status == 200).then_some(()))
+            if let Some(node) = &mut *self.node(at) {
+                node.must_run()?;
+            }
+            Ok(self.is_ready(at).then_some(()))
         })
     }
 
+    /// Starts a node and waits for nothing. It must not run.
+    pub(crate) fn launch(&self, at: usize) -> Result<()> {
+        let mut command = self.command(at, "serve");
+        command.arg("--config").arg(self.settings(at)).envs(self.environments[at].iter().cloned());
+        let mut node = self.node(at);
+        ensure!(node.as_mut().is_none_or(|node| node.ended().is_some()), "node {at} runs");
+        let mut log = OpenOptions::new().create(true).append(true).open(self.log(at))?;
+        writeln!(log, "{BEGINS}")?;
+        *node = Some(Running::start(&mut command, &self.log(at))?);
+        Ok(())
+    }
+
+    /// How a node's process has ended, if it has.
+    pub(crate) fn ended(&self, at: usize) -> Option<ExitStatus> {
+        self.node(at).as_mut().and_then(Running::ended)
+    }
+
+    /// Whether a node says that it is ready.
+    pub(crate) fn is_ready(&self, at: usize) -> bool {
+        let mut client = self.target(at, at).client().patient_for(Duration::from_secs(5));
+        client.get("/readyz").is_ok_and(|answer| answer.status == 200)
+    }
+
     /// `kill -9`, and waits until it is gone.
-    pub(crate) fn kill(&mut self, at: usize) -> Result<()> {
-        let Some(mut running) = self.nodes[at].take() else { bail!("node {at} does not run") };
+    pub(crate) fn kill(&self, at: usize) -> Result<()> {
+        let Some(mut running) = self.node(at).take() else { bail!("node {at} does not run") };
         ensure!(running.stop(Signal::KILL, Duration::from_secs(10)), "node {at} does not die");
         Ok(())
     }
 
-    /// `kill -9` without waiting for anything; [`Formed::kill`] then sees the end.
-    pub(crate) fn signal_kill(&self, at: usize) {
-        if let Some(node) = &self.nodes[at] {
-            process::signal(node.pid(), Signal::KILL);
+    /// A signal to a node's process, without waiting for anything.
+    pub(crate) fn signal(&self, at: usize, what: Signal) {
+        if let Some(node) = &*self.node(at) {
+            process::signal(node.pid(), what);
         }
+    }
+
+    /// What a node's processes have said so far.
+    pub(crate) fn words(&self, at: usize) -> String {
+        std::fs::read_to_string(self.log(at)).unwrap_or_default()
+    }
+
+    fn log(&self, at: usize) -> PathBuf {
+        self.folder.path().join(format!("{at}.log"))
+    }
+
+    fn node(&self, at: usize) -> MutexGuard<'_, Option<Running>> {
+        self.nodes[at].lock().unwrap_or_else(|broken| broken.into_inner())
     }
 
     /// The addresses of nodes for clients beside them.

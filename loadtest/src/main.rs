@@ -10,6 +10,7 @@ mod content;
 mod cpu;
 mod door;
 mod failover;
+mod faults;
 mod figures;
 mod formed;
 mod goals;
@@ -63,6 +64,8 @@ enum What {
     Door(door::Door),
     /// Kills primaries and times the next acknowledged push
     Failover(failover::Failover),
+    /// Trials: clients work while faults befall a mesh, and then everything is compared; needs root
+    Faults(faults::Faults),
     /// Processor and memory of a mesh without requests
     Idle(idle::Idle),
     /// Tokens, and a mesh with very many robots and members
@@ -96,6 +99,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Cold(cold) => cold.run(&out),
         What::Door(door) => door.run(&out),
         What::Failover(failover) => failover.run(&out),
+        What::Faults(faults) => faults.run(&out),
         What::Idle(idle) => idle.run(&out),
         What::People(people) => people.run(&out),
         What::Proxy(proxy) => proxy.run(&out),

@@ -34,6 +34,7 @@ use schedule::{Job, Schedule, Weight, slots};
 const EXPECTED: &[(&str, Weight, u64)] = &[
     ("faults::", Weight::Slots(1), 320),
     ("kill_primary::", Weight::Slots(1), 130),
+    ("trials::", Weight::Slots(1), 110),
     ("jobs::a_job", Weight::Slots(1), 90),
     ("jobs::a_schedule", Weight::Slots(1), 70),
     // 42 nodes

@@ -72,5 +72,6 @@ mod terraform;
 mod thief;
 mod tls;
 mod tokens;
+mod trials;
 mod verbs;
 mod workloads;

@@ -87,6 +87,11 @@ impl Network {
         self.model().profile = profile;
     }
 
+    /// Nothing that one node sends arrives at the other from now on, or it does again.
+    pub(crate) fn cut(&self, from: usize, to: usize, cut: bool) {
+        self.model().cut[from][to] = cut;
+    }
+
     /// Each node sends and receives no more than so many bytes a second from now on.
     pub(crate) fn limit_nodes(&self, bytes_per_second: Option<f64>) {
         self.model().node_rate = bytes_per_second;

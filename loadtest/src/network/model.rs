@@ -90,6 +90,8 @@ impl Pipe {
 pub(super) struct Model {
     pub(super) profile: Profile,
     pub(super) node_rate: Option<f64>,
+    /// From node to node: whether nothing arrives.
+    pub(super) cut: Vec<Vec<bool>>,
     pub(super) traffic: Traffic,
     regions: Vec<usize>,
     node_pipes: Vec<[Pipe; 2]>,
@@ -102,6 +104,7 @@ impl Model {
         Model {
             profile: PROFILES[0],
             node_rate: None,
+            cut: vec![vec![false; regions.len()]; regions.len()],
             traffic: Traffic::new(regions.len(), count),
             regions: regions.to_vec(),
             node_pipes: vec![[Pipe::default(); 2]; regions.len()],
@@ -133,6 +136,9 @@ impl Model {
             self.traffic.regions[here][there] += bytes as u64;
         }
         self.traffic.nodes[from][to] += bytes as u64;
+        if self.cut[from][to] {
+            return None;
+        }
         if here != there {
             if dice < loss {
                 return None;
@@ -188,6 +194,14 @@ mod tests {
             model.traffic.regions[0][1], 210,
             "what was dropped before the link did not cross it"
         );
+    }
+
+    #[test]
+    fn a_way_that_is_cut_is_cut_in_one_direction() {
+        let mut model = Model::new(&[0, 1]);
+        model.cut[0][1] = true;
+        assert_eq!(model.send(0.0, 0, 1, 10, 0.9), None);
+        assert!(model.send(0.0, 1, 0, 10, 0.9).is_some());
     }
 
     #[test]

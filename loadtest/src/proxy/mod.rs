@@ -20,6 +20,7 @@ use crate::content::Blob;
 use crate::figures::{median, plain};
 use crate::formed::{Formed, Site};
 use crate::network::{PROFILES, address};
+use crate::process::Signal;
 use crate::registry::{ACCEPT, blob_path, manifest_path};
 use crate::report::{Report, Table};
 use crate::size::Size;
@@ -126,7 +127,7 @@ impl Proxy {
     /// Four nodes of Atoll in two regions; at the end the node that fetches is killed.
     fn four_nodes(&self, atoll: &Path, cases: &mut Vec<Case>) -> Result<Case> {
         let sites = [0, 0, 1, 2].map(Site::replica);
-        let mut mesh = Formed::with_guests(atoll, &sites, &[3], false, SETTINGS)?;
+        let mesh = Formed::with_guests(atoll, &sites, &[3], false, SETTINGS)?;
         let upstream = Upstream::start(&mesh.network.namespace(NODES), &address(NODES))?;
         stand_for(&mesh, &upstream)?;
         let targets: Vec<_> = (0..NODES).map(|at| mesh.target(at, at)).collect();
@@ -163,7 +164,7 @@ impl Proxy {
                     let came = |at: usize| now.between(NODES, at, &before);
                     let most = (0..NODES).max_by_key(|at| came(*at)).unwrap_or(0);
                     if came(most) > threshold {
-                        mesh.signal_kill(most);
+                        mesh.signal(most, Signal::KILL);
                         killed = Some(most);
                     }
                     std::thread::sleep(Duration::from_millis(5));

@@ -16,6 +16,7 @@ use super::{Found, Mark, Wan};
 use crate::figures::{Quantiles, median};
 use crate::formed::{Formed, Site};
 use crate::network::PROFILES;
+use crate::process::Signal;
 use crate::registry::{blob_path, manifest_path};
 use crate::report::Report;
 
@@ -30,14 +31,14 @@ const FLIPPED_AT: u64 = 5_000_000;
 
 pub(super) fn run(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut Found) -> Result<()> {
     let sites = [Site::replica(0), Site::replica(1), Site::replica(2), Site::edge(3)];
-    let mut mesh = Formed::of(atoll, &sites, false, "")?;
+    let mesh = Formed::of(atoll, &sites, false, "")?;
     mesh.create_project("bench", 1)?;
     mesh.create_project("twice", 2)?;
     mesh.network.profile(PROFILES[1]); // before the links of blobs are opened
     flipped(&mesh, report, found)?;
     slow_client(wan, &mesh, report, found)?;
-    source_dies(wan, &mut mesh, report, found)?;
-    everything_down(wan, &mut mesh, report, found)
+    source_dies(wan, &mesh, report, found)?;
+    everything_down(wan, &mesh, report, found)
 }
 
 /// Row 10: one bit of the only copy is wrong.
@@ -128,7 +129,7 @@ fn timed(mesh: &Formed, digest: &Digest) -> Result<f64> {
 }
 
 /// Row 9: the node from which the blob comes is killed, another has it too; over R2.
-fn source_dies(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mut Found) -> Result<()> {
+fn source_dies(wan: &Wan, mesh: &Formed, report: &mut Report, found: &mut Found) -> Result<()> {
     let (mut stalls, mut failed, mut pulls) = (Vec::new(), 0, Vec::new());
     for _ in 0..wan.rounds {
         mesh.network.profile(PROFILES[1]); // pushed quickly
@@ -142,7 +143,7 @@ fn source_dies(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mut Fo
             if bytes > quarter && killed.is_none() {
                 let now = mesh.network.traffic();
                 let source = (0..3).max_by_key(|at| now.between(*at, 3, &before)).unwrap_or(0);
-                mesh.signal_kill(source);
+                mesh.signal(source, Signal::KILL);
                 killed = Some(source);
             }
         });
@@ -180,7 +181,7 @@ fn source_dies(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mut Fo
 /// Row 12: all replicas are killed; an edge is asked for what it has not kept.
 fn everything_down(
     wan: &Wan,
-    mesh: &mut Formed,
+    mesh: &Formed,
     report: &mut Report,
     found: &mut Found,
 ) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::content::Blob;
 use crate::figures::{median, plain};
 use crate::formed::{Formed, Site};
 use crate::network::{PROFILES, Traffic};
+use crate::process::Signal;
 use crate::report::{Report, Table};
 
 /// The nodes of one region that pull.
@@ -36,7 +37,7 @@ pub(super) fn regions(
         sites.push(Site::replica(region));
         sites.extend([Site::edge(region); PER_REGION - 1]);
     }
-    let mut mesh = Formed::of(atoll, &sites, false, "")?;
+    let mesh = Formed::of(atoll, &sites, false, "")?;
     mesh.create_project("bench", 1)?;
     mesh.network.profile(PROFILES[1]);
     let all: Vec<usize> = (1..sites.len()).collect();
@@ -66,7 +67,7 @@ pub(super) fn regions(
     for victim in [None, Some(Victim::Edge), Some(Victim::Fetcher)] {
         let layer = mesh.push(REPOSITORY, wan.size.0, &all)?;
         let before = mesh.network.traffic();
-        let (pulls, killed) = all_at_once(&mut mesh, &all, &layer, victim)?;
+        let (pulls, killed) = all_at_once(&mesh, &all, &layer, victim)?;
         let after = mesh.network.traffic();
         for region in 1..=REGIONS {
             let ours =
@@ -147,7 +148,7 @@ type Pulls = Vec<(usize, Pulled)>;
 
 /// All nodes pull the layer at once; the pulls by node, and who was killed.
 fn all_at_once(
-    mesh: &mut Formed,
+    mesh: &Formed,
     all: &[usize],
     layer: &Blob,
     victim: Option<Victim>,
@@ -171,7 +172,7 @@ fn all_at_once(
             }
         };
         if let Some(at) = killed {
-            mesh.signal_kill(at);
+            mesh.signal(at, Signal::KILL);
         }
         let pulls = pulling
             .into_iter()

@@ -1,0 +1,187 @@
+//! What must be true when the faults of a trial have ended.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::clients::{Clients, Pushed, get};
+use super::stage::{PROJECT, Stage, locked};
+use crate::formed::BEGINS;
+use crate::mesh::alive_in;
+use crate::registry::{blob_path, manifest_path};
+use crate::{process, stop};
+
+/// How long a mesh may take to get over what befell it. It is no figure: beyond it somebody must
+/// come and help.
+const HEALED_WITHIN: Duration = Duration::from_secs(180);
+/// How long what is held somewhere may be answered with 503 after that.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long it took until all nodes were ready, saw each other and had the same records; or what
+/// was still missing.
+pub(crate) fn healed(stage: &Stage) -> Result<Result<Duration, String>> {
+    let begun = Instant::now();
+    let mut missing = String::new();
+    let healed = process::until("the mesh has healed", HEALED_WITHIN, || {
+        missing = what_is_missing(stage).err().unwrap_or_default();
+        Ok(missing.is_empty().then(|| begun.elapsed()))
+    });
+    stop::check()?;
+    Ok(healed.map_err(|_| format!("it did not heal: {missing}")))
+}
+
+fn what_is_missing(stage: &Stage) -> Result<(), String> {
+    let mut records = Vec::new();
+    let mut primaries = Vec::new();
+    for at in 0..stage.nodes() {
+        if stage.mesh.ended(at).is_some() {
+            return Err(format!("node-{at} does not run"));
+        }
+        if !stage.mesh.is_ready(at) {
+            return Err(format!("node-{at} is not ready"));
+        }
+        let status = stage.mesh.status(at).map_err(|error| format!("node-{at}: {error:#}"))?;
+        if alive_in(&status) != stage.nodes() {
+            return Err(format!("node-{at} does not see all others: {}", status["nodes"]));
+        }
+        let mine = &status["ledger"]["records"];
+        if mine["same"] == false || mine["differ_from"].as_array().is_some_and(|all| !all.is_empty())
+        {
+            return Err(format!("node-{at} differs: {mine}"));
+        }
+        records.push((mine["revision"].clone(), mine["fingerprint"].clone()));
+        let projects = status["projects"].as_array().cloned().unwrap_or_default();
+        let project = projects.iter().find(|project| project["name"] == PROJECT);
+        primaries.push(project.map(|project| project["primary"].clone()));
+    }
+    if records.iter().any(|one| *one != records[0]) {
+        return Err(format!("their records are not the same: {records:?}"));
+    }
+    if primaries.iter().any(|one| *one != primaries[0] || one.is_none()) {
+        return Err(format!("they name different primaries: {primaries:?}"));
+    }
+    Ok(())
+}
+
+/// Reads everything back at every node; what is not as it was promised.
+pub(crate) fn broken_promises(stage: &Stage, clients: &Clients) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for at in 0..stage.nodes() {
+        let mut client = stage.mesh.administrator(at);
+        for tag in clients.histories.tags() {
+            let read = process::until("a tag is read", READ_WITHIN, || {
+                Ok(clients.read(&mut client, &tag).then_some(()))
+            });
+            stop::check()?;
+            if let Err(error) = read {
+                broken.push(format!("node-{at}, {tag}: {error:#}"));
+            }
+        }
+        let mut settled = |path: &str| {
+            let mut last = None;
+            let answer = process::until("an answer that says something", READ_WITHIN, || {
+                last = get(&mut client, path);
+                Ok(last.filter(|(status, _)| matches!(status, 200 | 404)))
+            });
+            stop::check()?;
+            anyhow::Ok(answer.ok().or(last))
+        };
+        for Pushed { tag, manifest, blobs } in &*locked(&clients.pushed) {
+            let repository = &clients.repository;
+            let mut paths = vec![
+                (manifest_path(repository, tag), *manifest),
+                (manifest_path(repository, &manifest.to_string()), *manifest),
+            ];
+            paths.extend(blobs.iter().map(|blob| (blob_path(repository, blob), *blob)));
+            for (path, digest) in paths {
+                let answer = settled(&path)?;
+                if answer != Some((200, digest)) {
+                    broken.push(format!("node-{at}: {path} was acknowledged; now {answer:?}"));
+                }
+            }
+        }
+        for image in &*locked(&clients.deleted) {
+            let path = manifest_path(&clients.repository, &image.manifest.to_string());
+            let answer = settled(&path)?.map(|(status, _)| status);
+            if answer != Some(404) {
+                broken.push(format!("node-{at}: {path} was deleted; now {answer:?}"));
+            }
+        }
+    }
+    broken.extend(clients.histories.violations());
+    broken.append(&mut locked(&clients.violations));
+    Ok(broken)
+}
+
+/// Words that a node may not say, with what they mean.
+const WORDS: [(&str, &str); 3] = [
+    ("panicked at", "it panicked"),
+    ("this node's records are not those of the other replicas", "its records were others'"),
+    ("cannot be decoded", "it met what it cannot read"),
+];
+
+/// What the nodes' logs say from these places on that no fault may cause; the places move to the
+/// end.
+pub(crate) fn bad_words(stage: &Stage, read: &mut [usize]) -> Vec<String> {
+    let mut bad = Vec::new();
+    for (at, from) in read.iter_mut().enumerate() {
+        let words = stage.mesh.words(at);
+        let new = words.get(*from..).unwrap_or_default();
+        for line in new.lines() {
+            if let Some((_, meaning)) = WORDS.iter().find(|(word, _)| line.contains(word)) {
+                bad.push(format!("node-{at}: {meaning}: {line}"));
+            }
+        }
+        *from = words.len();
+    }
+    bad
+}
+
+/// Terms that two processes led, by the nodes' logs. [`BEGINS`] stands before what each process says.
+#[derive(Debug, Default)]
+pub(crate) struct Terms(BTreeMap<u64, (usize, usize)>);
+
+impl Terms {
+    /// Reads the logs whole; what must not be.
+    pub(crate) fn note(&mut self, stage: &Stage) -> Vec<String> {
+        (0..stage.nodes()).flat_map(|at| self.read(at, &stage.mesh.words(at))).collect()
+    }
+
+    fn read(&mut self, at: usize, words: &str) -> Vec<String> {
+        let (mut process, mut wrong) = (0, Vec::new());
+        for line in words.lines() {
+            process += usize::from(line == BEGINS);
+            let Some((_, rest)) = line.split_once("this node leads the ledger") else { continue };
+            let term = rest.split_once("term=").map(|(_, rest)| {
+                rest.chars().take_while(char::is_ascii_digit).collect::<String>()
+            });
+            let Some(term) = term.and_then(|term| term.parse().ok()) else { continue };
+            let first = *self.0.entry(term).or_insert((at, process));
+            if first != (at, process) {
+                wrong.push(format!(
+                    "two processes led in term {term}: node-{}'s {} and node-{at}'s {process}",
+                    first.0, first.1
+                ));
+            }
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_has_one_leader() {
+        let mut terms = Terms::default();
+        let lead = |term| format!("INFO this node leads the ledger term={term}\n");
+        assert!(terms.read(0, &format!("{BEGINS}\n{}", lead(1))).is_empty());
+        assert!(terms.read(1, &format!("{BEGINS}\n{}", lead(2))).is_empty());
+        assert!(terms.read(0, &format!("{BEGINS}\n{}", lead(1))).is_empty(), "read again");
+        let again = format!("{BEGINS}\n{}{BEGINS}\n{}", lead(1), lead(1));
+        assert_eq!(terms.read(0, &again).len(), 1, "back in its old term");
+        assert_eq!(terms.read(2, &lead(2)).len(), 1);
+    }
+}

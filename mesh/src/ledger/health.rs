@@ -41,6 +41,15 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// then the watch itself stands still.
 const STUCK: DiskTerms = DiskTerms { hung: Duration::from_secs(15), ..TERMS };
 
+/// Why a ledger has stopped for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It cannot write. A supervisor should start the process again.
+    Stopped(String),
+    /// Its disk has less than other nodes have seen of it. It must not start again as it is.
+    OlderDisk(String),
+}
+
 pub(super) fn start(ledger: &Arc<Ledger>, store: Store, tasks: &Tasks) {
     let pulse = Pulse::default();
     watch_pulse(pulse.0.clone(), STUCK, || {
@@ -149,7 +158,7 @@ async fn watch(ledger: Arc<Ledger>, store: Store, pulse: Pulse) {
 impl Ledger {
     fn end(&self, reason: &str) {
         error!(reason, "the ledger has stopped on this node, most likely because of its disk");
-        self.ended.send_replace(Some(reason.to_owned()));
+        self.ended.send_replace(Some(Ended::Stopped(reason.to_owned())));
     }
 
     /// Tells the other voters that this node cannot write. The node believes that it leads. It may
@@ -174,13 +183,13 @@ impl Ledger {
         self.doubtful.load(Ordering::SeqCst) || self.differs()
     }
 
-    /// Completes when the ledger has stopped for good, with the reason. The process should then
-    /// end, so that a supervisor starts it again.
-    pub async fn ended(&self) -> String {
+    /// Completes when the ledger has stopped for good. The process should then end.
+    pub async fn ended(&self) -> Ended {
         let mut ended = self.ended.subscribe();
-        match ended.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+        let ended = ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match ended {
+            Some(why) => why,
+            None => std::future::pending().await,
         }
     }
 }

@@ -54,7 +54,8 @@ async fn hold(ledger: Arc<Ledger>) {
     let stopping = ledger.stopping.subscribe();
     while !*stopping.borrow() {
         match ledger.leader() {
-            Some(leader) if leader != ledger.me => {
+            // while it is quiet nothing that it has counts
+            Some(leader) if leader != ledger.me && !*ledger.quiet.borrow() => {
                 if let Err(error) = hold_from(&ledger, leader).await {
                     debug!(%leader, %error, "lease stream ended");
                 }

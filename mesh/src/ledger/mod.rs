@@ -14,6 +14,7 @@
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::ledger::lease` |
 //! | `health` | whether this node's ledger can write; if not, it hands its tasks over, and ends |
+//! | `returning` | what others have seen of this node's disk, before it takes part |
 //! | `comparing` | whether the records are those of the other replicas; if not, it takes theirs |
 //! | `leading` | the leader's tasks: membership, failover |
 //!
@@ -31,6 +32,7 @@ mod leases;
 mod log;
 mod network;
 pub mod reading;
+mod returning;
 mod snapshot;
 mod state;
 mod types;
@@ -66,6 +68,7 @@ use tracing::{info, warn};
 use crate::links::{LinkError, Links};
 use crate::members::Members;
 pub use comparing::Comparison;
+pub use health::Ended;
 use ground::clock;
 use ground::opening::Opening;
 use ground::supervise::Tasks;
@@ -99,6 +102,8 @@ pub struct LedgerTerms {
     pub failover: FailoverTerms,
     /// When voters are replaced.
     pub voters: VoterTerms,
+    /// Whether this node takes part although others have seen more of its disk than it has.
+    pub older_disk: bool,
 }
 
 /// The time between two looks at the size of the log.
@@ -141,7 +146,11 @@ pub struct Ledger {
     handed_over: std::sync::atomic::AtomicUsize,
     /// Whether the disk is so slow that other nodes should take over this node's tasks.
     doubtful: std::sync::atomic::AtomicBool,
-    ended: watch::Sender<Option<String>>,
+    ended: watch::Sender<Option<Ended>>,
+    /// Whether this node has just started and asks what others have seen of its disk. Until then no
+    /// peer's message reaches the consensus, and this node stands for no election.
+    quiet: watch::Sender<bool>,
+    witness: returning::Witness,
     /// Whether this node stops. Its lease then goes back to the leader, and it asks for no other.
     stopping: watch::Sender<bool>,
     /// Whether the consensus stops. Nothing reaches it any more, neither of a peer nor of this node.
@@ -220,6 +229,9 @@ impl Ledger {
         let arrivals = arrival::Arrivals::open(folder).map_err(|e| storage(&e))?;
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
         let machine = state::StateMachine::open(store.clone(), folder).map_err(|e| storage(&e))?;
+        let disk = returning::Disk::open(&store, &log).await.map_err(|e| storage(&e))?;
+        let level = machine.view().and_then(|view| view.level());
+        let asks_first = promised && level.is_ok_and(|level| level >= Level::RETURNS);
         let millis = |d: Duration| d.as_millis() as u64;
         // Options that are not set here keep the library's defaults. These defaults matter:
         // - `allow_log_reversion` off: a voter that has lost its log is a fault, which must be
@@ -257,10 +269,15 @@ impl Ledger {
         let config =
             Arc::new(config.validate().map_err(|e| LedgerError::Consensus(e.to_string()))?);
         let me = links.me();
-        let factory = network::Factory { links: links.clone(), machine: machine.clone() };
+        let factory = network::Factory {
+            links: links.clone(),
+            machine: machine.clone(),
+            witness: disk.witness.clone(),
+        };
         let raft = Raft::new(me.0, config, factory, log.clone(), machine.clone())
             .await
             .map_err(|e| LedgerError::Consensus(e.to_string()))?;
+        raft.runtime_config().elect(!asks_first);
         let ledger = Arc::new(Ledger {
             me,
             raft,
@@ -279,6 +296,8 @@ impl Ledger {
             handed_over: 0.into(),
             doubtful: false.into(),
             ended: watch::Sender::new(None),
+            quiet: watch::Sender::new(asks_first),
+            witness: disk.witness.clone(),
             stopping: watch::Sender::new(false),
             deaf: watch::Sender::new(false),
             differs: false.into(),
@@ -291,7 +310,8 @@ impl Ledger {
         ledger.know_nodes();
         leases::start(&ledger, tasks);
         leading::start(&ledger, tasks);
-        health::start(&ledger, store, tasks);
+        health::start(&ledger, store.clone(), tasks);
+        returning::start(&ledger, store, disk, tasks);
         comparing::start(&ledger, tasks);
         tasks.spawn("ledger.trim", trim(ledger.clone(), folder.to_owned()));
         Ok(ledger)
@@ -583,9 +603,12 @@ impl Ledger {
     }
 
     /// What comes of a peer's message, unless the consensus stops first: it takes a message that
-    /// comes later for an error.
+    /// comes later for an error. Nothing comes of it while this node is quiet.
     async fn unless_deaf<T>(&self, message: impl Future<Output = T>) -> Result<T, LinkError> {
         let mut deaf = self.deaf.subscribe();
+        if *self.quiet.borrow() {
+            return Err(LinkError::Broken(returning::QUIET.into()));
+        }
         tokio::select! {
             biased;
             _ = deaf.wait_for(|deaf| *deaf) => {

@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use super::appending::{self, APPEND_ENTRIES, Appended, Reply, unreachable};
 use super::arrival::{self, Announced, Arrivals, Header};
 use super::carried::{self, Carried, Held, Snapshot};
+use super::returning::Witness;
 use super::state::{FOR_ANOTHER, Raft, StateMachine};
 use super::types::{Consensus, Vote};
 use crate::links::{LinkError, Links, read_message, write_message};
@@ -45,6 +46,7 @@ const SNAPSHOT: Duration = Duration::from_secs(12 * 3600);
 pub(super) struct Factory {
     pub(super) links: Arc<Links>,
     pub(super) machine: StateMachine,
+    pub(super) witness: Witness,
 }
 
 impl RaftNetworkFactory<Consensus> for Factory {
@@ -54,7 +56,12 @@ impl RaftNetworkFactory<Consensus> for Factory {
         if let Ok(address) = node.addr.parse() {
             self.links.know(NodeId(target), address);
         }
-        Network { links: self.links.clone(), machine: self.machine.clone(), to: NodeId(target) }
+        Network {
+            links: self.links.clone(),
+            machine: self.machine.clone(),
+            witness: self.witness.clone(),
+            to: NodeId(target),
+        }
     }
 }
 
@@ -62,6 +69,7 @@ impl RaftNetworkFactory<Consensus> for Factory {
 pub(super) struct Network {
     links: Arc<Links>,
     machine: StateMachine,
+    witness: Witness,
     to: NodeId,
 }
 
@@ -159,7 +167,13 @@ impl RaftNetworkV2<Consensus> for Network {
         request: VoteRequest<Consensus>,
         option: RPCOption,
     ) -> Result<VoteResponse<Consensus>, RPCError<Consensus>> {
-        self.call(VOTE, &request, option.hard_ttl()).await
+        let term = request.vote.leader_id().term;
+        let answer: VoteResponse<Consensus> =
+            self.call(VOTE, &request, option.hard_ttl()).await?;
+        if answer.vote_granted {
+            self.witness.voted(self.to, term);
+        }
+        Ok(answer)
     }
 
     async fn pre_vote(

@@ -168,6 +168,9 @@ impl<R: Rooms> Service for MeshService<R> {
             Ask::Sealing(ask) => {
                 sealing::answer(&self.secrets, ledger, &self.links, from.node, ask).await
             }
+            Ask::Returned { shown, accepts } => {
+                Answer::Returned(ledger.witness(from.node, shown, accepts))
+            }
             Ask::Fingerprint(at) => Answer::Fingerprint(ledger.fingerprint(at)),
             Ask::Announce(edges) => {
                 self.members.handle_announced(from.node, edges);

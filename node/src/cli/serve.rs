@@ -10,8 +10,8 @@ use tracing::{error, info, warn};
 
 use crate::start::{self, Failed, observe, private};
 
-/// The exit status of a node that was removed (EX_CONFIG of sysexits.h): a supervisor should not
-/// start it again.
+/// The exit status of a node that was removed, or whose disk is older than it should be (EX_CONFIG
+/// of sysexits.h): a supervisor should not start it again.
 const REMOVED: i32 = 78;
 
 /// How long a node that has drained waits for work that no stop reaches.
@@ -23,6 +23,10 @@ pub(super) struct Serve {
     /// The node's settings.
     #[arg(long, value_name = "node.yaml")]
     config: PathBuf,
+    /// Take part although other nodes have seen more of this node's disk than it has. Only for a
+    /// mesh that was restored from backups as a whole: what was acknowledged since is lost.
+    #[arg(long)]
+    accept_older_disk: bool,
     /// Drain when standard input closes, for a parent process that may be killed.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -39,7 +43,7 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
     let result = runtime.block_on(async {
         let data_dir = settings.data_dir.clone();
         let pid_file = settings.data_dir.join("pid");
-        let running = start::start(settings, metrics).await?;
+        let running = start::start(settings, metrics, serve.accept_older_disk).await?;
         if let Err(error) = std::fs::write(&pid_file, std::process::id().to_string()) {
             warn!(%error, "the pid file could not be written");
         }
@@ -51,6 +55,11 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
                     let _ = std::fs::remove_file(&pid_file);
                     // no drain and no destructors: each may wait for the disk
                     std::process::exit(1);
+                }
+                Failed::OlderDisk(reason) => {
+                    error!(reason, data_dir = %data_dir.display(), "this node ends: its disk is older than what other nodes have seen of it, as after a restored backup or machine snapshot. It could lose what was acknowledged. Remove this node at another one (`atoll remove`), move its data_dir away, and run `atoll join` with a new invitation. Only if the whole mesh was restored from backups: `atoll serve --accept-older-disk`");
+                    let _ = std::fs::remove_file(&pid_file);
+                    std::process::exit(REMOVED);
                 }
                 Failed::Removed => {
                     error!(data_dir = %data_dir.display(), "this node ends: it was removed from the mesh, and no node talks to it any more. To let it in anew, move its data_dir away and run `atoll join` with another invitation");

@@ -156,7 +156,10 @@ impl Rooms for Peers {
             | Ask::Present
             | Ask::Fingerprint(_)
             | Ask::Sealing(_)
-            | Ask::Announce(_) => Answer::Refused("this question is the mesh's".into()),
+            | Ask::Announce(_)
+            | Ask::Returned { .. } => {
+                Answer::Refused("this question is the mesh's".into())
+            }
         }
     }
 

@@ -34,7 +34,7 @@ use config::Settings;
 use ground::opening::Opening;
 use ground::supervise::Tasks;
 use mesh::identity::{Identity, Own};
-use mesh::ledger::Ledger;
+use mesh::ledger::{Ended, Ledger};
 use mesh::links::{self, Links};
 use mesh::members::Members;
 use mesh::sealing;
@@ -73,6 +73,8 @@ pub struct Running {
 pub enum Failed {
     /// Its ledger has stopped for good, for this reason.
     Ledger(String),
+    /// Its disk has less than other nodes have seen of it, for this reason.
+    OlderDisk(String),
     /// It was removed from the mesh.
     Removed,
 }
@@ -115,8 +117,13 @@ pub fn node_record(
     })
 }
 
-/// Starts a node.
-pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<Running> {
+/// Starts a node. With `older_disk` it takes part although others have seen more of its disk than it
+/// has.
+pub async fn start(
+    settings: Settings,
+    metrics: PrometheusHandle,
+    older_disk: bool,
+) -> io::Result<Running> {
     let data_dir = settings.data_dir.clone();
     private::folder(&data_dir)?;
     let identity = Identity::load(&identity_folder(&data_dir)).map_err(|e| {
@@ -172,7 +179,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let records = match settings.role {
         Role::Replica => {
             let folder = data_dir.join("ledger");
-            let terms = terms::ledger(&settings);
+            let terms = terms::ledger(&settings, older_disk);
             let ledger =
                 Ledger::open(&folder, links.clone(), members.clone(), terms, &opening, &inner)
                     .await;
@@ -287,7 +294,10 @@ impl Running {
             }
         };
         tokio::select! {
-            reason = ended => Failed::Ledger(reason),
+            ended = ended => match ended {
+                Ended::Stopped(reason) => Failed::Ledger(reason),
+                Ended::OlderDisk(reason) => Failed::OlderDisk(reason),
+            },
             // an edge goes on serving what it has, as one that is cut off
             () = self.links.removed(), if self.ledger.is_some() => Failed::Removed,
         }

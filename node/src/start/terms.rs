@@ -85,7 +85,7 @@ pub(super) fn members(settings: &Settings) -> MembersTerms {
     }
 }
 
-pub(super) fn ledger(settings: &Settings) -> LedgerTerms {
+pub(super) fn ledger(settings: &Settings, older_disk: bool) -> LedgerTerms {
     LedgerTerms {
         heartbeat: settings.ledger.heartbeat,
         election_min: settings.ledger.election_min,
@@ -100,6 +100,7 @@ pub(super) fn ledger(settings: &Settings) -> LedgerTerms {
             silent_for: SILENT,
         },
         voters: VoterTerms { hold_down: settings.failover.replace_voter_after, settle: SETTLE },
+        older_disk,
     }
 }
 

@@ -94,8 +94,10 @@ impl Level {
     pub const DRAINS: Level = Level(10);
     /// From this level on nodes are asked how far they have read their blobs again.
     pub const SCRUBS: Level = Level(10);
+    /// From this level on replicas that return are asked what others have seen of their disks.
+    pub const RETURNS: Level = Level(11);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::QUOTAS;
+    pub const NEWEST: Level = Level::RETURNS;
 }
 
 impl std::fmt::Display for Level {

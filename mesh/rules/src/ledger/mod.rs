@@ -26,6 +26,7 @@
 //! | [`jobs`] | background work: records, schedules, and what may begin when |
 //! | [`upkeep`] | runs of collections and purges that people see |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
+//! | [`returning`] | a replica that comes back with less than its disk had |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
 //! | [`health`] | whether a node's ledger can write |
@@ -53,6 +54,7 @@ pub mod provider_tokens;
 pub mod quotas;
 pub mod ranges;
 pub mod records;
+pub mod returning;
 pub mod scanning;
 pub mod sealing;
 pub mod sign_log;

@@ -26,6 +26,7 @@ use crate::ledger::fingerprint::Fingerprint;
 use crate::ledger::level::Build;
 use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
+use crate::ledger::returning::Shown;
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
@@ -164,6 +165,13 @@ pub enum Ask {
         /// Begin a new round now.
         now: bool,
     },
+    /// From a replica that has started: what have you seen of my disk before?
+    Returned {
+        /// What it has now.
+        shown: Shown,
+        /// It has less than it had, and its operator knows: forget what you have seen.
+        accepts: bool,
+    },
 }
 
 impl Ask {
@@ -252,4 +260,6 @@ pub enum Answer {
     Pulled,
     /// See [`Ask::Scrub`].
     Scrub(Progress),
+    /// See [`Ask::Returned`]; `None` if this node has seen nothing of it.
+    Returned(Option<Shown>),
 }

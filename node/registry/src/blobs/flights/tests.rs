@@ -182,6 +182,7 @@ impl Rig {
                 silent_for: short * 100,
             },
             voters: VoterTerms { hold_down: short * 100, settle: short },
+            older_disk: false,
         };
         let at = folder.path().join("ledger");
         let ledger = Ledger::open(

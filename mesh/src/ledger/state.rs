@@ -248,6 +248,7 @@ impl StateMachine {
                         let mut tracked = Tracked::new(&mut records);
                         let outcome = apply(&mut tracked, at, &command.0).map_err(other)?;
                         let changed = std::mem::take(&mut tracked.changed);
+                        tracing::debug!(index = at.0, term = entry.log_id.leader_id.term, operation = ?command.0.operation, ?outcome, name = command.0.command.name(), "applied");
                         self.unreleased.lock().note(at, changed);
                         Some(outcome)
                     }

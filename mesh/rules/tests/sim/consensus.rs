@@ -62,9 +62,18 @@ pub(crate) struct Consensus {
     votes: BTreeSet<NodeId>,
     pre: bool,
     next: BTreeMap<NodeId, u64>,
-    matched: BTreeMap<NodeId, u64>,
+    pub(crate) matched: BTreeMap<NodeId, u64>,
     acked: BTreeMap<NodeId, u64>,
     last_heartbeat: u64,
+}
+
+/// What is on a node's disk.
+#[derive(Clone)]
+pub(crate) struct Durable {
+    term: u64,
+    voted: Option<(u64, NodeId)>,
+    log: Vec<LogEntry>,
+    elected: bool,
 }
 
 pub(crate) type Outbox = Vec<(NodeId, Message)>;
@@ -118,6 +127,29 @@ impl Consensus {
             self.next = self.peers.iter().map(|p| (*p, self.log.len() as u64)).collect();
             self.last_heartbeat = 0;
         }
+    }
+
+    /// What is on the disk now.
+    pub(crate) fn durable(&self) -> Durable {
+        Durable {
+            term: self.term,
+            voted: self.voted,
+            log: self.log[..self.synced as usize].to_vec(),
+            elected: self.elected,
+        }
+    }
+
+    /// The disk is replaced by another one. The node must not run.
+    pub(crate) fn become_that_of(&mut self, durable: Durable) {
+        let Durable { term, voted, log, elected } = durable;
+        self.synced = log.len() as u64;
+        (self.term, self.voted, self.log, self.elected) = (term, voted, log, elected);
+    }
+
+    /// The newest term that it has voted in or followed somebody in, and the end of its log on
+    /// disk.
+    pub(crate) fn shown(&self) -> (u64, u64) {
+        (self.term, self.synced)
     }
 
     /// The disk has everything up to `target`, unless that was truncated meanwhile.

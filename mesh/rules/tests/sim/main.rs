@@ -3,7 +3,8 @@
 //! Every node runs the real rules: `apply`, `Granter` and `Holder`, `Unreleased`, `Roster`,
 //! `Failover`, `placement`. Around them the world is made up: virtual time, links with latency and
 //! loss, partitions, disks that take their time, crashes that lose what was not synced (of the log
-//! and of the state), leaders that are back before anybody missed them, processes that are stopped
+//! and of the state), leaders that are back before anybody missed them, disks that are replaced by older
+//! ones while whoever knows better is there, processes that are stopped
 //! and woken, clocks that run at different rates. The consensus is a small Raft with pre-vote and
 //! leader stickiness (`consensus`), because the rules lean on what it promises.
 //!
@@ -17,6 +18,7 @@ mod consensus;
 mod dice;
 mod history;
 mod node;
+mod returning;
 mod world;
 
 use std::time::Duration;
@@ -45,6 +47,7 @@ fn run(seed: u64) {
 fn a_thousand_seeds_of_trouble_keep_every_promise() {
     let total = number("ATOLL_SIM_SEEDS", 1000);
     let (mut acknowledged, mut reads, mut moves, mut won, mut lost) = (0, 0, 0, 0, 0);
+    let mut old_disks = 0;
     for seed in 0..total {
         let mut world = World::new(seed, Faults::All);
         world.run_troubled(25);
@@ -53,6 +56,7 @@ fn a_thousand_seeds_of_trouble_keep_every_promise() {
         acknowledged += world.history.acknowledged();
         reads += world.history.fresh_reads();
         moves += world.moves();
+        old_disks += world.old_disks();
         let contests = world.history.contests();
         (won, lost) = (won + contests.0, lost + contests.1);
     }
@@ -61,8 +65,9 @@ fn a_thousand_seeds_of_trouble_keep_every_promise() {
     assert!(reads > total * 20, "only {reads} fresh reads");
     assert!(moves > total / 4, "projects moved only {moves} times");
     assert!(won > total && lost > total, "of the conditional writes {won} won and {lost} lost");
+    assert!(old_disks > total / 20, "only {old_disks} old disks were noticed");
     println!(
-        "{total} seeds: {acknowledged} writes acknowledged, {reads} fresh reads, {moves} failovers; {won} conditional writes won, {lost} lost"
+        "{total} seeds: {old_disks} old disks, {acknowledged} writes acknowledged, {reads} fresh reads, {moves} failovers; {won} conditional writes won, {lost} lost"
     );
 }
 
@@ -101,6 +106,7 @@ fn broken_rules_are_caught_and_whole_ones_are_not() {
         Broken::GreedyHolders,
         Broken::RestoredLeaders,
         Broken::EarlyJudges,
+        Broken::TrustedDisks,
     ] {
         let seen = caught(broken, 200);
         println!("{broken:?}: {seen} of 200 seeds show it");

@@ -7,6 +7,7 @@ use rules::ledger::apply::apply;
 use rules::ledger::command::{Command, Envelope, NewManifest, Outcome};
 use rules::ledger::lease::{Granter, Holder, LeaseTerms, Touched, Unreleased};
 use rules::ledger::precondition::{Named, Precondition};
+use rules::ledger::returning::Shown;
 use rules::ledger::records::{Look, MemoryRecords, Project, Tracked, key};
 use rules::members::failover::{Failover, FailoverTerms, Situation};
 use rules::members::roster::{Event, Roster};
@@ -17,6 +18,7 @@ use rules::words::names::{Epoch, NodeId, OperationId, Reference, Revision};
 
 use crate::consensus::{self, Consensus, Outbox, Role};
 use crate::history::History;
+use crate::returning::{Backup, Returning};
 
 const RENEW: u64 = 500;
 const STOPPING: u64 = 5000;
@@ -43,6 +45,8 @@ pub(crate) enum Broken {
     /// A primary judges a write's precondition by what it has applied, and not the ledger where
     /// the write is applied.
     EarlyJudges,
+    /// A node that comes back with an old disk is let in as it is.
+    TrustedDisks,
 }
 
 /// What one node tells another.
@@ -59,6 +63,8 @@ pub(crate) enum Talk {
     Proposed { client: usize, operation: OperationId, via: NodeId, outcome: Outcome },
     ReadIndex { read: u64 },
     Index { read: u64, index: u64 },
+    Returned { shown: Shown },
+    Seen { shown: Option<Shown> },
 }
 
 struct Waiting {
@@ -111,6 +117,7 @@ pub(crate) struct Node {
     roster: Roster,
     seen: BTreeMap<NodeId, u64>,
     down: BTreeSet<NodeId>,
+    pub(crate) returning: Returning,
     next_renewal: u64,
     next_probe: u64,
     next_look: u64,
@@ -172,6 +179,7 @@ impl Node {
             roster: Roster::default(),
             seen: all.iter().map(|n| (*n, now)).collect(),
             down: BTreeSet::new(),
+            returning: Returning::default(),
             next_renewal: 0,
             next_probe: 0,
             next_look: 0,
@@ -197,6 +205,22 @@ impl Node {
         wrap(self.consensus.handle_synced(now, target))
     }
 
+    /// What its disk holds now.
+    pub(crate) fn backup(&self) -> Backup {
+        Backup {
+            durable: self.consensus.durable(),
+            applied: self.applied_synced,
+            returning: self.returning.clone(),
+        }
+    }
+
+    /// Its disk is replaced by an older one while it does not run.
+    pub(crate) fn become_that_of(&mut self, backup: Backup) {
+        let Backup { durable, applied, returning } = backup;
+        self.consensus.become_that_of(durable);
+        (self.applied_synced, self.returning) = (applied, returning);
+    }
+
     /// The process died and comes back with what its disk held.
     pub(crate) fn restart(&mut self, now: u64, patience: u64) {
         let keep = self.applied_synced;
@@ -220,6 +244,11 @@ impl Node {
         self.down.clear();
         for at in self.seen.values_mut() {
             *at = now;
+        }
+        if self.broken != Broken::TrustedDisks {
+            let all = self.seen.keys().copied().collect();
+            let shown = self.consensus.shown();
+            self.returning.begin(now, self.id, shown, &all, self.incarnation);
         }
     }
 
@@ -256,7 +285,18 @@ impl Node {
         history: &mut History,
         replies: &mut Vec<(usize, OperationId, Result<Outcome, ()>)>,
     ) -> Mail {
-        let mut mail = wrap(self.consensus.tick(now, patience));
+        let asks = self.returning.ask(now);
+        let shown = self.returning.shown(self.consensus.shown());
+        let mut mail: Mail =
+            asks.into_iter().map(|node| (node, Talk::Returned { shown })).collect();
+        if self.returning.is_quiet() {
+            return mail;
+        }
+        mail.extend(wrap(self.consensus.tick(now, patience)));
+        if self.consensus.role == Role::Leader {
+            let consensus = &self.consensus;
+            self.returning.note_followers(consensus.term, consensus.commit, &consensus.matched);
+        }
         let commit = self.consensus.commit;
         let mut applied_any = false;
         while self.applied < commit {
@@ -393,7 +433,19 @@ impl Node {
     ) -> Mail {
         self.seen.insert(from, now);
         match talk {
-            Talk::Consensus(message) => wrap(self.consensus.handle(now, from, message)),
+            Talk::Consensus(_) | Talk::Granter(_) if self.returning.is_quiet() => Vec::new(),
+            Talk::Returned { shown } => {
+                let shown = self.returning.handle_question(from, shown);
+                vec![(from, Talk::Seen { shown })]
+            }
+            Talk::Seen { shown } => {
+                self.returning.handle_answer(from, shown);
+                Vec::new()
+            }
+            Talk::Consensus(message) => {
+                self.returning.hear(from, &message);
+                wrap(self.consensus.handle(now, from, message))
+            }
             Talk::Probe => vec![(from, Talk::Probed)],
             Talk::Probed => Vec::new(),
             Talk::Holder(message) => self.handle_holder(now, from, message),

@@ -14,6 +14,7 @@ use rules::words::names::{NodeId, OperationId};
 use crate::consensus::Role;
 use crate::dice::Dice;
 use crate::history::History;
+use crate::returning::Backup;
 use crate::node::{Broken, Mail, Node, Talk, project_of, value_of};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -37,6 +38,8 @@ enum Event {
     },
     Client(usize),
     Revive(usize),
+    /// A step towards a node with an old disk.
+    OldDisk(u64),
     Fault,
 }
 
@@ -74,6 +77,11 @@ pub(crate) struct World {
     /// How long a commit takes at most, in milliseconds: disks are quick in some worlds, slow in
     /// others.
     slowest_sync: u64,
+    /// A node's disk as it was once, until it comes back: at most one node of a world loses its disk.
+    backup: Option<(usize, Backup)>,
+    replaced: bool,
+    /// No other fault until then.
+    calm_until: u64,
     values: u64,
     reads: u64,
     pub(crate) history: History,
@@ -107,6 +115,9 @@ impl World {
             cut: BTreeSet::new(),
             latency: Vec::new(),
             slowest_sync: 0,
+            backup: None,
+            replaced: false,
+            calm_until: 0,
             values: 0,
             reads: 0,
             history: History::default(),
@@ -237,6 +248,7 @@ impl World {
                 Event::Synced { at, incarnation } => self.synced(at, incarnation),
                 Event::Client(i) => self.client(i),
                 Event::Revive(i) => self.revive(i),
+                Event::OldDisk(step) => self.replace_disk(step),
                 Event::Fault => {
                     if trouble && self.faults == Faults::All {
                         self.fault();
@@ -283,6 +295,9 @@ impl World {
         let mail = self.nodes[i].settle(now, patience, &mut self.history, &mut replies);
         self.send(i, mail);
         self.reply(replies);
+        if self.nodes[i].returning.lost {
+            return self.kill(i); // for good
+        }
         if self.nodes[i].begin_flush() {
             let done = self.now + self.dice.between(0, self.slowest_sync);
             self.push(done, Event::Synced { at: i, incarnation: self.processes[i].incarnation });
@@ -391,9 +406,13 @@ impl World {
     }
 
     fn fault(&mut self) {
+        if self.now < self.calm_until {
+            return;
+        }
         let count = self.nodes.len() as u64;
         let i = self.dice.below(count) as usize;
-        match self.dice.below(12) {
+        match self.dice.below(14) {
+            12 | 13 => self.plan_old_disk(i),
             0 | 1 => self.kill(i),
             9 | 10 => self.bounce_leader(),
             2 | 3 => (0..self.nodes.len()).for_each(|i| self.revive(i)),
@@ -420,6 +439,56 @@ impl World {
         }
     }
 
+    /// The first time, a node's disk is copied. The second time everybody is well for a while, and
+    /// then only that node and a bare majority with it hear each other.
+    fn plan_old_disk(&mut self, i: usize) {
+        if self.backup.is_none() {
+            self.backup = Some((i, self.nodes[i].backup()));
+        } else if !self.replaced {
+            self.replaced = true;
+            self.cut.clear();
+            (0..self.nodes.len()).for_each(|i| self.wake(i));
+            (0..self.nodes.len()).for_each(|i| self.revive(i));
+            self.calm_until = self.now + 12_000;
+            self.push(self.now + 4_000, Event::OldDisk(0));
+        }
+    }
+
+    /// The node whose disk was copied dies, and comes back with the copy. The leader, who knows what
+    /// that node has acknowledged, is there to say so, and dies soon after it: then those that were
+    /// cut off may elect a leader with that node, and nobody else.
+    fn replace_disk(&mut self, step: u64) {
+        let Some((i, backup)) = self.backup.clone() else { return };
+        let all = self.nodes.len();
+        let leads = |at: &usize| self.runs(*at) && self.nodes[*at].consensus.role == Role::Leader;
+        let Some(leader) = (0..all).find(leads).filter(|leader| *leader != i) else { return };
+        match step {
+            0 => {
+                let late = (0..all).filter(|at| ![i, leader].contains(at)).take(all / 2);
+                for at in late.collect::<Vec<_>>() {
+                    (0..all).for_each(|to| self.cut.extend([(at, to), (to, at)]));
+                }
+                self.push(self.now + 2_000, Event::OldDisk(1));
+            }
+            1 => {
+                self.kill(i);
+                self.nodes[i].become_that_of(backup);
+                self.push(self.now + 10, Event::Revive(i));
+                self.push(self.now + 600, Event::OldDisk(2));
+            }
+            _ => {
+                self.cut.clear();
+                self.kill(leader);
+                self.push(self.now + 5_000, Event::Revive(leader));
+            }
+        }
+    }
+
+    /// How many nodes ended since their disks were old.
+    pub(crate) fn old_disks(&self) -> u64 {
+        self.nodes.iter().filter(|node| node.returning.lost).count() as u64
+    }
+
     /// The leader dies and is back before any node has missed it, as with a supervisor.
     fn bounce_leader(&mut self) {
         let leads = |i: &usize| self.runs(*i) && self.nodes[*i].consensus.role == Role::Leader;
@@ -437,7 +506,7 @@ impl World {
     }
 
     fn revive(&mut self, i: usize) {
-        if self.processes[i].alive {
+        if self.processes[i].alive || self.nodes[i].returning.lost {
             return;
         }
         self.processes[i].alive = true;
@@ -471,7 +540,7 @@ impl World {
         let seed = self.seed;
         assert_eq!(self.history.violation(), None, "seed {seed}");
         let longest = self.nodes.iter().max_by_key(|n| n.applied).unwrap();
-        for node in &self.nodes {
+        for node in self.nodes.iter().filter(|node| !node.returning.lost) {
             let entries = node.applied.min(longest.applied) as usize;
             assert_eq!(
                 node.consensus.log[..entries],
@@ -485,14 +554,19 @@ impl World {
                 );
             }
         }
-        let behind = self.nodes.iter().map(|n| longest.applied - n.applied).max().unwrap_or(0);
+        let stays = |node: &&Node| !node.returning.lost;
+        let behind = self.nodes.iter().filter(stays).map(|n| longest.applied - n.applied).max().unwrap_or(0);
         assert!(
             behind < 20,
             "seed {seed}: a node is still {behind} entries behind after the faults ended"
         );
         assert!(value_of(&longest.records).is_some(), "seed {seed}: nothing was ever written");
         let project = project_of(&longest.records).unwrap();
-        assert_eq!(project.primary, project.home, "seed {seed}: the project did not go home");
+        let home = self.nodes.iter().filter(stays).any(|node| node.id == project.home);
+        assert!(
+            !home || project.primary == project.home,
+            "seed {seed}: the project did not go home"
+        );
         for value in self.history.acknowledged_values() {
             let digest = rules::words::digest::Digest::sha256(&value.to_be_bytes());
             let kept = rules::ledger::records::Look::manifest(

@@ -41,6 +41,7 @@ mod mirrors;
 mod narrow;
 mod newer;
 mod oidc;
+mod old_disk;
 mod old_terms;
 mod openapi;
 mod pacing;

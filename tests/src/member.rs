@@ -156,6 +156,13 @@ impl Member {
         self.start(self.atoll("serve"));
     }
 
+    /// The same with more on its command line.
+    pub fn serve_with(&self, more: &[&str]) {
+        let mut serve = self.atoll("serve");
+        serve.args(more);
+        self.start(serve);
+    }
+
     /// The same on a disk with moods.
     pub fn serve_on(&self, disk: &crate::disk::Disk) {
         let mut serve = self.atoll("serve");

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers that may be stale are refused, so that what a client reads must be in the one order.
-const SETTINGS: &str = "reads:\n  without_lease: refuse\nlog:\n  level: info,mesh::ledger::state=debug\n";
+const SETTINGS: &str = "reads:\n  without_lease: refuse\n";
 
 /// A mesh and what it stands on.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ use rules::words::moment::Moment;
 use rules::words::names::NodeId;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::log::consecutive;
 use super::state::Raft;
 use super::types::Consensus;
 use crate::links::{LinkError, Links, begin_frame, finish_frame, write_frame};
@@ -205,6 +206,20 @@ async fn frame(receive: &mut RecvStream, largest: usize) -> Result<Vec<u8>, Link
     finish_frame(receive, length).await
 }
 
+/// Reads a leader's request. One whose entries do not follow each other, or what is before them, is
+/// none: the consensus library takes that for granted.
+pub(super) fn read_append(body: &[u8]) -> Result<AppendEntriesRequest<Consensus>, String> {
+    let request: AppendEntriesRequest<Consensus> =
+        postcard::from_bytes(body).map_err(|e| e.to_string())?;
+    let first = request.prev_log_id.map_or(0, |before| before.index + 1);
+    let indices = request.entries.iter().map(|entry| entry.log_id.index);
+    if consecutive(Some(first), indices) {
+        Ok(request)
+    } else {
+        Err("the entries of this message do not follow each other".into())
+    }
+}
+
 /// Appends what arrives in a stream until it ends, and answers each request in its order.
 pub(super) async fn receive(
     raft: &Raft,
@@ -221,7 +236,7 @@ pub(super) async fn receive(
             let part = u32::try_from(length.min(AT_FOLLOWER)).ok()?;
             hold.send(memory.acquire_many_owned(part).await.ok()?).ok()?;
             let body = finish_frame(&mut receive, length).await.ok()?;
-            let request: AppendEntriesRequest<Consensus> = postcard::from_bytes(&body).ok()?;
+            let request = read_append(&body).ok()?;
             Some((request, (receive, hold)))
         }
     });

@@ -80,7 +80,7 @@ impl Log {
     }
 
     /// The first entries of `range` that have at most `most` bytes together; at least one if the
-    /// range is not empty.
+    /// range is not empty. One follows the other: a log with a hole is an error.
     pub(super) fn entries<R: RangeBounds<u64> + Clone>(
         &self,
         range: R,
@@ -114,7 +114,7 @@ impl Log {
                 break;
             }
             if !fits(bytes.value().len()) {
-                return Ok(entries);
+                return without_holes(None, entries);
             }
             entries.push(decode(bytes.value())?);
         }
@@ -124,8 +124,20 @@ impl Log {
             }
             entries.push(entry);
         }
-        Ok(entries)
+        without_holes(None, entries)
     }
+}
+
+/// These entries, if each follows the one before, beginning with `first` if that is given.
+fn without_holes(first: Option<u64>, entries: Vec<LogEntry>) -> io::Result<Vec<LogEntry>> {
+    let follow = consecutive(first, entries.iter().map(|entry| entry.log_id.index));
+    if follow { Ok(entries) } else { Err(other("the log has a hole")) }
+}
+
+/// Whether each index follows the one before, beginning with `first` if that is known.
+pub(super) fn consecutive(first: Option<u64>, indices: impl IntoIterator<Item = u64>) -> bool {
+    let mut expected = first;
+    indices.into_iter().all(|index| expected.replace(index + 1).is_none_or(|at| at == index))
 }
 
 impl RaftLogReader<Consensus> for Log {
@@ -141,7 +153,8 @@ impl RaftLogReader<Consensus> for Log {
         start: u64,
         end: u64,
     ) -> Result<Vec<LogEntry>, io::Error> {
-        self.entries(start..end, MESSAGE_BYTES)
+        // what is sent begins where it is said to begin
+        without_holes(Some(start), self.entries(start..end, MESSAGE_BYTES)?)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -218,7 +231,9 @@ impl RaftLogStorage<Consensus> for Log {
                 Ok(())
             },
             move |result| {
-                {
+                // What could not be written stays readable as it was: without it the entries after
+                // it would look as if they came next, and a follower would get a log with a hole.
+                if result.is_ok() {
                     let mut tail = tail.lock();
                     for id in flushed {
                         if tail.unflushed.get(&id.index).is_some_and(|(e, _)| e.log_id == id) {
@@ -288,6 +303,47 @@ mod tests {
             Envelope { operation: OperationId(u128::from(index)), at: Timestamp(index), command };
         let log_id = openraft::testing::log_id::<Consensus>(1, 1, index);
         LogEntry { log_id, payload: EntryPayload::Normal(Entry(envelope)) }
+    }
+
+    /// A write that failed once took its entries out of memory, so that the next ones were sent in
+    /// their place, and the replicas differed (found by `loadtest faults`, a disk that fails).
+    #[tokio::test]
+    async fn an_entry_that_could_not_be_written_leaves_no_hole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store =
+            Store::open(&folder.path().join("ledger.redb"), &ground::opening::Opening::default())
+                .unwrap();
+        let mut log = Log::open(store.clone()).unwrap();
+        let (failed, ended) = std::sync::mpsc::channel();
+        // the write of the second entry is in one commit with one that fails
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let blocks = move |_: &redb::WriteTransaction| {
+            let _ = wait.recv();
+            Ok(())
+        };
+        log.append([entry(1, 10)], IOFlushed::noop()).await.unwrap();
+        store.write(|_| Ok(())).await.unwrap();
+        store.queue(blocks, |_| {}).unwrap();
+        log.append([entry(2, 10)], IOFlushed::noop()).await.unwrap();
+        let breaks = |_: &redb::WriteTransaction| Err(redb::Error::ValueTooLarge(1));
+        store.queue(breaks, move |result| failed.send(result.is_err()).unwrap()).unwrap();
+        go.send(()).unwrap();
+        assert!(ended.recv().unwrap(), "the commit failed");
+        log.append([entry(3, 10)], IOFlushed::noop()).await.unwrap();
+        store.write(|_| Ok(())).await.unwrap();
+        let read = log.try_get_log_entries(1..4).await;
+        let read = read.map(|read| read.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>());
+        assert!(read.as_ref().is_ok_and(|read| *read == [1, 2]) || read.is_err(), "{read:?}");
+        assert!(log.try_get_log_entries(2..4).await.map_or(true, |read| read[0].log_id.index == 2));
+    }
+
+    #[test]
+    fn a_hole_is_seen() {
+        assert!(consecutive(Some(3), [3, 4, 5]) && consecutive(None, [7, 8]));
+        assert!(consecutive(Some(3), []) && consecutive(None, []));
+        for (first, indices) in [(Some(3), vec![4]), (Some(3), vec![3, 5]), (None, vec![3, 3])] {
+            assert!(!consecutive(first, indices.clone()), "{first:?} {indices:?}");
+        }
     }
 
     /// Entries that were not on disk yet once did not count: 64 manifests of 4 MiB became one

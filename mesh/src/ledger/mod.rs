@@ -68,10 +68,10 @@ use tracing::{info, warn};
 use crate::links::{LinkError, Links};
 use crate::members::Members;
 pub use comparing::Comparison;
-pub use health::Ended;
 use ground::clock;
 use ground::opening::Opening;
 use ground::supervise::Tasks;
+pub use health::Ended;
 use leases::Term;
 #[cfg(fuzzing)]
 pub use network::read_consensus;

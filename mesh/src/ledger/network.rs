@@ -168,8 +168,7 @@ impl RaftNetworkV2<Consensus> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<Consensus>, RPCError<Consensus>> {
         let term = request.vote.leader_id().term;
-        let answer: VoteResponse<Consensus> =
-            self.call(VOTE, &request, option.hard_ttl()).await?;
+        let answer: VoteResponse<Consensus> = self.call(VOTE, &request, option.hard_ttl()).await?;
         if answer.vote_granted {
             self.witness.voted(self.to, term);
         }
@@ -238,7 +237,10 @@ pub(super) async fn answer(raft: &Raft, kind: u8, body: &[u8]) -> Answer {
         };
     }
     match kind {
-        APPEND => handle!(append_entries),
+        APPEND => match appending::read_append(body) {
+            Ok(request) => reply(raft.append_entries(request).await),
+            Err(error) => Answer::Refused(error),
+        },
         VOTE => handle!(vote),
         PRE_VOTE => handle!(pre_vote),
         TRANSFER => handle!(handle_transfer_leader),

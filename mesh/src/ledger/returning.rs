@@ -118,7 +118,8 @@ impl Disk {
             })
             .await?;
         let last = log.clone().get_log_state().await?.last_log_id;
-        let term = store.meta::<super::types::Vote>("vote")?.map_or(0, |vote| vote.leader_id().term);
+        let term =
+            store.meta::<super::types::Vote>("vote")?.map_or(0, |vote| vote.leader_id().term);
         let mine =
             Shown { starts: start.0, mark: start.1, term, index: last.map_or(0, |id| id.index) };
         Ok(Disk { mine, witness: Witness::open(store)? })

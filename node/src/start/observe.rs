@@ -270,6 +270,10 @@ fn describe() {
         "times that this node gave its read lease back because writes had to wait for it"
     );
     describe_counter!(
+        "atoll_ledger_returned_with_less_total",
+        "replicas that came back with less than this node had seen of their disks"
+    );
+    describe_counter!(
         "atoll_ledger_differed_total",
         "times that this node's records were not those of the other replicas, and it took theirs"
     );

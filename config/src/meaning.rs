@@ -112,6 +112,8 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let mut signing = top.section("signing");
     s.signing.passphrase_file =
         signing.optional("passphrase_file", |t| value::path(t, "/etc/atoll/signing.passphrase"));
+    s.signing.previous_passphrase_file = signing
+        .optional("previous_passphrase_file", |t| value::path(t, "/etc/atoll/signing.previous"));
 
     let mut jobs = top.section("jobs");
     jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);

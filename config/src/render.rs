@@ -102,6 +102,7 @@ scan:
   unpacked: {scan_unpacked}
 signing:
   passphrase_file: {signing_passphrase}
+  previous_passphrase_file: {signing_previous}
 jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
@@ -206,6 +207,7 @@ drain: {drain}
         scan_rate = or_null(s.scan.rate.map(written_size)),
         scan_timeout = written_duration(s.scan.timeout),
         scan_unpacked = written_size(s.scan.unpacked),
+        signing_previous = or_null(s.signing.previous_passphrase_file.as_deref().map(path)),
         signing_passphrase = or_null(s.signing.passphrase_file.as_deref().map(path)),
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),

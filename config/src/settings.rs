@@ -472,6 +472,8 @@ pub struct Signing {
     /// The file with the passphrase under which the projects' own keys are sealed; this node signs
     /// nothing if `None`.
     pub passphrase_file: Option<PathBuf>,
+    /// The file with the passphrase of before: what is sealed under it is sealed anew.
+    pub previous_passphrase_file: Option<PathBuf>,
 }
 
 /// The record of what happened.

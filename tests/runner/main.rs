@@ -74,6 +74,8 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("drain::what_drains", Weight::Slots(1), 40),
     // scrypt, for each key that signs
     ("signatures_made::what_cosign", Weight::Slots(2), 14),
+    // a primary dies, and nine nodes are started anew
+    ("signing_by_rule::", Weight::Slots(1), 45),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),
 ];

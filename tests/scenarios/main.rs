@@ -66,6 +66,7 @@ mod sessions;
 mod settled;
 mod signatures_made;
 mod signing;
+mod signing_by_rule;
 mod snapshot;
 mod stalling;
 mod starting;

@@ -52,6 +52,7 @@ pub mod proxies;
 pub mod pullers;
 pub mod pulling;
 pub mod repository;
+pub mod shop;
 pub mod signers;
 pub mod sigstore;
 pub mod slapd;

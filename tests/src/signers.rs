@@ -15,14 +15,16 @@ use tempfile::TempDir;
 use crate::process::{self, Finished};
 use crate::tools;
 
+/// What openssl makes the keys of that every program accepts.
+pub const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 /// The passphrase of every key.
 pub const PASSPHRASE: &str = "a passphrase";
 
-/// Programs that speak to one registry as one user.
+/// Programs that speak as one user to one registry, or to several.
 #[derive(Debug)]
 pub struct Signers {
     folder: TempDir,
-    registry: String,
+    registries: Vec<String>,
 }
 
 /// A key pair as files.
@@ -52,10 +54,20 @@ impl Signers {
     /// When no folder can be had.
     #[must_use]
     pub fn new(registry: &str, user: &str, password: &str) -> Self {
+        Self::at_each(&[registry.to_owned()], user, password)
+    }
+
+    /// For the registries at these authorities. Images without one are at the first.
+    ///
+    /// # Panics
+    /// When no folder can be had.
+    #[must_use]
+    pub fn at_each(registries: &[String], user: &str, password: &str) -> Self {
         let folder = TempDir::with_prefix("signers-").expect("a temporary folder");
         let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
-        let config = json!({"auths": {registry: {"auth": auth}}});
-        let signers = Self { folder, registry: registry.to_owned() };
+        let auths = registries.iter().map(|one| (one.clone(), json!({"auth": auth})));
+        let config = json!({"auths": auths.collect::<serde_json::Map<_, _>>()});
+        let signers = Self { folder, registries: registries.to_vec() };
         signers.write("config.json", &config.to_string());
         // no log, no timestamps, no keyless certificates
         let services = json!({
@@ -65,10 +77,11 @@ impl Signers {
         signers.write("services.json", &services.to_string());
         signers.write("passphrase", PASSPHRASE);
         std::fs::create_dir_all(signers.at("registries.d")).expect("a folder");
-        signers.write(
-            "registries.d/here.yaml",
-            &format!("docker:\n  {registry}:\n    use-sigstore-attachments: true\n"),
-        );
+        let attached = json!({"use-sigstore-attachments": true});
+        let attached = registries.iter().map(|one| (one.clone(), attached.clone()));
+        let here = json!({"docker": attached.collect::<serde_json::Map<_, _>>()});
+        // JSON is YAML
+        signers.write("registries.d/here.yaml", &here.to_string());
         signers
     }
 
@@ -188,7 +201,7 @@ impl Signers {
         let signed = json!([{"type": "sigstoreSigned", "keyPath": public}]);
         let policy = json!({
             "default": [{"type": "reject"}],
-            "transports": {"docker": {&self.registry: signed}},
+            "transports": {"docker": {&self.registries[0]: signed}},
         });
         self.policy("signed.json", &policy);
         let to = TempDir::with_prefix_in("pulled-", self.folder.path()).expect("a folder");
@@ -219,9 +232,13 @@ impl Signers {
         process::finish(&mut command)
     }
 
-    /// `REGISTRY/IMAGE`.
+    /// `REGISTRY/IMAGE`; an image that has its registry already keeps it.
     #[must_use]
     pub fn named(&self, image: &str) -> String {
-        format!("{}/{image}", self.registry)
+        let is_there = |one: &String| image.strip_prefix(one).is_some_and(|r| r.starts_with('/'));
+        match self.registries.iter().any(is_there) {
+            true => image.to_owned(),
+            false => format!("{}/{image}", self.registries[0]),
+        }
     }
 }

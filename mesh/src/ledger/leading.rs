@@ -13,7 +13,9 @@ use rules::ledger::command::{Command, Outcome};
 use rules::ledger::draining::LookForDraining;
 use rules::ledger::leaving::{LeavingChange, LookForLeaving};
 use rules::ledger::records::{Look, NodeRecord, RecordError};
+use rules::ledger::sign_log::LookForSigning;
 use rules::members::failover::{Assignment, Situation};
+use rules::members::signing::Openers;
 use rules::members::voters::{self, VoterStep};
 use rules::wire::NoLedger;
 use rules::words::moment::Moment;
@@ -112,6 +114,7 @@ impl Ledger {
     fn failovers(&self, nodes: &[NodeRecord]) -> Result<Vec<Assignment>, RecordError> {
         let view = self.view()?;
         let (projects, draining) = (view.projects()?, view.draining()?);
+        let openers = Openers { sealed: view.signing_projects()?, opens: view.opens()? };
         drop(view);
         let voters: BTreeSet<NodeId> = self.voters();
         let now = clock::now();
@@ -139,6 +142,7 @@ impl Ledger {
             caught_up: &caught_up,
             renewing: &renewing,
             draining: &draining,
+            openers: &openers,
         };
         Ok(term.failover.handle_timeout(now, &situation))
     }

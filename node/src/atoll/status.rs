@@ -7,11 +7,14 @@ use ground::supervise::at_length;
 use http::{Response, StatusCode};
 use mesh::ledger::LeaseState;
 use rules::blobs::holding::{Held, Stock};
+use rules::ledger::level::Level;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Project, key};
 use rules::ledger::sealing::LookForKeys;
+use rules::ledger::sign_log::LookForSigning;
 use rules::ledger::trust::LookForTrust;
 use rules::members::roster::Standing;
+use rules::members::signing::Openers;
 use rules::words::digest::Digest;
 use rules::words::names::NodeId;
 use serde_json::{Value, json};
@@ -110,6 +113,7 @@ impl Atoll {
             "transfers": transfers,
             "upstreams": self.show_upstreams()?,
             "liars": liars,
+            "signing": self.show_signing_status(&projects, &name)?,
         });
         Ok(json_answer(StatusCode::OK, &status))
     }
@@ -143,6 +147,36 @@ impl Atoll {
             "authority": authority,
             "exposed": exposed,
         })))
+    }
+
+    /// Of the projects that sign: whether their primaries can, and who else could.
+    fn show_signing_status(
+        &self,
+        projects: &[Project],
+        name: &dyn Fn(NodeId) -> String,
+    ) -> Result<Option<Vec<Value>>, Failure> {
+        // an edge is not told
+        if self.neighbours.is_edge() {
+            return Ok(None);
+        }
+        let view = self.records.view()?;
+        // builds of before do not say what they open
+        if view.level()? < Level::SIGNING {
+            return Ok(None);
+        }
+        let openers = Openers { sealed: view.signing_projects()?, opens: view.opens()? };
+        let signs = projects.iter().filter(|one| openers.sealed.contains_key(&one.id));
+        let shown = signs.map(|project| {
+            let can = |node: &NodeId| openers.can(*node, project.id);
+            let openers = openers.opens.keys().filter(|node| can(node));
+            json!({
+                "project": project.name.as_str(),
+                "primary": name(project.primary),
+                "signs": can(&project.primary),
+                "opened_by": openers.map(|node| name(*node)).collect::<Vec<_>>(),
+            })
+        });
+        Ok(Some(shown.collect()))
     }
 
     /// The number of records that an edge has kept, and how long ago it heard from the mesh.

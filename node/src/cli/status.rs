@@ -140,6 +140,19 @@ fn tables(status: &Value) -> String {
         out.push('\n');
         out.push_str(&table(&["TRANSFER", "PEER", "BYTES", "BLOB"], transfers));
     }
+    for one in rows("signing").iter().filter(|one| one["signs"] == false) {
+        let others = one["opened_by"].as_array().unwrap_or(&empty);
+        let others = match others.is_empty() {
+            true => "no replica that has said so can; see signing.passphrase_file".to_owned(),
+            false => format!("{} can", others.iter().map(text).collect::<Vec<_>>().join(", ")),
+        };
+        out.push_str(&format!(
+            "\n{}, the primary of project {}, cannot open the key that the project signs with: its \
+             signing jobs wait ({others}).\n",
+            text(&one["primary"]),
+            text(&one["project"]),
+        ));
+    }
     for liar in rows("liars") {
         let lies = liar["lies"].as_object().map(|lies| {
             lies.iter()
@@ -196,8 +209,17 @@ mod tests {
                     "last_error": {"message": "it limits requests", "seconds_ago": 4}},
                 {"name": "quay", "url": "https://quay.io", "paused_seconds": 0, "last_error": null},
             ],
+            "signing": [
+                {"project": "shop", "primary": "eu-1", "signs": false, "opened_by": ["us-1"]},
+                {"project": "other", "primary": "us-1", "signs": true, "opened_by": ["us-1"]},
+            ],
         });
         let out = tables(&status);
+        assert!(
+            out.contains("eu-1, the primary of project shop, cannot open the key that the project signs with: its signing jobs wait (us-1 can).\n"),
+            "{out}"
+        );
+        assert!(!out.contains("other"), "{out}");
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<String> = out.lines().map(words).collect();
         for line in [

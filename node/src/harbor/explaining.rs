@@ -1,14 +1,20 @@
 //! Why an image is served at this node, or is not: the decision that a pull would meet now, what it
 //! rests on, and what would change it. Not in Harbor.
 
+use std::collections::BTreeSet;
+
 use ground::clock;
 use http::{Response, StatusCode};
 use registry::view::Freshness;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::ledger::scanning::{DatabaseRecord, Facts, LookForScans};
+use rules::ledger::sign_due::{self, LookForDue};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
 use rules::policies::signatures::metadata as signed;
-use rules::policies::signatures::{self, Context, Policy as SignaturePolicy, Refusal};
+use rules::policies::signatures::{
+    self, Context, Own, Policy as SignaturePolicy, Refusal, Rule, SignatureRecord, counts,
+    signed_under,
+};
 use rules::policies::vulnerabilities::{
     Decision, Gate, ScanStatus, Unscanned, Weakness, decide, metadata,
 };
@@ -25,7 +31,9 @@ use crate::http::answer::json_answer;
 use crate::http::{Failure, Payload};
 
 /// The metadata that the decision rests on.
-const READ: [&str; 15] = [
+const READ: [&str; 17] = [
+    signed::AUTO,
+    signed::HOST,
     signed::MODE,
     signed::REQUIRE,
     signed::NAME,
@@ -76,13 +84,18 @@ impl Harbor {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
+        let now = clock::timestamp();
         let look = |records: &dyn ReadRecords| {
             let (mut all, mut looked_into) = (Vec::new(), 0);
             let named = match reference {
                 Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
                 Reference::Digest(digest) => Some(*digest),
             };
-            let Some(digest) = named else { return Ok((all, None, 0)) };
+            let Some(digest) = named else { return Ok((all, None, 0, None)) };
+            let ruled = match tag {
+                Some(tag) => by_rule(records, project, name, (&digest, tag), now)?,
+                None => None,
+            };
             let children = listed_in(records, name, &digest)?;
             let listed = children.len();
             for one in std::iter::once(digest).chain(children.into_iter().take(CHILDREN)) {
@@ -108,14 +121,13 @@ impl Harbor {
                 true => records.scan_database()?,
                 false => None,
             };
-            Ok::<_, RecordError>((all, database, listed))
+            Ok::<_, RecordError>((all, database, listed, ruled))
         };
         // a node that is cut off decides by what it has kept, and says so
-        let ((all, database, listed), freshness) = self.door.read_at_length(look).await?;
+        let ((all, database, listed, ruled), freshness) = self.door.read_at_length(look).await?;
         if all.is_empty() {
             return Err(missing(&format!("artifact {name}@{reference}")));
         }
-        let now = clock::timestamp();
         let mut shown: Vec<Value> = all
             .iter()
             .enumerate()
@@ -140,6 +152,16 @@ impl Harbor {
             }
         };
         answer["policy"] = policy(project);
+        if let Some(mut ruled) = ruled {
+            // whether the primary can open the key is not in what decides
+            if ruled["state"] == "due"
+                && !self.neighbours.is_edge()
+                && let Some(why) = self.waits_for_key(project).await?
+            {
+                (ruled["state"], ruled["why"]) = ("waits".into(), why.into());
+            }
+            answer["signing"] = ruled;
+        }
         if listed > 0 {
             answer["images_in_all"] = listed.into();
             answer["images"] = children.into();
@@ -250,7 +272,7 @@ fn with_signatures(
     let decided = signatures::decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
     let all = facts.own.evidence.iter().flat_map(|one| &one.signatures);
     let (word, why) = match &decided {
-        signatures::Decision::Pass => ("pass", "its signatures are enough".to_owned()),
+        signatures::Decision::Pass => ("pass", enough(policy, facts, &context)),
         signatures::Decision::Warn(why) => ("warn", why.to_string()),
         signatures::Decision::Wait(wait, why) => {
             ("wait", format!("a pull waits up to {} s for signatures; else: {why}", wait.as_secs()))
@@ -265,7 +287,14 @@ fn with_signatures(
     });
     let refusal = match decided {
         signatures::Decision::Refuse(refusal) | signatures::Decision::Wait(_, refusal) => refusal,
-        _ => return answer,
+        _ => {
+            // both let it pass, or the scan does not
+            if answer["decision"] == "pass" {
+                let scan = answer["why"].as_str().unwrap_or_default();
+                answer["why"] = format!("{why}; {scan}").into();
+            }
+            return answer;
+        }
     };
     answer["decision"] = word.into();
     answer["why"] = why.into();
@@ -290,6 +319,75 @@ fn with_signatures(
     }
     answer["remedies"] = remedies.into();
     answer
+}
+
+/// By what an image passes that needs signatures.
+fn enough(policy: &SignaturePolicy, facts: &SignatureFacts, context: &Context<'_>) -> String {
+    if let Some(exemption) = facts.own.exempt.as_ref().filter(|one| context.now < one.until) {
+        let (until, by) = (exemption.until, &exemption.by);
+        return format!("{by} has exempted it until {until}: {}", exemption.why);
+    }
+    let parents = facts.parents.iter().filter(|_| policy.children);
+    let names = |record: &SignatureRecord| {
+        let seen = record.evidence.iter().flat_map(|one| &one.signatures);
+        let good = seen.filter_map(|seen| {
+            let names = counts(policy, &facts.signers, seen, context).ok()?;
+            // "mesh" also stands for each of the project's own keys, which are there by name
+            let is_it = move |name: &&str| {
+                facts.signers.iter().any(|one| one.name == **name && one.is(&seen.signature.by))
+            };
+            Some(names.into_iter().filter(is_it))
+        });
+        good.flatten().map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let (own, inherited): (BTreeSet<_>, BTreeSet<_>) =
+        (names(&facts.own), parents.flat_map(names).collect());
+    let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+    match (own.is_empty(), inherited.is_empty()) {
+        (false, _) => format!("it is signed by {}", list(&own)),
+        (true, false) => format!("an index that lists it is signed by {}", list(&inherited)),
+        (true, true) => "the project demands no signature of it".to_owned(),
+    }
+}
+
+/// What the mesh's own rule says of an image: whether it is signed, and what it waits for.
+fn by_rule(
+    records: &dyn ReadRecords,
+    project: &Project,
+    name: &RepositoryName,
+    (digest, tag): (&Digest, &Tag),
+    now: Timestamp,
+) -> Result<Option<Value>, RecordError> {
+    let Some(rule) = Rule::of(&project.metadata) else { return Ok(None) };
+    let says = |state: &str, why: String| {
+        let rule = project.metadata.get(signed::AUTO);
+        Ok(Some(json!({"rule": rule, "state": state, "why": why})))
+    };
+    if !rule.covers(tag) {
+        return says("none", format!("the rule is not about the tag {tag}"));
+    }
+    let Some(host) = sign_due::host(project) else {
+        let why =
+            "the project does not say under which name clients know this registry (signature_host)";
+        return says("waits", why.into());
+    };
+    let signers = records.trusted(project.id)?.signers;
+    let Some(own) = Own::of(&signers) else {
+        let name = &project.name;
+        let why = format!("the project has no key of its own: atoll sign key --project {name}");
+        return says("waits", why);
+    };
+    // a form for notation that is to come is not waited for
+    let own = Own { authority: None, ..own };
+    let reference = sign_due::reference(host, name, Some(tag));
+    if signed_under(&records.signatures_of(name, digest)?, &own).contains(&reference) {
+        return says("signed", format!("the mesh has signed it as {reference}"));
+    }
+    let parts = records.parts_of(project, name, *digest)?;
+    match records.why_not(project, name, &parts, now)? {
+        Some(why) => says("waits", why),
+        None => says("due", "its primary signs it in a moment".into()),
+    }
 }
 
 /// Why it passes.

@@ -35,6 +35,7 @@ mod tags;
 mod trusts;
 mod upkeep;
 mod users;
+mod verifiers;
 
 use std::sync::Arc;
 

@@ -12,11 +12,13 @@ use rules::ledger::level::Level;
 use rules::ledger::policies::LookForPolicies;
 use rules::ledger::records::{EDGES, Look, Project, ReadRecords, SPARSE_IMAGES, SPARSE_INDEXES};
 use rules::ledger::scanning::LookForScans;
+use rules::ledger::signatures::LookForSignatures;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::people::roles::of_everybody;
 use rules::policies::quota::Limits;
 use rules::policies::signatures;
+use rules::policies::signatures::metadata::REQUIRE;
 use rules::policies::vulnerabilities::{self, Allowlist};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
@@ -116,6 +118,23 @@ fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), 
         ));
     }
     Ok(())
+}
+
+/// A signer that is required and not there would refuse everything.
+fn check_required(
+    metadata: &BTreeMap<String, String>,
+    signers: &[signatures::Signer],
+    project: &ProjectName,
+) -> Result<(), Failure> {
+    match metadata.get(REQUIRE).and_then(|text| signatures::unknown_in(text, signers)) {
+        None => Ok(()),
+        Some(name) if name == signatures::MESH => Err(bad(format!(
+            "metadata.{REQUIRE}: project {project} has no key of its own yet: atoll sign key --project {project}"
+        ))),
+        Some(name) => Err(bad(format!(
+            "metadata.{REQUIRE}: project {project} trusts no signer {name}: atoll signer add {name} --project {project}"
+        ))),
+    }
 }
 
 fn list(name: &str, text: Option<&str>) -> Result<Option<Vec<String>>, Failure> {
@@ -269,6 +288,7 @@ impl Harbor {
         }
         self.check_edges_are_kept_out(&asked.metadata)?;
         check_scans(&asked.metadata, upstream.is_some())?;
+        check_required(&asked.metadata, &[], &name)?;
         let mut load = BTreeMap::new();
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
@@ -381,6 +401,11 @@ impl Harbor {
         let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
         check_scans(&metadata, project.upstream.is_some())?;
+        // what is sent back unchanged is not looked at again
+        if metadata.get(REQUIRE) != project.metadata.get(REQUIRE) {
+            let trusted = self.read(|records| records.trusted(project.id)).await?;
+            check_required(&metadata, &trusted.signers, &project.name)?;
+        }
         if public == Some(true) && !project.public {
             // everybody gets what only members had: who opens a project has all of that
             self.check_theirs_in(caller, &project, &of_everybody().collect::<Vec<_>>()).await?;

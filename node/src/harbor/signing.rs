@@ -1,6 +1,7 @@
 //! What the mesh signs itself: a project's own keys, what they have signed, and what clients elsewhere
 //! need to verify it. Not in Harbor.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ground::clock;
@@ -9,21 +10,27 @@ use registry::signatures::signing::{Order, Signing};
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::{JobState, LookForJobs};
 use rules::ledger::level::Level;
-use rules::ledger::records::{Project, ReadRecords, RecordError};
-use rules::ledger::sign_log::{Checked, LogEntry, LookForSigning, MeshKey};
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key};
+use rules::ledger::sign_due::LookForDue;
+use rules::ledger::sign_log::{Checked, LogEntry, LookForSigning, MeshKey, sealed_under};
 use rules::ledger::signatures::LookForSignatures;
-use rules::policies::signatures::{Signer, State, metadata};
+use rules::members::signing::Openers;
+use rules::policies::signatures::{Anchor, Signer, State, metadata};
 use rules::words::names::{Reference, RepositoryName};
+use rules::words::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Harbor, bad, body};
+use super::{Harbor, bad, body, verifiers};
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
 /// How long an answer waits for the end of its job. It goes on after that.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// After what time it says why a job has not begun. Before, a node may just not have said what it
+/// opens.
+const SOON: Duration = Duration::from_secs(3);
 /// The time between two looks at a job.
 const LOOK: Duration = Duration::from_millis(100);
 /// The maximum number of entries of the log in an answer.
@@ -34,6 +41,25 @@ const PAGE: usize = 100;
 struct KeyBody {
     /// Make another key, although there is one.
     rotate: bool,
+    /// Take this one and make none.
+    import: Option<ImportBody>,
+    /// Sign for notation, too.
+    notation: Option<NotationBody>,
+}
+
+/// A file of cosign's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportBody {
+    key: String,
+    passphrase: Secret,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NotationBody {
+    /// Of the project's key, its own first, as PEM. Without them the mesh makes an authority.
+    certificates: Option<String>,
 }
 
 fn show_key(key: &MeshKey, signers: &[Signer]) -> Value {
@@ -65,45 +91,6 @@ fn show_entry(entry: &LogEntry) -> Result<Value, RecordError> {
     }))
 }
 
-/// What clients write into their files to verify what the project's keys have signed, for images
-/// below `scope`.
-fn client_policies(scope: &str, keys: &[&MeshKey]) -> Value {
-    let (host, project) = scope.rsplit_once('/').unwrap_or_default();
-    let path =
-        |key: &&MeshKey| format!("/etc/atoll/{project}-{}.pub", MeshKey::signer(key.version));
-    let paths: Vec<String> = keys.iter().map(path).collect();
-    let verify = paths.iter().map(|path| {
-        format!("cosign verify --key {path} --private-infrastructure {scope}/REPOSITORY@sha256:...")
-    });
-    let pems: Vec<&str> = keys.iter().map(|key| key.pem.as_str()).collect();
-    let authorities = pems.iter().map(|pem| json!({"key": {"data": pem}}));
-    json!({
-        "keys": paths.iter().zip(&pems).map(|(path, pem)| json!({"file": path, "pem": pem}))
-            .collect::<Vec<_>>(),
-        // containers-policy.json(5)
-        "policy.json": {
-            "default": [{"type": "reject"}],
-            "transports": {"docker": {scope: [{
-                "type": "sigstoreSigned",
-                "keyPaths": paths,
-                "signedIdentity": {"type": "matchRepoDigestOrExact"},
-            }]}},
-        },
-        // containers-registries.d(5): without it nothing is looked for
-        "registries.d": {"docker": {host: {"use-sigstore-attachments": true}}},
-        "cosign": verify.collect::<Vec<_>>(),
-        "policy-controller": {
-            "apiVersion": "policy.sigstore.dev/v1beta1",
-            "kind": "ClusterImagePolicy",
-            "metadata": {"name": "atoll"},
-            "spec": {
-                "images": [{"glob": format!("{scope}/**")}],
-                "authorities": authorities.collect::<Vec<_>>(),
-            },
-        },
-    })
-}
-
 impl Harbor {
     /// The project's own keys, and how to verify with them elsewhere.
     pub(super) async fn show_signing(
@@ -112,39 +99,120 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let look = |records: &dyn ReadRecords| {
             let keys = records.mesh_keys(project.id)?;
-            Ok((keys, records.trusted(project.id)?.signers, records.log_head(project.id)?))
+            let signers = records.trusted(project.id)?.signers;
+            let mut only = BTreeMap::new();
+            let mut repositories = Vec::new();
+            let names = key::repositories_of(&project.name);
+            for (place, _) in records.scan(&names, None, usize::MAX)? {
+                let Ok(repository) = key::name_of(&place).parse::<RepositoryName>() else {
+                    continue;
+                };
+                // a project without keys has nothing signed
+                if !keys.is_empty() {
+                    records.signed_only_by(&signers, &repository, &mut only)?;
+                }
+                repositories.push(repository);
+            }
+            let identity = records.notation_identity(project.id)?;
+            let openers = Openers { sealed: records.signing_projects()?, opens: records.opens()? };
+            let head = records.log_head(project.id)?;
+            Ok((keys, signers, only, repositories, identity, openers, head))
         };
-        let (keys, signers, head) = self.read(look).await?;
+        let (keys, signers, only, repositories, identity, openers, head) =
+            self.read_at_length(look).await?;
         let host = project.metadata.get(metadata::HOST).map(String::as_str);
+        let counts = |signer: &Signer| matches!(signer.state, State::Active | State::VerifyOnly);
         let good: Vec<&MeshKey> = keys
             .iter()
             .filter(|key| {
                 let name = MeshKey::signer(key.version);
-                let known = signers.iter().find(|signer| signer.name == name);
-                known
-                    .is_some_and(|signer| matches!(signer.state.as_str(), "active" | "verify-only"))
+                signers.iter().any(|signer| signer.name == name && counts(signer))
             })
             .collect();
-        let scope = format!("{}/{}", host.unwrap_or("HOST"), project.name);
+        let authorities: Vec<&Signer> = signers
+            .iter()
+            .filter(|one| one.logged && counts(one))
+            .filter(|one| matches!(one.anchor, Anchor::Authority { .. }))
+            .collect();
+        let shown_keys = keys.iter().map(|key| {
+            let mut shown = show_key(key, &signers);
+            let name = MeshKey::signer(key.version);
+            shown["only_by_it"] = only.get(&name).copied().unwrap_or_default().into();
+            shown["sealed_under"] = sealed_under(&key.sealed)
+                .and_then(|(under, _)| under)
+                .map_or(Value::Null, |under| under.to_string().into());
+            shown
+        });
+        let holders = openers.opens.keys().filter(|node| openers.can(**node, project.id));
         let shown = json!({
             "host": host,
-            "keys": keys.iter().map(|key| show_key(key, &signers)).collect::<Vec<_>>(),
+            "rule": project.metadata.get(metadata::AUTO),
+            "keys": shown_keys.collect::<Vec<_>>(),
+            "opened_by": holders.map(|node| self.neighbours.name_of(*node)).collect::<Vec<_>>(),
+            "waits": self.waits_for_key(project).await?,
+            "notation": identity.map(|identity| json!({
+                "key": identity.key.to_string(),
+                "authority": identity.authority.to_string(),
+                "certificates": identity.chain,
+                "until": identity.until.to_string(),
+                "made_by_the_mesh": identity.sealed.is_some(),
+            })),
             "log": {"number": head.number, "hash": head.hash.to_string()},
-            "clients": if good.is_empty() { Value::Null } else { client_policies(&scope, &good) },
+            "clients": match good.is_empty() {
+                true => Value::Null,
+                false => verifiers::all(host, project, &repositories, &good, &authorities),
+            },
         });
         Ok(json_answer(StatusCode::OK, &shown))
     }
 
-    /// Makes the project's first key, or another one.
+    /// Why nothing that the mesh signs for a project is signed now: its primary cannot open the key. A
+    /// sentence; `None` if it can, or if that is not known.
+    pub(super) async fn waits_for_key(&self, project: &Project) -> Result<Option<String>, Failure> {
+        let look = |records: &dyn ReadRecords| {
+            let openers = Openers { sealed: records.signing_projects()?, opens: records.opens()? };
+            Ok((openers, records.level()?))
+        };
+        let (openers, level) = self.read(look).await?;
+        let primary = project.primary;
+        // one that cannot open the key, or, for the first key, one that has none to seal it with
+        let can = openers.can(primary, project.id)
+            && (openers.sealed.contains_key(&project.id) || openers.opens.contains_key(&primary));
+        let is_known = level >= Level::SIGNING || primary == self.neighbours.me;
+        if can && level >= Level::SIGNING || !is_known {
+            return Ok(None);
+        }
+        if level < Level::SIGNING {
+            return Ok(self.signatures.cannot_sign());
+        }
+        let name = self.neighbours.name_of(primary);
+        Ok(Some(match openers.opens.contains_key(&primary) {
+            false => format!(
+                "{name}, the project's primary, has no key-encryption key: set signing.passphrase_file in its settings"
+            ),
+            true => format!(
+                "{name}, the project's primary, has another key-encryption key than the project's key is sealed under"
+            ),
+        }))
+    }
+
+    /// Makes the project's first key, or another one; imports one; or gives it certificates.
     pub(super) async fn make_signing_key(
         &self,
         mut request: Request,
         project: &Project,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
-        let KeyBody { rotate } = body(&mut request).await?;
+        let KeyBody { rotate, import, notation } = body(&mut request).await?;
         if project.upstream.is_some() {
             return Err(bad("a project that caches a registry signs nothing"));
+        }
+        if let Some(NotationBody { certificates }) = notation {
+            if rotate || import.is_some() {
+                return Err(bad("notation is asked for alone: make the key first"));
+            }
+            self.writes.check_level(Level::SIGNING)?;
+            return self.carry_out(project, &Order::Notation { certificates }, by).await;
         }
         self.writes.check_level(Level::SIGNATURES)?;
         let signers = self.read(|records| records.trusted(project.id)).await?.signers;
@@ -154,7 +222,15 @@ impl Harbor {
                 format!("project {} has a key; rotate says to make another", project.name);
             return Err(Failure::new(Code::Conflict, message));
         }
-        self.carry_out(project, &Order::Key, by).await
+        let Some(ImportBody { key, passphrase }) = import else {
+            return self.carry_out(project, &Order::Key, by).await;
+        };
+        match self.signatures.import_key(&project.name, key, passphrase, by).await {
+            Ok(said) => Ok(json_answer(StatusCode::OK, &json!({"result": said}))),
+            Err(why) => {
+                Err(Failure::new(Code::BadRequest, format!("the key is not imported: {why}")))
+            }
+        }
     }
 
     /// Signs an artifact, and what it lists.
@@ -183,7 +259,7 @@ impl Harbor {
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let id = self.jobs.ask(Signing::task(&project.name, order, &by.name), by).await?;
-        let end = clock::now() + PATIENCE;
+        let (end, soon) = (clock::now() + PATIENCE, clock::now() + SOON);
         loop {
             let job = self.read(|records| records.job(id)).await?;
             let said = |result: Option<&str>| json!({"job": id.to_string(), "result": result});
@@ -195,6 +271,13 @@ impl Harbor {
                 Some(JobState::Failed | JobState::Stopped) => {
                     let why = job.map(|job| job.result).unwrap_or_default();
                     return Err(Failure::new(Code::Conflict, why).detail(said(None)));
+                }
+                Some(JobState::Waiting) if clock::now() >= soon => {
+                    if let Some(why) = self.waits_for_key(project).await? {
+                        let message = format!("it waits as job {id}: {why}");
+                        return Err(Failure::new(Code::Conflict, message).detail(said(None)));
+                    }
+                    tokio::time::sleep(LOOK).await;
                 }
                 _ if clock::now() >= end => {
                     let message = format!("it is under way as job {id}; ask again in a while");

@@ -550,6 +550,16 @@ impl Route {
                 _ => Route::Node(name.to_owned()),
             });
         }
+        // the same as below Harbor's path
+        if let Some(rest) = path.strip_prefix("/api/atoll/v1/projects/") {
+            let (project, rest) = rest.split_once('/').ok_or_else(not_found)?;
+            let project = project.parse().map_err(|_| not_found())?;
+            return match rest {
+                "signing" => Ok(Route::Stored(project, Stored::Signing)),
+                "signing/log" => Ok(Route::Stored(project, Stored::SignLog)),
+                _ => Err(not_found()),
+            };
+        }
         if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
             return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());
         }

@@ -76,6 +76,10 @@ fn describe() {
         "signatures that this node verified, by whether they had a fault"
     );
     describe_counter!("atoll_signed_total", "manifests that this node signed");
+    describe_gauge!(
+        "atoll_signing_keys_closed",
+        "projects that sign whose key this node could not open as their primary"
+    );
     describe_counter!(
         "atoll_unsigned_pulls_total",
         "pulls of what lacks signatures, by whether they were refused"

@@ -37,6 +37,7 @@ use registry::scans::database::Databases;
 use registry::scans::everything::Everything;
 use registry::scans::rescans::Rescans;
 use registry::signatures::Signatures;
+use registry::signatures::ruling::Ruling;
 use registry::signatures::signing::Signing;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
@@ -289,6 +290,7 @@ impl Rooms {
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
         self.signatures.start();
+        Ruling::start(self.signatures.clone(), self.jobs.clone(), &on.tasks);
         Everything::start(on.neighbours.clone(), self.jobs.clone(), &on.tasks);
         self.witness.start(&on.tasks);
         self.purging.start(&on.tasks);

@@ -20,7 +20,8 @@ use registry::people::{AccessTerms, Providers};
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
 use registry::scans::ScanTerms;
-use registry::signatures::{SignatureTerms, kek};
+use registry::signatures::SignatureTerms;
+use registry::signatures::keks::{Keks, Wrapping, kek};
 use registry::upstreams::UpstreamsTerms;
 use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
@@ -255,17 +256,26 @@ pub(super) fn scans(settings: &Settings) -> ScanTerms {
 }
 
 pub(super) fn signatures(settings: &Settings) -> io::Result<SignatureTerms> {
-    let kek = match &settings.signing.passphrase_file {
-        Some(file) => {
-            let at = |said: String| {
-                io::Error::other(format!("signing.passphrase_file {}: {said}", file.display()))
-            };
-            let passphrase = std::fs::read(file).map_err(|error| at(error.to_string()))?;
-            Some(Arc::new(kek(passphrase).map_err(at)?))
-        }
-        None => None,
-    };
-    Ok(SignatureTerms { fetch: settings.deadlines.replicate, kek })
+    let signing = &settings.signing;
+    let files = [
+        ("passphrase_file", &signing.passphrase_file),
+        ("previous_passphrase_file", &signing.previous_passphrase_file),
+    ];
+    let mut keks = Vec::<Arc<dyn Wrapping>>::new();
+    for (name, file) in files {
+        let Some(file) = file else { continue };
+        let at =
+            |said: String| io::Error::other(format!("signing.{name} {}: {said}", file.display()));
+        let passphrase = std::fs::read(file).map_err(|error| at(error.to_string()))?;
+        keks.push(Arc::new(kek(passphrase).map_err(at)?));
+    }
+    if signing.passphrase_file.is_none() && signing.previous_passphrase_file.is_some() {
+        return Err(io::Error::other(
+            "signing.previous_passphrase_file needs signing.passphrase_file: what is sealed anew",
+        ));
+    }
+    let (keks, commit) = (Keks::new(keks), settings.deadlines.commit);
+    Ok(SignatureTerms { fetch: settings.deadlines.replicate, keks, commit })
 }
 
 pub(super) fn oci(settings: &Settings) -> OciTerms {

@@ -96,6 +96,9 @@ impl Level {
     pub const SCRUBS: Level = Level(10);
     /// From this level on replicas that return are asked what others have seen of their disks.
     pub const RETURNS: Level = Level(11);
+    /// From this level on the mesh signs for notation, too, and it is known which replicas can open the
+    /// keys that it signs with.
+    pub const SIGNING: Level = Level(11);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RETURNS;
 }

@@ -13,6 +13,7 @@
 //! | [`provider_tokens`] | with what the OIDC provider is asked about people again |
 //! | [`policies`] | what projects decide about their artifacts; when those were pulled |
 //! | [`quotas`] | what each project stores, and how much it may |
+//! | [`sign_due`] | what the mesh shall sign by itself, and what keeps it from that |
 //! | [`sign_log`] | the keys that the mesh signs with, and all that it has signed |
 //! | [`signatures`] | whom projects trust to sign, and what signatures are worth |
 //! | [`sealing`] | which keys seal the secrets in the records |
@@ -57,6 +58,7 @@ pub mod records;
 pub mod returning;
 pub mod scanning;
 pub mod sealing;
+pub mod sign_due;
 pub mod sign_log;
 pub mod signatures;
 pub mod stored;

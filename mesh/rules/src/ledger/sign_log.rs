@@ -6,6 +6,8 @@
 //! epoch. Each entry has the hash of the one before: whoever keeps one hash sees whether what came
 //! before it was changed.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -35,6 +37,63 @@ pub struct MeshKey {
     pub created: Timestamp,
     /// The private key, sealed under the operator's key-encryption key. Edges are never told.
     pub sealed: ByteBuf,
+}
+
+/// The name of a key-encryption key: of its content, so that nodes with the same key name it alike.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KekId(pub [u8; 8]);
+
+impl std::fmt::Display for KekId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for KekId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// The forms of what is sealed, the first byte. The first does not say under which key.
+const FIRST_FORM: u8 = 1;
+/// The form whose next bytes are the key's [`KekId`].
+const NAMED_FORM: u8 = 2;
+
+/// The beginning of what is sealed under this key; `None`: in the form of before they had names.
+pub fn sealed_head(under: Option<KekId>) -> Vec<u8> {
+    match under {
+        Some(KekId(id)) => [&[NAMED_FORM][..], &id].concat(),
+        None => vec![FIRST_FORM],
+    }
+}
+
+/// Under which key something is sealed, if it says so, and the rest of it; `None` if it is of a form
+/// that this build does not know.
+pub fn sealed_under(sealed: &[u8]) -> Option<(Option<KekId>, &[u8])> {
+    match sealed.split_first()? {
+        (&FIRST_FORM, rest) => Some((None, rest)),
+        (&NAMED_FORM, rest) => {
+            let (id, rest) = rest.split_first_chunk::<8>()?;
+            Some((Some(KekId(*id)), rest))
+        }
+        _ => None,
+    }
+}
+
+/// The certificates of a project's key, for notation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotationIdentity {
+    /// The key that they are of.
+    pub key: AnchorId,
+    /// The id of the authority's certificate.
+    pub authority: AnchorId,
+    /// The certificates as PEM: of the key first, of the authority last.
+    pub chain: String,
+    /// When the first of them ends.
+    pub until: Timestamp,
+    /// The authority's private key, sealed, if the mesh has made it: it certifies the next key, too.
+    pub sealed: Option<ByteBuf>,
 }
 
 impl MeshKey {
@@ -101,9 +160,35 @@ pub mod key {
     pub fn keys(project: ProjectId) -> Vec<u8> {
         [&b"$k"[..], &project.0.to_be_bytes()].concat()
     }
-    /// Whether a record has sealed keys, which no edge is told.
+    /// The keys of all projects.
+    pub fn all_keys() -> Vec<u8> {
+        b"$k".to_vec()
+    }
+    /// The project of a key of [`keys`].
+    pub fn project_of(key: &[u8]) -> Option<ProjectId> {
+        let id = key.strip_prefix(b"$k")?.try_into().ok()?;
+        Some(ProjectId(u64::from_be_bytes(id)))
+    }
+    /// The certificates of a project's key.
+    pub fn identity(project: ProjectId) -> Vec<u8> {
+        [&b"$c"[..], &project.0.to_be_bytes()].concat()
+    }
+    /// The key-encryption keys that a node has.
+    pub fn opens(node: NodeId) -> Vec<u8> {
+        [&b"$w"[..], &node.0.to_be_bytes()].concat()
+    }
+    /// Those of all nodes.
+    pub fn all_opens() -> Vec<u8> {
+        b"$w".to_vec()
+    }
+    /// The node of a key of [`opens`].
+    pub fn node_of(key: &[u8]) -> Option<NodeId> {
+        let id = key.strip_prefix(b"$w")?.try_into().ok()?;
+        Some(NodeId(u64::from_be_bytes(id)))
+    }
+    /// Whether a record has sealed keys, or says who opens them: no edge is told.
     pub fn is_sealed(key: &[u8]) -> bool {
-        key.starts_with(b"$k")
+        [b"$k", b"$c", b"$w"].iter().any(|table| key.starts_with(*table))
     }
     /// An entry of a project's log.
     pub fn entry(project: ProjectId, number: u64) -> Vec<u8> {
@@ -141,6 +226,30 @@ pub trait LookForSigning: Look {
     /// The keys of a project, the oldest first.
     fn mesh_keys(&self, project: ProjectId) -> Result<Vec<MeshKey>, RecordError> {
         Ok(self.record(&key::keys(project))?.unwrap_or_default())
+    }
+    /// The certificates of the project's key, if it signs for notation.
+    fn notation_identity(
+        &self,
+        project: ProjectId,
+    ) -> Result<Option<NotationIdentity>, RecordError> {
+        self.record(&key::identity(project))
+    }
+    /// The key-encryption keys that each replica has; one of a build that does not say it is not here.
+    fn opens(&self) -> Result<BTreeMap<NodeId, Vec<KekId>>, RecordError> {
+        let all = self.records::<Vec<KekId>>(&key::all_opens())?;
+        Ok(all.into_iter().filter_map(|(at, keks)| Some((key::node_of(&at)?, keks))).collect())
+    }
+    /// Under which key-encryption key the newest key of each project is sealed; `None` if it does not
+    /// say so.
+    fn signing_projects(&self) -> Result<BTreeMap<ProjectId, Option<KekId>>, RecordError> {
+        let all = self.records::<Vec<MeshKey>>(&key::all_keys())?;
+        let under = |keys: &[MeshKey]| {
+            let newest = keys.last()?;
+            Some(sealed_under(&newest.sealed).and_then(|(under, _)| under))
+        };
+        let read =
+            |(at, keys): (Vec<u8>, Vec<MeshKey>)| Some((key::project_of(&at)?, under(&keys)?));
+        Ok(all.into_iter().filter_map(read).collect())
     }
     /// The end of a project's log.
     fn log_head(&self, project: ProjectId) -> Result<LogHead, RecordError> {

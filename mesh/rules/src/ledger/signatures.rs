@@ -7,9 +7,11 @@
 //! again.
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
+use super::level::Level;
 use super::records::{Look, RecordError};
-use super::sign_log::{LogEntry, MeshKey};
+use super::sign_log::{LogEntry, MeshKey, NotationIdentity};
 use crate::policies::signatures::{
     Anchor, Evidence, Exemption, LONGEST_PEM, LONGEST_TEXT, MOST_SIGNERS, Policy, SignatureRecord,
     Signer, State, is_signer_name,
@@ -115,6 +117,33 @@ pub enum SignatureChange {
         /// For how long and why; `None`: not any more.
         exemption: Option<Exemption>,
     },
+    /// Gives the project's key certificates, with which it signs for notation, too.
+    SetIdentity {
+        /// The project.
+        project: ProjectName,
+        /// The certificates.
+        identity: Box<NotationIdentity>,
+        /// The authority's certificate, as PEM.
+        authority: String,
+    },
+    /// Seals keys of the project anew. Nothing changes if one of them is another now.
+    Reseal {
+        /// The project.
+        project: ProjectName,
+        /// The keys, each with its version; 0 stands for that of the authority for notation.
+        keys: Vec<Resealed>,
+    },
+}
+
+/// A key that is sealed anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resealed {
+    /// The version of the project's key, or 0 for its authority for notation.
+    pub version: u32,
+    /// As it was.
+    pub was: ByteBuf,
+    /// As it becomes.
+    pub becomes: ByteBuf,
 }
 
 impl SignatureChange {
@@ -126,6 +155,8 @@ impl SignatureChange {
             SignatureChange::Log(entry) => entry.repository.project(),
             SignatureChange::Skip { project, .. }
             | SignatureChange::SetKey { project, .. }
+            | SignatureChange::SetIdentity { project, .. }
+            | SignatureChange::Reseal { project, .. }
             | SignatureChange::UpToDate { project, .. }
             | SignatureChange::SetSigner { project, .. }
             | SignatureChange::RemoveSigner { project, .. } => project.clone(),
@@ -143,6 +174,16 @@ impl SignatureChange {
             SignatureChange::SetKey { .. } => "set_signing_key",
             SignatureChange::Log(_) => "log_signature",
             SignatureChange::Exempt { .. } => "exempt_from_signatures",
+            SignatureChange::SetIdentity { .. } => "set_notation_identity",
+            SignatureChange::Reseal { .. } => "reseal_signing_keys",
+        }
+    }
+
+    /// The minimum feature level at which it may be proposed.
+    pub fn level(&self) -> Level {
+        match self {
+            SignatureChange::SetIdentity { .. } | SignatureChange::Reseal { .. } => Level::SIGNING,
+            _ => Level::SIGNATURES,
         }
     }
 }
@@ -200,6 +241,10 @@ pub mod key {
     /// What is known of the signatures of a project's images.
     pub fn signatures_of(project: &ProjectName) -> Vec<u8> {
         [b"$s", project.as_str().as_bytes(), b"/"].concat()
+    }
+    /// What is known of the signatures of a repository's images.
+    pub fn signatures_in(repository: &RepositoryName) -> Vec<u8> {
+        [b"$s", repository.as_str().as_bytes(), b"\0"].concat()
     }
     /// The repository and digest in a key of [`signatures`].
     pub fn signed(key: &[u8]) -> Option<(RepositoryName, Digest)> {

@@ -9,7 +9,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::level::Level;
 use super::records::{Look, RecordError, key};
+use super::sign_log::KekId;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::NodeId;
@@ -78,7 +80,17 @@ pub enum TrustChange {
         /// The secret, sealed.
         secret: Secret<Vec<u8>>,
     },
+    /// Says which key-encryption keys a replica has: it opens what is sealed under them.
+    Opens {
+        /// The replica.
+        node: NodeId,
+        /// The keys, at most [`MOST_KEKS`]; it seals with the first.
+        keks: Vec<KekId>,
+    },
 }
+
+/// The maximum number of key-encryption keys of a replica.
+pub const MOST_KEKS: usize = 4;
 
 impl TrustChange {
     /// A word for logs and metrics.
@@ -87,6 +99,15 @@ impl TrustChange {
             TrustChange::Pin { .. } => "pin_node",
             TrustChange::Authority { .. } => "new_authority",
             TrustChange::Tokens { .. } => "replace_token_keys",
+            TrustChange::Opens { .. } => "say_what_opens",
+        }
+    }
+
+    /// The minimum feature level at which it may be proposed.
+    pub fn level(&self) -> Level {
+        match self {
+            TrustChange::Opens { .. } => Level::SIGNING,
+            _ => Level::TRUST,
         }
     }
 }

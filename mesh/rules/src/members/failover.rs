@@ -7,7 +7,8 @@
 //! whatever the gossip says, or when it says itself that it is down. A node that does not renew, or
 //! has not applied what it must to get a lease, cannot write: its disk is full or hangs, or its
 //! ledger has stopped. A project returns to its home when the home has been well and caught up for
-//! `return_after`. This module only proposes, and each proposal names the epoch it was decided
+//! `return_after`. A project that signs goes to a replica that can open its key, if there is one: when
+//! it moves, and after `return_after` also from a primary that cannot. This module only proposes, and each proposal names the epoch it was decided
 //! under.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::ledger::records::{NodeRecord, Project, Role};
 use crate::members::draining;
 use crate::members::placement::{self, Candidate};
+use crate::members::signing::Openers;
 use crate::members::since::{keep_since, lasted};
 use crate::words::moment::Moment;
 use crate::words::names::{Epoch, NodeId, ProjectName};
@@ -49,6 +51,8 @@ pub struct Situation<'a> {
     pub renewing: &'a BTreeSet<NodeId>,
     /// Replicas that drain: they lose their projects, and get none.
     pub draining: &'a BTreeSet<NodeId>,
+    /// Who can sign for which projects.
+    pub openers: &'a Openers,
 }
 
 /// One proposal: give `project` to `node`, if its epoch is still `expect_epoch`.
@@ -71,6 +75,7 @@ pub struct Failover {
     lost_since: BTreeMap<NodeId, Moment>,
     silent_since: BTreeMap<NodeId, Moment>,
     well_since: BTreeMap<NodeId, Moment>,
+    closed_since: BTreeMap<NodeId, Moment>,
 }
 
 impl Failover {
@@ -82,6 +87,7 @@ impl Failover {
             lost_since: BTreeMap::new(),
             silent_since: BTreeMap::new(),
             well_since: BTreeMap::new(),
+            closed_since: BTreeMap::new(),
         }
     }
 
@@ -121,6 +127,14 @@ impl Failover {
         for project in situation.projects {
             *load.entry(project.primary).or_default() += 1;
         }
+        let can = |node: NodeId, project: &Project| situation.openers.can(node, project.id);
+        // primaries that cannot sign, where another replica could
+        let is_closed = |project: &&Project| {
+            !can(project.primary, project) && able.iter().any(|one| can(one.id, project))
+        };
+        let closed: BTreeSet<NodeId> =
+            situation.projects.iter().filter(is_closed).map(|project| project.primary).collect();
+        keep_since(&mut self.closed_since, now, &closed);
         let mut assignments = Vec::new();
         for project in situation.projects {
             let gone = !by_id.contains_key(&project.primary);
@@ -130,14 +144,22 @@ impl Failover {
                 lasted(&self.well_since, now, project.home, self.terms.return_after);
             let drains =
                 !takes(&project.primary) && able.iter().any(|candidate| takes(&candidate.id));
-            let next = if gone || lost_long || drains {
+            let closed_long =
+                lasted(&self.closed_since, now, project.primary, self.terms.return_after)
+                    && is_closed(&project);
+            let next = if gone || lost_long || drains || closed_long {
                 let home = by_id
                     .get(&project.home)
                     .or_else(|| by_id.get(&project.primary))
                     .map(|n| n.region.clone());
+                let able = situation.openers.preferred(project.id, &able);
                 home.or_else(|| able.first().map(|c| c.region.clone()))
                     .and_then(|region| placement::primary(&project.name, &region, &able, &load))
-            } else if project.primary != project.home && home_well_long && takes(&project.home) {
+            } else if project.primary != project.home
+                && home_well_long
+                && takes(&project.home)
+                && (can(project.home, project) || !can(project.primary, project))
+            {
                 Some(project.home)
             } else {
                 None
@@ -186,6 +208,7 @@ impl Failover {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::sign_log::KekId;
     use crate::words::moment::Timestamp;
     use crate::words::names::ProjectId;
 
@@ -203,6 +226,7 @@ mod tests {
         projects: Vec<Project>,
         alive: BTreeSet<NodeId>,
         draining: BTreeSet<NodeId>,
+        openers: Openers,
         failover: Failover,
     }
 
@@ -235,6 +259,7 @@ mod tests {
                 projects: Vec::new(),
                 alive: (1..=3).map(NodeId).collect(),
                 draining: BTreeSet::new(),
+                openers: Openers::default(),
                 failover: Failover::new(TERMS),
             }
         }
@@ -260,9 +285,41 @@ mod tests {
                 caught_up: &self.alive,
                 renewing: &self.alive,
                 draining: &self.draining,
+                openers: &self.openers,
             };
             self.failover.handle_timeout(now, &situation)
         }
+    }
+
+    #[test]
+    fn a_project_that_signs_goes_to_who_opens_its_key_and_returns_to_a_home_that_does() {
+        let kek = KekId([1; 8]);
+        let mut world = World::new();
+        world.openers.sealed = [(ProjectId(1), Some(kek))].into();
+        for second in 0..40 {
+            assert!(world.tick(second, &[]).is_empty(), "nobody opens it");
+        }
+        world.openers.opens = [(NodeId(3), vec![kek])].into();
+        assert!(world.tick(40, &[]).is_empty(), "the primary may get it in a moment");
+        assert!(world.tick(59, &[]).is_empty());
+        let moved = world.tick(60, &[]);
+        assert_eq!(moved.iter().map(|one| one.node).collect::<Vec<_>>(), [NodeId(3)]);
+        world.project.primary = NodeId(3);
+        for second in 61..100 {
+            assert!(world.tick(second, &[]).is_empty(), "its home cannot sign");
+        }
+        world.openers.opens.insert(NodeId(1), vec![KekId([2; 8])]);
+        assert!(world.tick(100, &[]).is_empty(), "another key opens nothing");
+        world.openers.opens.insert(NodeId(1), vec![kek]);
+        assert_eq!(world.tick(101, &[])[0].node, NodeId(1));
+        // when its primary is lost, of those who are left one that can sign
+        world.project.primary = NodeId(1);
+        for dead in [1, 2] {
+            world.alive.remove(&NodeId(dead));
+        }
+        world.alive.insert(NodeId(2));
+        world.tick(110, &[(2, &[1]), (3, &[1])]);
+        assert_eq!(world.tick(112, &[(2, &[1]), (3, &[1])])[0].node, NodeId(3));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | [`placement`] | which nodes hold and fetch blobs |
 //! | [`keeper`] | when copies are looked after, and where missing ones are made |
 //! | [`failover`] | when a project gets another primary |
+//! | [`signing`] | which replicas can sign for a project |
 //! | [`voters`] | which nodes vote, and the next step towards that |
 //! | [`removal`] | what the removal of a replica costs |
 //! | [`door`] | which peers may come in through the mesh's port, and what they may do |
@@ -19,5 +20,6 @@ pub mod placement;
 pub mod presence;
 pub mod removal;
 pub mod roster;
+pub mod signing;
 mod since;
 pub mod voters;

@@ -1,6 +1,6 @@
 //! The keys of a project's metadata.
 
-use super::signatures::metadata::{CHILDREN, HOST, MODE, NAME, REQUIRE, STATUS, WAIT};
+use super::signatures::metadata::{AUTO, CHILDREN, HOST, MODE, NAME, REQUIRE, STATUS, WAIT};
 use super::vulnerabilities::metadata::{FIXABLE, INSUFFICIENT, SCHEDULE, UNSCANNED};
 
 /// Those that are fields of a project's record.
@@ -17,7 +17,7 @@ pub const FIELDS: [&str; 8] = [
 
 /// Those that are stored as they come. Some of them have an effect here; the others are Harbor's, so
 /// that clients read back what they wrote.
-pub const STORED: [&str; 22] = [
+pub const STORED: [&str; 23] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -29,6 +29,7 @@ pub const STORED: [&str; 22] = [
     "proxy_speed_kb",
     "reuse_sys_cve_allowlist",
     "severity",
+    AUTO,
     CHILDREN,
     HOST,
     MODE,

@@ -22,7 +22,9 @@ use crate::words::moment::Timestamp;
 use crate::words::names::Tag;
 
 mod deciding;
-pub use deciding::{Context, Decision, LONGEST_WAIT, Refusal, check, counts, decide};
+mod rule;
+pub use deciding::{Context, Decision, LONGEST_WAIT, Refusal, check, counts, decide, unknown_in};
+pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
 
 /// The metadata of a project that this reads.
 pub mod metadata {
@@ -42,6 +44,9 @@ pub mod metadata {
     /// The name of this registry for clients, as in `registry.example.com`: the mesh signs images under
     /// it. Not in Harbor.
     pub const HOST: &str = "signature_host";
+    /// Which tags the mesh signs by itself, as soon as the project's other rules are met: a pattern, as
+    /// in `v*` or `**`. Not in Harbor.
+    pub const AUTO: &str = "signature_auto";
     /// The status of a refusal: `403`, or `412` as in Harbor. Not in Harbor.
     pub const STATUS: &str = "signature_status";
     /// Whether an accessory of cosign must be there: `"true"`. Nothing is verified, as in Harbor.

@@ -11,6 +11,7 @@ use rules::ledger::returning::Shown;
 use rules::ledger::records::{Look, MemoryRecords, Project, Tracked, key};
 use rules::members::failover::{Failover, FailoverTerms, Situation};
 use rules::members::roster::{Event, Roster};
+use rules::members::signing::Openers;
 use rules::wire::{FromGranter, FromHolder};
 use rules::words::digest::Digest;
 use rules::words::moment::{Moment, Timestamp};
@@ -409,6 +410,7 @@ impl Node {
             caught_up: &caught_up,
             renewing: &renewing,
             draining: &BTreeSet::new(),
+            openers: &Openers::default(),
         };
         for assignment in failover.handle_timeout(moment(now), &situation) {
             let command = Command::AssignPrimary {

@@ -25,6 +25,12 @@ pub trait Work: Send + Sync {
     /// Its name in the ledger, the API and tables. It never changes.
     fn kind(&self) -> &'static str;
 
+    /// What this node lacks for it, in a sentence: its jobs wait until it has that, or until another
+    /// node is the primary.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
+
     /// Carries out a run. It may be dropped at any await, when the job is not this node's any more,
     /// and what it does may be done again by another node's run: what it writes to the ledger
     /// carries the run's epoch, and the rest does no harm twice.

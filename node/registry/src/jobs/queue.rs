@@ -247,7 +247,7 @@ impl Jobs {
             }
         }
         self.count(&active);
-        let knows = |kind: &str| self.kinds.contains_key(kind);
+        let knows = |kind: &str| self.kinds.get(kind).is_some_and(|kind| kind.lacks().is_none());
         Ok(self.queue.lock().decide(clock::timestamp(), &active, knows))
     }
 

@@ -5,10 +5,16 @@
 //! |---|---|
 //! | [`verifying`] | reads an artifact of signatures, and what it is worth |
 //! | [`signing`] | signs images with a project's own key, as a job |
+//! | [`ruling`] | asks for such jobs: by the project's rule, and after its key was replaced |
+//! | [`keys`], [`keks`] | the projects' own keys, and what they are sealed under |
 //!
 //! What was pushed waits in a queue in the ledger. When a project trusts something new, all that it
 //! has is verified again.
 
+pub mod keks;
+pub mod keys;
+mod not_signed;
+pub mod ruling;
 pub mod signing;
 mod verifying;
 
@@ -37,11 +43,11 @@ use rules::words::moment::Moment;
 use rules::words::names::{ProjectId, ProjectName, RepositoryName, Tag};
 use sign::Anchors;
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
 use crate::blobs::flights::Flights;
 use crate::view::neighbours::Neighbours;
 use crate::writes::{Refusal, Writes};
+use keks::Keks;
 use store::Store;
 
 /// The time between two looks at the queue. Whoever signs and then deploys waits for it.
@@ -60,28 +66,10 @@ const TRIES: u32 = 5;
 pub struct SignatureTerms {
     /// Until the blobs of an artifact of signatures are here.
     pub fetch: Duration,
-    /// What seals the projects' own keys; without it this node signs nothing.
-    pub kek: Option<Arc<Zeroizing<[u8; 32]>>>,
-}
-
-/// The minimum length of a passphrase in bytes.
-const SHORTEST_PASSPHRASE: usize = 20;
-
-/// The key-encryption key of a passphrase: Argon2id with 64 MiB and three passes. All replicas that
-/// may sign have the same passphrase, so the salt is the same, too: the passphrase has to be long.
-/// Fails with a sentence if it is not.
-pub fn kek(passphrase: Vec<u8>) -> Result<Zeroizing<[u8; 32]>, String> {
-    let passphrase = Zeroizing::new(passphrase);
-    let passphrase = passphrase.trim_ascii();
-    if passphrase.len() < SHORTEST_PASSPHRASE {
-        return Err(format!("a passphrase has at least {SHORTEST_PASSPHRASE} bytes"));
-    }
-    let failed = |error: argon2::Error| format!("no key can be made of the passphrase: {error}");
-    let params = argon2::Params::new(64 << 10, 3, 1, Some(32)).map_err(failed)?;
-    let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-    let mut key = Zeroizing::new([0; 32]);
-    argon2.hash_password_into(passphrase, b"atoll signing 1", &mut *key).map_err(failed)?;
-    Ok(key)
+    /// What seals the projects' own keys.
+    pub keks: Keks,
+    /// Until a change is committed.
+    pub commit: Duration,
 }
 
 /// An artifact that failed, how often, and when it is tried again.
@@ -115,6 +103,9 @@ pub struct Signatures {
     terms: SignatureTerms,
     parsed: Mutex<Parsed>,
     failed: Mutex<BTreeMap<(ProjectId, u64), Failed>>,
+    importing: tokio::sync::Mutex<()>,
+    /// Who signs an image in each project: one run looks what is signed and signs, then the next.
+    turns: Mutex<BTreeMap<ProjectId, Arc<tokio::sync::Mutex<()>>>>,
     tasks: Tasks,
 }
 
@@ -136,7 +127,19 @@ impl Signatures {
         tasks: Tasks,
     ) -> Arc<Self> {
         let (parsed, failed) = (Mutex::default(), Mutex::default());
-        Arc::new(Signatures { neighbours, store, flights, writes, terms, parsed, failed, tasks })
+        let (importing, turns) = (tokio::sync::Mutex::default(), Mutex::default());
+        Arc::new(Signatures {
+            neighbours,
+            store,
+            flights,
+            writes,
+            terms,
+            parsed,
+            failed,
+            importing,
+            turns,
+            tasks,
+        })
     }
 
     /// Begins. An edge verifies nothing.
@@ -148,6 +151,8 @@ impl Signatures {
         self.tasks.spawn("signatures", async move { one.work().await });
         let one = self.clone();
         self.tasks.spawn("signatures.trust", async move { one.follow_trust().await });
+        let one = self.clone();
+        self.tasks.spawn("signatures.keys", async move { one.keep_sealed().await });
     }
 
     /// Adds a signer to a project, or changes one.

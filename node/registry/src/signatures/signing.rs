@@ -6,29 +6,26 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ground::clock;
 use ground::supervise::at_length;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::{Priority, RunEnd, Task};
-use rules::ledger::records::{Look, MeshRecord, Project, RecordError, key as records_key};
-use rules::ledger::scanning::LookForScans;
-use rules::ledger::sign_log::{LogEntry, LookForSigning, MeshKey};
-use rules::ledger::signatures::{LookForSignatures, SignatureChange};
-use rules::policies::signatures::{
-    By, Context, Decision, Format, MESH, Mode, Policy, SignatureRecord, State, decide, metadata,
-};
-use rules::policies::vulnerabilities::{self, Gate};
+use rules::ledger::records::{Look, Project, RecordError};
+use rules::ledger::sign_due::{self, Due, LookForDue, Part, Parts};
+use rules::ledger::sign_log::{LogEntry, LookForSigning};
+use rules::ledger::signatures::{LookForSignatures, SignatureChange, Unverified, key};
+use rules::policies::signatures::{Own, signed_under};
 use rules::words::digest::Digest;
-use rules::words::image::{Image, Runnable};
-use rules::words::manifest::Manifest;
-use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
-use sign::making::{Claims, SigningKey, bundle, classic, sealed};
+use serde_json::json;
+use sign::making::{Claims, Made, bundle, classic, notation};
 
-use super::Signatures;
+use super::keys::Opened;
+use super::not_signed::NotSigned;
+use super::{LOOK, Signatures, Waiting};
 use crate::jobs::{Run, Work};
 use crate::writes::Refusal;
 
@@ -38,8 +35,10 @@ pub const KIND: &str = "sign";
 const TRIES: u32 = 4;
 /// How often the end of the log is read again because another entry came first.
 const PLACES: usize = 10;
-/// The maximum number of manifests of an index that are signed with it.
-const MOST_SIGNED: usize = 200;
+/// How long a run waits at most for what others have signed to be verified.
+const SETTLE: Duration = Duration::from_secs(5);
+/// The longest rest between two images that nobody waits for.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,43 +54,13 @@ pub enum Order {
         /// Under which tag; without one, under the repository's name alone.
         tag: Option<Tag>,
     },
-}
-
-/// Why something was not signed.
-#[derive(Debug, thiserror::Error)]
-enum NotSigned {
-    /// No other try helps. A sentence for the operator.
-    #[error("{0}")]
-    Hopeless(String),
-    /// Another try may help.
-    #[error("{0}")]
-    Again(String),
-}
-
-impl From<RecordError> for NotSigned {
-    fn from(error: RecordError) -> Self {
-        NotSigned::Again(error.to_string())
-    }
-}
-
-impl From<Refusal> for NotSigned {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotFound => NotSigned::Hopeless("it is not there any more".into()),
-            Refusal::Conflict(why) | Refusal::OverQuota(why) => NotSigned::Hopeless(why),
-            refusal => NotSigned::Again(refusal.to_string()),
-        }
-    }
-}
-
-/// One manifest that is to be signed.
-struct Unsigned {
-    digest: Digest,
-    media_type: String,
-    size: u64,
-    pushed: Timestamp,
-    /// Whether a runtime could run it.
-    is_image: bool,
+    /// Sign all that the project's rule says, and what an earlier key of the project has signed.
+    Due,
+    /// Sign for notation, too.
+    Notation {
+        /// The certificates as PEM; without them the mesh makes an authority for the project.
+        certificates: Option<String>,
+    },
 }
 
 /// Signs.
@@ -105,13 +74,17 @@ impl Signing {
             Order::Image { repository, digest, .. } => {
                 format!("signatures of {repository}@{digest}")
             }
+            Order::Due => format!("signatures by the rule of {project}"),
+            Order::Notation { .. } => format!("certificates for notation of {project}"),
         };
+        // nobody waits for those
+        let priority = if *order == Order::Due { Priority::Low } else { Priority::High };
         Task {
             project: project.clone(),
             kind: KIND.into(),
             subject,
             order: serde_json::to_vec(order).unwrap_or_default(),
-            priority: Priority::High,
+            priority,
             tries: TRIES,
             asked_by: asked_by.into(),
         }
@@ -126,12 +99,16 @@ impl Signing {
         let signed = match &order {
             Order::Key => self.0.make_key(&run.job.task.project, &by).await,
             Order::Image { repository, digest, tag } => {
-                self.0.sign_all(repository, *digest, tag.as_ref(), &by, run).await
+                self.0.sign_asked(repository, *digest, tag.as_ref(), &by, run).await
+            }
+            Order::Due => self.0.sign_due(&run.job.task.project, &by, run).await,
+            Order::Notation { certificates } => {
+                self.0.identify(&run.job.task.project, certificates.as_deref(), &by).await
             }
         };
         match signed {
             Ok(said) => RunEnd::Done(said),
-            Err(NotSigned::Hopeless(why)) => RunEnd::Hopeless(why),
+            Err(NotSigned::Hopeless(why) | NotSigned::Held(why)) => RunEnd::Hopeless(why),
             Err(NotSigned::Again(why)) => RunEnd::Failed(why),
         }
     }
@@ -142,87 +119,27 @@ impl Work for Signing {
         KIND
     }
 
+    fn lacks(&self) -> Option<String> {
+        self.0.cannot_sign()
+    }
+
     fn carry_out<'a>(&'a self, run: &'a Run) -> Pin<Box<dyn Future<Output = RunEnd> + Send + 'a>> {
         Box::pin(self.run(run))
     }
 }
 
 impl Signatures {
-    /// The key-encryption key of this node.
-    fn kek(&self) -> Result<&[u8; 32], NotSigned> {
-        self.terms.kek.as_ref().map(|kek| &***kek).ok_or_else(|| {
-            let me = self.neighbours.name_of(self.neighbours.me);
+    /// Under which name the project signs.
+    fn host(project: &Project) -> Result<&str, NotSigned> {
+        sign_due::host(project).ok_or_else(|| {
+            let name = &project.name;
             NotSigned::Hopeless(format!(
-                "{me}, the project's primary, has no key-encryption key: set signing.passphrase_file in its settings"
+                "say under which name clients know this registry: atoll project set {name} signature_host=registry.example.com"
             ))
         })
     }
 
-    /// Where a key belongs: it opens nowhere else.
-    fn binding(&self, project: &Project, version: u32) -> Result<Vec<u8>, NotSigned> {
-        let view = self.neighbours.records.view()?;
-        let mesh: Option<MeshRecord> = view.record(&records_key::mesh())?;
-        let mesh = mesh.map_or(0, |mesh| mesh.id);
-        Ok(format!("atoll|{mesh:032x}|{}|{version}", project.id.0).into_bytes())
-    }
-
-    fn project(&self, name: &ProjectName) -> Result<Project, NotSigned> {
-        let project = self.neighbours.records.view()?.project(name)?;
-        project.ok_or_else(|| NotSigned::Hopeless("the project is not there any more".into()))
-    }
-
-    async fn make_key(&self, name: &ProjectName, by: &Actor) -> Result<String, NotSigned> {
-        let (kek, project) = (self.kek()?, self.project(name)?);
-        let version =
-            self.neighbours.records.view()?.mesh_keys(project.id)?.last().map_or(0, |k| k.version)
-                + 1;
-        let binding = self.binding(&project, version)?;
-        let failed = |why: String| NotSigned::Again(why);
-        let key = SigningKey::generate().map_err(|e| failed(e.to_string()))?;
-        let sealed = sealed::seal(&key, kek, &binding).map_err(|e| failed(e.to_string()))?;
-        let key = MeshKey {
-            id: key.id(),
-            pem: key.public_pem(),
-            version,
-            created: clock::timestamp(),
-            sealed: ByteBuf::from(sealed),
-        };
-        let (id, signer) = (key.id, MeshKey::signer(version));
-        let change = SignatureChange::SetKey { project: name.clone(), key: Box::new(key) };
-        match self.commit(change, by).await {
-            Ok(_) => Ok(format!("{name} signs with the key {id} ({signer})")),
-            Err(Refusal::Precondition) => {
-                Err(NotSigned::Again("another key was made at the same time".into()))
-            }
-            Err(refusal) => Err(refusal.into()),
-        }
-    }
-
-    /// The key that signs now, opened. It is in memory for this run only.
-    fn active_key(&self, project: &Project) -> Result<SigningKey, NotSigned> {
-        let kek = self.kek()?;
-        let view = self.neighbours.records.view()?;
-        let trusted = view.trusted(project.id)?;
-        let keys = view.mesh_keys(project.id)?;
-        let active = keys.iter().rev().find(|key| {
-            trusted.signers.iter().any(|signer| {
-                signer.logged && signer.state == State::Active && signer.is(&By::Key(key.id))
-            })
-        });
-        let Some(key) = active else {
-            let name = &project.name;
-            return Err(NotSigned::Hopeless(format!(
-                "project {name} has no key of its own: atoll sign key --project {name}"
-            )));
-        };
-        let binding = self.binding(project, key.version)?;
-        sealed::open(&key.sealed, kek, &binding).map_err(|error| {
-            let me = self.neighbours.name_of(self.neighbours.me);
-            NotSigned::Hopeless(format!("{me} cannot open the project's key: {error}"))
-        })
-    }
-
-    async fn sign_all(
+    async fn sign_asked(
         &self,
         repository: &RepositoryName,
         digest: Digest,
@@ -231,152 +148,150 @@ impl Signatures {
         run: &Run,
     ) -> Result<String, NotSigned> {
         let project = self.project(&repository.project())?;
-        let Some(host) = project.metadata.get(metadata::HOST) else {
-            let name = &project.name;
-            return Err(NotSigned::Hopeless(format!(
-                "say under which name clients know this registry: atoll project set {name} signature_host=registry.example.com"
-            )));
-        };
-        let reference = match tag {
-            Some(tag) => format!("{host}/{repository}:{tag}"),
-            None => format!("{host}/{repository}"),
-        };
-        let key = self.active_key(&project)?;
-        let all = at_length(|| self.to_sign(repository, digest))?;
-        for one in &all {
-            if let Some(why) = at_length(|| self.objection(&project, repository, one))? {
-                return Err(NotSigned::Hopeless(format!("{} is not signed: {why}", one.digest)));
-            }
-        }
-        let (count, mut signed) = (all.len(), 0);
-        for one in all {
-            if run.is_stopped() {
-                return Err(NotSigned::Hopeless("it was stopped".into()));
-            }
-            if self.is_signed(repository, &one.digest, &key, &reference)? {
-                continue;
-            }
-            self.sign_one(&project, repository, &one, &reference, &key, by).await?;
-            run.log(format!("{} is signed", one.digest));
-            signed += 1;
-        }
+        let host = Self::host(&project)?.to_owned();
+        let opened = self.opened(&project, by).await?;
+        self.settle(&project).await?;
+        let due = Due { repository: repository.clone(), digest, tag: tag.cloned() };
+        let (signed, count) = self.sign_image(&project, &due, &host, &opened, by, run).await?;
+        let reference = sign_due::reference(&host, repository, tag);
         Ok(format!("{signed} of {count} manifests are signed, the others were, as {reference}"))
     }
 
-    /// Why the project's own rules do not let it be signed, if they do not: a signature of the mesh
-    /// says that they were met. Its own signature is not asked for.
-    fn objection(
+    /// Signs everything that is due, with rests as long as the work, so that pulls do not wait for it.
+    async fn sign_due(
+        &self,
+        name: &ProjectName,
+        by: &Actor,
+        run: &Run,
+    ) -> Result<String, NotSigned> {
+        let project = self.project(name)?;
+        let host = Self::host(&project)?.to_owned();
+        let opened = self.opened(&project, by).await?;
+        self.settle(&project).await?;
+        let due = at_length(|| self.due(&project, &opened.own, &host))?;
+        let (mut signed, mut held) = (0, 0);
+        let progress = |signed: usize, held: usize| {
+            let left = due.len() - signed - held;
+            run.progress(json!({"signed": signed, "held": held, "left": left}).to_string());
+        };
+        for (at, one) in due.iter().enumerate() {
+            if run.is_stopped() {
+                return Err(NotSigned::Hopeless(format!("it was stopped; {signed} are signed")));
+            }
+            progress(signed, held);
+            let image = match &one.tag {
+                Some(tag) => format!("{}:{tag}", one.repository),
+                None => format!("{}@{}", one.repository, one.digest),
+            };
+            let began = clock::now();
+            match self.sign_image(&project, one, &host, &opened, by, run).await {
+                Ok(_) => signed += 1,
+                Err(NotSigned::Held(why) | NotSigned::Hopeless(why)) => {
+                    held += 1;
+                    run.log(format!("{image} is not signed: {why}"));
+                }
+                Err(NotSigned::Again(why)) => return Err(NotSigned::Again(why)),
+            }
+            if at + 1 < due.len() {
+                tokio::time::sleep(clock::now().since(began).min(LONGEST_REST)).await;
+            }
+        }
+        progress(signed, held);
+        Ok(format!("{signed} images are signed, {held} may not be yet"))
+    }
+
+    /// What is due in a project. What is held back by its rules is among it.
+    pub(super) fn due(
         &self,
         project: &Project,
-        repository: &RepositoryName,
-        one: &Unsigned,
-    ) -> Result<Option<String>, RecordError> {
-        let (view, now) = (self.neighbours.records.view()?, clock::timestamp());
-        if let Some(gate) = Gate::of(&project.metadata).filter(|_| one.is_image)
-            && let Some(facts) = view.scan_facts(&gate, project.id, repository, &one.digest)?
-        {
-            match vulnerabilities::decide(&gate, facts.known(), &facts.allowed, now) {
-                vulnerabilities::Decision::Pass => {}
-                vulnerabilities::Decision::Wait(_, why)
-                | vulnerabilities::Decision::Refuse(why) => {
-                    return Ok(Some(why.to_string()));
-                }
-            }
-        }
-        let Some(policy) = Policy::of(&project.metadata) else { return Ok(None) };
-        let facts = view.signature_facts(&policy, project.id, repository, &one.digest)?;
-        let own: Vec<&str> = facts
-            .signers
-            .iter()
-            .filter(|signer| signer.logged)
-            .map(|signer| signer.name.as_str())
-            .chain([MESH])
-            .collect();
-        let by_others = |list: &Vec<String>| !list.iter().any(|name| own.contains(&name.as_str()));
-        let require: Vec<Vec<String>> =
-            policy.require.iter().filter(|l| by_others(l)).cloned().collect();
-        if require.is_empty() {
-            return Ok(None);
-        }
-        let policy = Policy {
-            mode: Mode::Enforce,
-            require,
-            cosign: false,
-            notation: false,
-            wait: std::time::Duration::ZERO,
-            ..policy
-        };
-        let context = Context { repository, tag: None, pushed: one.pushed, now };
-        let decided = decide(&policy, &facts.signers, &facts.own, &facts.parents, &context);
-        Ok(match decided {
-            Decision::Refuse(why) => Some(why.to_string()),
-            _ => None,
-        })
-    }
-
-    /// An image and what it lists, as far as that is there.
-    fn to_sign(
-        &self,
-        repository: &RepositoryName,
-        digest: Digest,
-    ) -> Result<Vec<Unsigned>, NotSigned> {
+        own: &Own,
+        host: &str,
+    ) -> Result<Vec<Due>, RecordError> {
         let view = self.neighbours.records.view()?;
-        let gone = || NotSigned::Hopeless(format!("{repository}@{digest} is not there any more"));
-        let image = view.manifest(repository, &digest)?.ok_or_else(gone)?;
-        let children = match Manifest::read_served(&image.media_type, &image.bytes) {
-            Ok(manifest) => manifest.children,
-            Err(_) => Vec::new(),
-        };
-        let unsigned = |digest, record: rules::ledger::records::ManifestRecord| Unsigned {
-            digest,
-            size: record.bytes.len() as u64,
-            pushed: record.pushed,
-            is_image: Image::read(&record.bytes) != Runnable::Nothing,
-            media_type: record.media_type,
-        };
-        let mut all = vec![unsigned(digest, image)];
-        for child in children.iter().filter(|child| child.manifest).take(MOST_SIGNED) {
-            if let Some(record) = view.manifest(repository, &child.digest)? {
-                all.push(unsigned(child.digest, record));
-            }
+        let signers = view.trusted(project.id)?.signers;
+        let mut due = Vec::new();
+        for repository in self.repositories(&project.name)? {
+            due.extend(view.due_in(project, &signers, own, host, &repository)?);
         }
-        Ok(all)
+        Ok(due)
     }
 
-    /// Whether both forms are there, by this key under this name.
-    fn is_signed(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        key: &SigningKey,
-        reference: &str,
-    ) -> Result<bool, NotSigned> {
-        let record = self.neighbours.records.view()?.signatures_of(repository, digest)?;
-        let has = |record: &SignatureRecord, format: Format| {
-            let mut all = record.evidence.iter().flat_map(|one| &one.signatures);
-            all.any(|seen| {
-                let one = &seen.signature;
-                let named = format == Format::Bundle || one.reference.as_deref() == Some(reference);
-                one.format == format
-                    && one.by == By::Key(key.id())
-                    && one.fault.is_none()
-                    && seen.logged.is_some()
-                    && named
-            })
+    /// Waits until what had been pushed so far is verified: a run before this one may have died between
+    /// its last signature and the record of it.
+    async fn settle(&self, project: &Project) -> Result<(), NotSigned> {
+        let last = |found: Vec<(Vec<u8>, Vec<u8>)>| {
+            let numbers = found.iter().filter_map(|(place, _)| key::queued(place));
+            numbers.map(|(_, number)| number).max()
         };
-        Ok(has(&record, Format::Cosign) && has(&record, Format::Bundle))
+        let queue = || {
+            let view = self.neighbours.records.view()?;
+            view.scan(&key::unverified_of(project.id), None, usize::MAX)
+        };
+        let (until, Some(last)) = (clock::now() + SETTLE, last(queue()?)) else { return Ok(()) };
+        while clock::now() < until {
+            let is_older = |place: &[u8]| key::queued(place).is_some_and(|(_, n)| n <= last);
+            if !queue()?.iter().any(|(place, _)| is_older(place)) {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Signs an image and all that it lists, as far as that is not done. Returns how many manifests were
+    /// signed now, and of how many.
+    async fn sign_image(
+        &self,
+        project: &Project,
+        due: &Due,
+        host: &str,
+        opened: &Opened,
+        by: &Actor,
+        run: &Run,
+    ) -> Result<(usize, usize), NotSigned> {
+        let Due { repository, digest, tag } = due;
+        let reference = sign_due::reference(host, repository, tag.as_ref());
+        // somebody may ask for what the rule is about to sign
+        let turn = self.turns.lock().entry(project.id).or_default().clone();
+        let _turn = turn.lock().await;
+        let parts = at_length(|| {
+            let view = self.neighbours.records.view()?;
+            // the project's settings may have changed since the run began
+            let project = view.project(&project.name)?.unwrap_or_else(|| project.clone());
+            let parts = view.parts_of(&project, repository, *digest)?;
+            let why = view.why_not(&project, repository, &parts, clock::timestamp())?;
+            Ok::<_, RecordError>(match (parts, why) {
+                (Parts::All(parts), None) => Ok(parts),
+                (_, why) => Err(why.unwrap_or_default()),
+            })
+        });
+        let parts = parts?.map_err(NotSigned::Held)?;
+        let (count, mut signed) = (parts.len(), 0);
+        for part in parts {
+            if run.is_stopped() {
+                return Err(NotSigned::Hopeless("it was stopped".into()));
+            }
+            let known = self.neighbours.records.view()?.signatures_of(repository, &part.digest)?;
+            if signed_under(&known, &opened.own).contains(&reference) {
+                continue;
+            }
+            self.sign_one(project, repository, &part, &reference, opened, by).await?;
+            run.log(format!("{} is signed as {reference}", part.digest));
+            signed += 1;
+        }
+        Ok((signed, count))
     }
 
     async fn sign_one(
         &self,
         project: &Project,
         repository: &RepositoryName,
-        one: &Unsigned,
+        one: &Part,
         reference: &str,
-        key: &SigningKey,
+        opened: &Opened,
         by: &Actor,
     ) -> Result<(), NotSigned> {
-        let node = self.neighbours.me;
+        let (node, key) = (self.neighbours.me, &opened.key);
         for _ in 0..PLACES {
             let now = clock::timestamp();
             let (head, epoch) = {
@@ -397,14 +312,19 @@ impl Signatures {
                 optional: optional.into(),
                 timestamp: now,
             };
-            let (tagged, referrer) = (classic(key, &claims), bundle(key, &claims));
+            let tagged = classic(key, &claims);
+            let mut referrers = vec![bundle(key, &claims)];
+            if let Some(identity) = &opened.identity {
+                referrers.push(notation(key, identity, &claims));
+            }
+            let payloads = std::iter::once(&tagged).chain(&referrers).map(|made| made.payload);
             let entry = LogEntry {
                 number,
                 repository: repository.clone(),
                 subject: one.digest,
                 reference: reference.to_owned(),
                 key: key.id(),
-                payloads: vec![tagged.payload, referrer.payload],
+                payloads: payloads.collect(),
                 epoch,
                 node,
                 by: by.name.clone(),
@@ -418,18 +338,40 @@ impl Signatures {
                 Err(Refusal::Precondition) => continue,
                 Err(refusal) => return Err(refusal.into()),
             }
-            let tag = rules::words::fallback::tags_about(&one.digest)
-                .into_iter()
-                .find(|tag| tag.as_str().ends_with(".sig"));
-            self.writes
-                .put_here(repository, one.digest, tagged.blobs, tagged.manifest, tag, by)
-                .await?;
-            self.writes
-                .put_here(repository, one.digest, referrer.blobs, referrer.manifest, None, by)
-                .await?;
+            self.publish(project, repository, one.digest, tagged, referrers, by).await?;
             metrics::counter!("atoll_signed_total").increment(1);
             return Ok(());
         }
         Err(NotSigned::Again("others sign all the time".into()))
+    }
+
+    /// Makes what was signed readable, and counts it at once: nobody who asks again signs it twice.
+    async fn publish(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        subject: Digest,
+        tagged: Made,
+        referrers: Vec<Made>,
+        by: &Actor,
+    ) -> Result<(), NotSigned> {
+        let tag = rules::words::fallback::tags_about(&subject)
+            .into_iter()
+            .find(|tag| tag.as_str().ends_with(".sig"));
+        let mut made = vec![(tag.clone(), Digest::sha256(&tagged.manifest))];
+        self.writes.put_here(repository, subject, tagged.blobs, tagged.manifest, tag, by).await?;
+        for referrer in referrers {
+            made.push((None, Digest::sha256(&referrer.manifest)));
+            let Made { blobs, manifest, .. } = referrer;
+            self.writes.put_here(repository, subject, blobs, manifest, None, by).await?;
+        }
+        for (tag, manifest) in made {
+            let what = Unverified { repository: repository.clone(), manifest, tag };
+            let waiting = Waiting { project: project.clone(), number: None, what };
+            if !self.carry_out(waiting, false).await {
+                return Err(NotSigned::Again("what was signed is not recorded yet".into()));
+            }
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What the mesh signs: a signature for cosign 2, skopeo, podman and CRI-O ([`classic`]), the same as a
 //! bundle for cosign 3 ([`bundle`]), and, if the key has certificates, one of notation ([`notation()`]).
 
+pub mod authority;
 pub mod cosign_key;
 mod key;
 mod notation;

@@ -2,12 +2,13 @@
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use rules::policies::signatures::AnchorId;
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{Claims, Made, NOTHING, SigningKey};
-use crate::anchor::{BadAnchor, chain_of};
+use crate::anchor::{BadAnchor, chain_of, to_pem};
 use crate::certificates::chain::Chain;
 use crate::layers::{EMPTY, JWS, MANIFEST, NOTATION};
 use crate::payload::statement::CREATED;
@@ -37,6 +38,24 @@ impl Identity {
             true => Ok(Identity { chain }),
             false => Err(wrong("it is of another key".into())),
         }
+    }
+
+    /// The id of the authority: of the last certificate.
+    pub fn authority(&self) -> AnchorId {
+        self.chain.certificates().last().unwrap_or(self.chain.leaf()).id
+    }
+
+    /// The authority's certificate as PEM.
+    pub fn authority_pem(&self) -> String {
+        let last = self.chain.certificates().last().unwrap_or(self.chain.leaf());
+        to_pem("CERTIFICATE", &last.der)
+    }
+
+    /// The subject of the key's certificate, as [`By::Certificate`] has it.
+    ///
+    /// [`By::Certificate`]: rules::policies::signatures::By::Certificate
+    pub fn subject(&self) -> &str {
+        &self.chain.leaf().subject
     }
 
     /// From when to when a signature counts that has no timestamp.

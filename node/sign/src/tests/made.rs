@@ -6,7 +6,8 @@ use rules::words::moment::Timestamp;
 use super::issued::Root;
 use super::*;
 use crate::making::cosign_key::{CosignKeyError, export, import};
-use crate::making::{Identity, bundle, classic, notation, sealed};
+use crate::making::sealed::{InMemory, SealedError, Wrapping};
+use crate::making::{Identity, authority, bundle, classic, notation, sealed};
 
 #[test]
 fn what_is_made_is_verified_and_says_what_was_claimed() {
@@ -122,23 +123,60 @@ fn the_cost_of_a_file_is_bounded_before_it_is_spent() {
 
 #[test]
 fn a_sealed_key_opens_only_under_its_key_and_at_its_place() {
-    let (key, kek) = (signing_key(), [7; 32]);
-    let closed = sealed::seal(&key, &kek, b"mesh|shop|1").expect("sealed");
-    let open = |bytes: &[u8], kek: &[u8; 32], place: &[u8]| {
-        sealed::open(bytes, kek, place).map(|key| key.id())
-    };
-    assert_eq!(open(&closed, &kek, b"mesh|shop|1"), Ok(key.id()));
-    assert_eq!(open(&closed, &[8; 32], b"mesh|shop|1"), Err(sealed::SealedError::Closed));
-    assert_eq!(open(&closed, &kek, b"mesh|other|1"), Err(sealed::SealedError::Closed));
-    for at in 1..closed.len() {
-        let mut damaged = closed.clone();
-        damaged[at] ^= 1;
-        assert_eq!(open(&damaged, &kek, b"mesh|shop|1"), Err(sealed::SealedError::Closed));
-        assert_eq!(open(&closed[..at], &kek, b"mesh|shop|1"), Err(sealed::SealedError::Closed));
+    let key = signing_key();
+    let kek = |byte: u8| InMemory::new(zeroize::Zeroizing::new([byte; 32]));
+    let (right, other) = (kek(7), kek(8));
+    assert_ne!(right.id(), other.id());
+    assert_eq!(right.id(), kek(7).id());
+    let place: &[u8] = b"mesh|shop|1";
+    for named in [false, true] {
+        let seal = || sealed::seal(&key, &right, place, named).expect("sealed");
+        let closed = seal();
+        let open = |bytes: &[u8], keks: &[&dyn Wrapping], place: &[u8]| {
+            sealed::open(bytes, keks, place).map(|key| key.id())
+        };
+        assert_eq!(open(&closed, &[&right], place), Ok(key.id()));
+        assert_eq!(open(&closed, &[&other, &right], place), Ok(key.id()));
+        let absent = match named {
+            true => SealedError::Absent(right.id()),
+            false => SealedError::Closed,
+        };
+        assert_eq!(open(&closed, &[&other], place), Err(absent.clone()));
+        assert_eq!(open(&closed, &[], place), Err(absent));
+        assert_eq!(open(&closed, &[&right], b"mesh|other|1"), Err(SealedError::Closed));
+        for at in 1..closed.len() {
+            let mut damaged = closed.clone();
+            damaged[at] ^= 1;
+            assert!(open(&damaged, &[&right], place).is_err(), "{at}");
+            assert!(open(&closed[..at], &[&right], place).is_err(), "{at}");
+        }
+        let mut later = closed.clone();
+        later[0] = 3;
+        assert_eq!(open(&later, &[&right], place), Err(SealedError::Form));
+        assert_eq!(open(&[], &[&right], b""), Err(SealedError::Form));
+        assert_ne!(closed, seal());
     }
-    let mut later = closed.clone();
-    later[0] = 2;
-    assert_eq!(open(&later, &kek, b"mesh|shop|1"), Err(sealed::SealedError::Form));
-    assert_eq!(open(&[], &kek, b""), Err(sealed::SealedError::Closed));
-    assert_ne!(closed, sealed::seal(&key, &kek, b"mesh|shop|1").expect("sealed"));
+}
+
+/// The mesh's own authority for a project: what its certificates sign is what notation accepts, and
+/// the next key's certificate is of the same authority.
+#[test]
+fn an_authority_that_the_mesh_makes_certifies_each_key_of_the_project() {
+    let (ca, first, next) = (signing_key(), signing_key(), signing_key());
+    let certificate = authority::authority(&ca, "shop", NOW).expect("a certificate");
+    for key in [&first, &next] {
+        let chain = authority::certify(key, "mesh", "shop", (&ca, &certificate), NOW);
+        let chain = chain.expect("certificates");
+        let identity = Identity::read(&chain, key).expect("an identity");
+        assert_eq!(identity.authority_pem(), certificate);
+        assert!(identity.subject().contains("O=shop"), "{}", identity.subject());
+        assert!(identity.validity().0 < NOW && identity.validity().1 > NOW);
+        let made = notation(key, &identity, &claims());
+        let told = Case::of(made, None).verify(&super::notation::store(&certificate, ""));
+        assert!(counts(&told), "{told:?}");
+    }
+    let another = authority::authority(&first, "shop", NOW).expect("a certificate");
+    let chain = authority::certify(&next, "mesh", "shop", (&ca, &another), NOW);
+    let wrong = chain.map(|chain| Identity::read(&chain, &next).is_ok());
+    assert_ne!(wrong, Ok(true), "the authority's key and certificate do not belong together");
 }

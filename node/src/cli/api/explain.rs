@@ -35,6 +35,11 @@ pub(in crate::cli) fn run(command: &ExplainCommand) -> io::Result<()> {
         if !policy.is_empty() {
             println!("policy    {}", policy.join(" "));
         }
+        let signing = &answer["signing"];
+        if signing.is_object() {
+            let (rule, state) = (text(&signing["rule"]), text(&signing["state"]));
+            println!("signing   {state} (signature_auto={rule}): {}", text(&signing["why"]));
+        }
         println!("records   {}", text(&answer["records"]));
         let shown = answer["images"].as_array().map_or(0, Vec::len) as u64;
         let all = answer["images_in_all"].as_u64().unwrap_or_default();

@@ -46,8 +46,8 @@ enum Verb {
         registry: Option<u64>,
     },
     /// Change metadata of a project: public=true, durability=2, sparse_indexes=false,
-    /// edges=cache-* (which edges serve it), and others (docs/api.md#projects). A key that no
-    /// project has is refused, and all keys are named.
+    /// edges=cache-* (which edges serve it), and others (docs/api.md#projects). KEY= takes an entry
+    /// out. A key that no project has is refused, and all keys are named.
     Set {
         /// Its name.
         name: String,
@@ -167,10 +167,21 @@ pub(in crate::cli) fn run(command: &ProjectCommand) -> io::Result<()> {
             }
             Verb::Set { name, metadata } => {
                 check_keys(metadata)?;
-                let metadata: Map<String, Value> =
-                    metadata.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-                by_name(&api, name).await?;
-                api.send(Method::PUT, &path(name), Some(&json!({"metadata": metadata}))).await?;
+                let (set, unset): (Vec<_>, Vec<_>) =
+                    metadata.iter().partition(|(_, value)| !value.is_empty());
+                let known = by_name(&api, name).await?;
+                if !set.is_empty() {
+                    let set: Map<String, Value> =
+                        set.into_iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+                    api.send(Method::PUT, &path(name), Some(&json!({"metadata": set}))).await?;
+                }
+                // one that is not there need not be taken out
+                for (key, _) in unset {
+                    if known["metadata"].get(key).is_some() {
+                        let path = format!("{}/metadatas/{key}", path(name));
+                        api.send(Method::DELETE, &path, None).await?;
+                    }
+                }
                 api.say(&format!("project {name} is changed"));
             }
             Verb::Delete { name } => {

@@ -1,6 +1,7 @@
 //! `atoll sign`: the mesh signs an image with the key of its project.
 
-use std::io;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use http::Method;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use super::projects::by_name;
 use super::stored::artifact_path;
 use super::{Api, Asking, text, with};
+use crate::cli::shown::safe;
 
 /// Arguments of `sign`.
 #[derive(Args)]
@@ -33,6 +35,23 @@ enum Verb {
         /// Make another key although there is one: the old one only verifies from then on.
         #[arg(long)]
         rotate: bool,
+        /// Take the key of this file of cosign's (cosign.key), and make none.
+        #[arg(long, value_name = "FILE")]
+        import: Option<PathBuf>,
+        /// A file with its passphrase. Without it, it is read from the standard input.
+        #[arg(long, value_name = "FILE", requires = "import")]
+        passphrase_file: Option<PathBuf>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Sign for notation, too: the mesh makes an authority for the project, or takes certificates.
+    Notation {
+        /// The project.
+        #[arg(long)]
+        project: String,
+        /// Certificates of the project's key (PEM): its own first, its authority's last.
+        #[arg(long, value_name = "FILE")]
+        certificates: Option<PathBuf>,
         #[command(flatten)]
         asking: Asking,
     },
@@ -41,7 +60,8 @@ enum Verb {
         /// The project.
         #[arg(long)]
         project: String,
-        /// Print only this: policy.json, registries.d, policy-controller, cosign, or keys.
+        /// Print only this: policy.json, registries.d, policy-controller, kyverno, cosign, notation,
+        /// or keys.
         #[arg(long = "for", value_name = "CLIENT")]
         client: Option<String>,
         #[command(flatten)]
@@ -63,12 +83,32 @@ enum Verb {
 /// Runs it.
 pub(in crate::cli) fn run(command: &SignCommand) -> io::Result<()> {
     match (&command.image, &command.verb) {
-        (_, Some(Verb::Key { project, rotate, asking })) => with(asking, |api| async move {
-            let path = format!("{}/signing", path_of(&api, project).await?);
-            let sent = api.send(Method::POST, &path, Some(&json!({"rotate": rotate}))).await?;
-            said(&api, &sent.body);
-            Ok(())
-        }),
+        (_, Some(Verb::Key { project, rotate, import, passphrase_file, asking })) => {
+            with(asking, |api| async move {
+                let path = format!("{}/signing", path_of(&api, project).await?);
+                let mut body = json!({"rotate": rotate});
+                if let Some(file) = import {
+                    body["import"] = json!({
+                        "key": read("--import", file)?,
+                        "passphrase": passphrase(passphrase_file.as_deref(), file)?,
+                    });
+                }
+                let sent = api.send(Method::POST, &path, Some(&body)).await?;
+                said(&api, &sent.body);
+                Ok(())
+            })
+        }
+        (_, Some(Verb::Notation { project, certificates, asking })) => {
+            with(asking, |api| async move {
+                let path = format!("{}/signing", path_of(&api, project).await?);
+                let file = certificates.as_deref();
+                let certificates = file.map(|file| read("--certificates", file)).transpose()?;
+                let body = json!({"notation": {"certificates": certificates}});
+                let sent = api.send(Method::POST, &path, Some(&body)).await?;
+                said(&api, &sent.body);
+                Ok(())
+            })
+        }
         (_, Some(Verb::Show { project, client, asking })) => with(asking, |api| async move {
             let path = format!("{}/signing", path_of(&api, project).await?);
             show(&api, &api.get(&path).await?, client.as_deref())
@@ -85,6 +125,27 @@ pub(in crate::cli) fn run(command: &SignCommand) -> io::Result<()> {
         }),
         (None, None) => Ok(()),
     }
+}
+
+fn read(option: &str, file: &Path) -> io::Result<String> {
+    std::fs::read_to_string(file).map_err(|error| {
+        io::Error::new(error.kind(), format!("{option} {}: {error}", file.display()))
+    })
+}
+
+/// The passphrase of a file: never from an argument, which others on the machine see.
+fn passphrase(file: Option<&Path>, of: &Path) -> io::Result<String> {
+    let mut text = match file {
+        Some(file) => read("--passphrase-file", file)?,
+        None => {
+            if io::stdin().is_terminal() {
+                eprintln!("passphrase of {}, then Enter and Ctrl-D:", of.display());
+            }
+            io::read_to_string(io::stdin())?
+        }
+    };
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(text)
 }
 
 async fn path_of(api: &Api, project: &str) -> io::Result<String> {
@@ -108,8 +169,28 @@ fn show(api: &Api, answer: &Value, client: Option<&str>) -> io::Result<()> {
         let keys = answer["keys"].as_array().cloned().unwrap_or_default();
         api.print(
             &keys,
-            &[("SIGNER", "/signer"), ("STATE", "/state"), ("KEY", "/id"), ("MADE", "/created_at")],
+            &[
+                ("SIGNER", "/signer"),
+                ("STATE", "/state"),
+                ("KEY", "/id"),
+                ("MADE", "/created_at"),
+                ("ONLY BY IT", "/only_by_it"),
+            ],
         );
+        if let Some(waits) = answer["waits"].as_str() {
+            println!("nothing is signed now: {}", safe(waits));
+        }
+        if let Some(rule) = answer["rule"].as_str() {
+            println!("signs by itself: tags {}", safe(rule));
+        }
+        if let Some(until) = answer["notation"]["until"].as_str() {
+            println!("signs for notation, with a certificate until {}", safe(until));
+        }
+        let old = |key: &&Value| key["state"] != "active" && key["only_by_it"] != 0;
+        let left: u64 = keys.iter().filter(old).filter_map(|key| key["only_by_it"].as_u64()).sum();
+        if left > 0 {
+            println!("{left} manifests are signed by keys only that sign no more");
+        }
         if answer["host"].is_null() && !keys.is_empty() {
             eprintln!(
                 "nothing is signed until it is said under which name clients know this registry: signature_host"
@@ -118,6 +199,17 @@ fn show(api: &Api, answer: &Value, client: Option<&str>) -> io::Result<()> {
         return Ok(());
     };
     let wanted = &answer["clients"][client];
+    if let (true, Some(files)) = (client == "notation", wanted["files"].as_object()) {
+        // as files have it; where each belongs, below notation's folder, is said beside it
+        for (file, pem) in files {
+            eprintln!("{file}:");
+            print!("{}", pem.as_str().unwrap_or_default());
+        }
+        eprintln!("trustpolicy.json:");
+        let policy = &wanted["trustpolicy.json"];
+        println!("{}", serde_json::to_string_pretty(policy).unwrap_or_default());
+        return Ok(());
+    }
     if let (true, Some(keys)) = (client == "keys", wanted.as_array()) {
         // as files have it; where each belongs is said beside it
         for key in keys {
@@ -128,7 +220,7 @@ fn show(api: &Api, answer: &Value, client: Option<&str>) -> io::Result<()> {
     }
     match wanted {
         Value::Null => Err(io::Error::other(
-            "there is nothing for that; there is policy.json, registries.d, policy-controller, cosign and keys, once the project has a key",
+            "there is nothing for that; there is policy.json, registries.d, policy-controller, kyverno, cosign and keys, once the project has a key, and notation, once it signs for that (atoll sign notation)",
         )),
         Value::Array(lines) if lines.iter().all(Value::is_string) => {
             for line in lines {

@@ -1,7 +1,7 @@
-//! `atoll trust`.
+//! `atoll trust`: whose tokens mean a robot, and what others need to trust what the mesh signs.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::Subcommand;
 use http::Method;
@@ -21,6 +21,17 @@ pub(in crate::cli) struct TrustCommand {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Write files for clients that verify what a project's keys have signed: public keys, policy.json
+    /// and registries.d (podman, skopeo, CRI-O), notation's trust store and policy, manifests for
+    /// Kyverno and policy-controller.
+    Write {
+        /// The project.
+        #[arg(long)]
+        project: String,
+        /// The folder. It is made if it is not there.
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+    },
     /// List the trust rules of a robot.
     List(Named),
     /// Let tokens of an issuer mean a robot. Without a file of keys the issuer is asked for them.
@@ -71,6 +82,65 @@ fn keys(file: Option<&Path>) -> io::Result<Value> {
         .map_err(|e| io::Error::other(format!("--keys-file {} is no JSON: {e}", file.display())))
 }
 
+/// Writes all that clients need to verify elsewhere.
+fn write(answer: &Value, to: &Path) -> io::Result<String> {
+    let clients = &answer["clients"];
+    if clients.is_null() {
+        return Err(io::Error::other(
+            "the project has no key that counts; make one: atoll sign key --project NAME",
+        ));
+    }
+    std::fs::create_dir_all(to)?;
+    let to = to.canonicalize()?;
+    let mut written = Vec::new();
+    let mut put = |name: &str, text: &str| -> io::Result<()> {
+        // names are the node's: none may lead out of the folder
+        let name = Path::new(name);
+        if !name.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(io::Error::other(format!("the node named a file {}", name.display())));
+        }
+        let file = to.join(name);
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&file, text)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?;
+        written.push(name.display().to_string());
+        Ok(())
+    };
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut policy = clients["policy.json"].clone();
+    for key in clients["keys"].as_array().into_iter().flatten() {
+        let (file, pem) = (key["file"].as_str(), key["pem"].as_str());
+        let (Some(file), Some(pem)) = (file, pem) else { continue };
+        let name = file.rsplit('/').next().unwrap_or(file);
+        put(name, pem)?;
+        // the policy names them where they are
+        let here = to.join(name).display().to_string();
+        for scopes in policy["transports"]["docker"].as_object_mut().into_iter().flatten() {
+            for path in scopes.1[0]["keyPaths"].as_array_mut().into_iter().flatten() {
+                if path == file {
+                    *path = here.as_str().into();
+                }
+            }
+        }
+    }
+    put("policy.json", &pretty(&policy))?;
+    // JSON is YAML
+    put("registries.d/atoll.yaml", &pretty(&clients["registries.d"]))?;
+    for name in ["policy-controller", "kyverno"] {
+        put(&format!("{name}.yaml"), &pretty(&clients[name]))?;
+    }
+    if let Some(files) = clients["notation"]["files"].as_object() {
+        for (name, pem) in files {
+            put(&format!("notation/{name}"), pem.as_str().unwrap_or_default())?;
+        }
+        let policy = &clients["notation"]["trustpolicy.json"];
+        put("notation/trustpolicy.json", &pretty(policy))?;
+    }
+    Ok(format!("{} has {}", to.display(), written.join(", ")))
+}
+
 async fn rules(api: &Api, robot: &Named) -> io::Result<String> {
     Ok(format!("{}/trusts", robot.path(api).await?))
 }
@@ -103,6 +173,12 @@ async fn list(api: &Api, path: &str) -> io::Result<()> {
 pub(in crate::cli) fn run(command: &TrustCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         match &command.verb {
+            Verb::Write { project, to } => {
+                let path = format!("{}/signing", super::projects::path(project));
+                let answer = api.get(&path).await?;
+                let written = write(&answer, to)?;
+                api.say(&written);
+            }
             Verb::List(robot) => list(&api, &rules(&api, robot).await?).await?,
             Verb::Add { robot, issuer, audience, subject, claims, keys_file } => {
                 let claims = claims.iter().map(|(name, value)| (name.clone(), json!(value)));

@@ -186,7 +186,7 @@ fn in_words<R: WriteRecords>(
             None => Ok(None),
         },
         Command::Trust(change) => match &**change {
-            TrustChange::Pin { .. } => Ok(None),
+            TrustChange::Pin { .. } | TrustChange::Opens { .. } => Ok(None),
             TrustChange::Authority { after, .. } => {
                 of("create", "authority", (after + 1).to_string(), None)
             }

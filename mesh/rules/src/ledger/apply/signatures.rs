@@ -1,5 +1,7 @@
 //! Signatures: whom projects trust, and what their signatures are worth.
 
+mod signing;
+
 use super::next_number;
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
@@ -164,6 +166,7 @@ pub(super) fn leave_project<R: WriteRecords>(
     }
     records.remove(&log_key::keys(project))?;
     records.remove(&log_key::head(project))?;
+    records.remove(&log_key::identity(project))?;
     records.remove(&key::trusted(project))?;
     records.remove(&key::up_to_date(project))?;
     Ok(false)
@@ -218,6 +221,10 @@ pub(super) fn change<R: WriteRecords>(
         SignatureChange::Exempt { repository, digest, exemption } => {
             exempt(records, at, repository, digest, exemption.as_ref())
         }
+        SignatureChange::SetIdentity { identity, authority, .. } => {
+            signing::set_identity(records, project, identity, authority)
+        }
+        SignatureChange::Reseal { keys, .. } => signing::reseal(records, project, keys),
     }
 }
 
@@ -393,6 +400,7 @@ fn set_key<R: WriteRecords>(
     project: &Project,
     key: &MeshKey,
 ) -> Result<Outcome, RecordError> {
+    let level = records.level()?;
     let mut keys = records.mesh_keys(project.id)?;
     let last = keys.last().map_or(0, |key| key.version);
     if key.version != last + 1 {
@@ -402,6 +410,15 @@ fn set_key<R: WriteRecords>(
         return Ok(Outcome::Refused(format!("a project has at most {MOST_KEYS} keys of its own")));
     }
     let mut trusted = records.trusted(project.id)?;
+    // a key that somebody imports may be one that others have
+    let same = trusted.signers.iter().find(|one| one.is(&By::Key(key.id)));
+    if let Some(same) = same.filter(|_| level >= Level::SIGNING) {
+        let said = match is_ended(&same.state) {
+            true => format!("it is what {} was, which is compromised", same.name),
+            false => format!("the project trusts this key already, as {}", same.name),
+        };
+        return Ok(Outcome::Refused(said));
+    }
     let name = MeshKey::signer(key.version);
     if trusted.signers.iter().any(|signer| signer.name == name) {
         return Ok(Outcome::Refused(format!("there is a signer {name} already; remove it first")));
@@ -410,7 +427,9 @@ fn set_key<R: WriteRecords>(
         return Ok(Outcome::Refused("a project trusts at most 50 signers".into()));
     }
     for signer in trusted.signers.iter_mut().filter(|signer| signer.logged) {
-        if signer.state == State::Active {
+        // an authority for notation certifies the next key, too
+        let is_key = matches!(signer.anchor, Anchor::Key { .. });
+        if is_key && signer.state == State::Active {
             signer.state = State::VerifyOnly;
         }
     }
@@ -499,7 +518,7 @@ fn exempt<R: WriteRecords>(
 }
 
 /// Counts a change of what decides about images; edges hear of it.
-fn count_change<R: WriteRecords>(records: &mut R) -> Result<(), RecordError> {
+pub(super) fn count_change<R: WriteRecords>(records: &mut R) -> Result<(), RecordError> {
     let version = records.verdicts_version()? + 1;
     records.put(&crate::ledger::scanning::key::verdicts(), &encode(&version)?)
 }
@@ -534,6 +553,14 @@ pub(super) fn news(change: &SignatureChange) -> Option<(&'static str, &'static s
                 "signature",
                 format!("{repository}@{subject} as {reference}, number {number}"),
             )
+        }
+        SignatureChange::SetIdentity { project, identity, .. } => {
+            let what = format!("{project}: key {}, until {}", identity.key, identity.until);
+            ("create", "notation certificates", what)
+        }
+        SignatureChange::Reseal { project, keys } => {
+            let what = format!("{project}: {} sealed anew", keys.len());
+            ("update", "signing key", what)
         }
         SignatureChange::Verified { .. }
         | SignatureChange::Skip { .. }

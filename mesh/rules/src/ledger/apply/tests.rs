@@ -20,6 +20,7 @@ mod policies;
 mod quotas;
 mod scanning;
 mod signatures;
+mod signing;
 mod trust;
 
 struct Ledger {

@@ -2,9 +2,12 @@
 
 use crate::ledger::command::Outcome;
 use crate::ledger::people::{LookForPeople, TokenKey};
-use crate::ledger::records::{Look, MeshRecord, RecordError, WriteRecords, encode, key};
+use crate::ledger::records::{
+    Look, MeshRecord, NodeRecord, RecordError, Role, WriteRecords, encode, key,
+};
 use crate::ledger::sealing::LookForKeys;
-use crate::ledger::trust::{AuthorityRecord, Exposed, LookForTrust, TrustChange};
+use crate::ledger::sign_log;
+use crate::ledger::trust::{AuthorityRecord, Exposed, LookForTrust, MOST_KEKS, TrustChange};
 use crate::words::moment::Timestamp;
 use crate::words::names::NodeId;
 
@@ -60,6 +63,21 @@ pub(super) fn change<R: WriteRecords>(
             records.put(&key::token_key(number), &encode(&new)?)?;
             mesh.token_secret = secret.clone();
             records.put(&key::mesh(), &encode(&mesh)?)?;
+            Ok(Outcome::Done)
+        }
+        TrustChange::Opens { node, keks } => {
+            let listed: Option<NodeRecord> = records.record(&key::node(*node))?;
+            if listed.is_none_or(|node| node.role != Role::Replica) {
+                return Ok(Outcome::NotFound);
+            }
+            if keks.len() > MOST_KEKS {
+                return Ok(Outcome::Refused("too many key-encryption keys".into()));
+            }
+            let place = sign_log::key::opens(*node);
+            match keks.is_empty() {
+                true => records.remove(&place)?,
+                false => records.put(&place, &encode(keks)?)?,
+            }
             Ok(Outcome::Done)
         }
     }

@@ -8,6 +8,7 @@ use super::{
     By, COSIGN_SIGNATURE, Exemption, Fault, Format, MESH, Mode, NameCheck, Policy, Seen,
     SignatureRecord, Signer, State, metadata,
 };
+use crate::policies::selectors::Pattern;
 use crate::words::moment::Timestamp;
 use crate::words::names::{RepositoryName, Tag};
 
@@ -59,6 +60,15 @@ fn required(text: &str) -> Vec<Vec<String>> {
     text.split(';').map(names).filter(|list| !list.is_empty()).collect()
 }
 
+/// The first name in a value of [`metadata::REQUIRE`] that is no signer's.
+pub fn unknown_in(text: &str, signers: &[Signer]) -> Option<String> {
+    let is_known = |name: &String| {
+        let is_it = |one: &Signer| one.name == *name || one.logged && name == MESH;
+        signers.iter().any(is_it)
+    };
+    required(text).into_iter().flatten().find(|name| !is_known(name))
+}
+
 fn seconds(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_secs).filter(|wait| *wait <= LONGEST_WAIT)
 }
@@ -75,6 +85,9 @@ pub fn check(key: &str, value: &str) -> Result<(), String> {
         metadata::HOST if !is_host(value) => Err(format!(
             "metadata.{key} is a host, with a port if there is one: registry.example.com:5000"
         )),
+        metadata::AUTO => Pattern::new(value)
+            .map(drop)
+            .map_err(|why| format!("metadata.{key} is a pattern of tags, as in v* or **: {why}")),
         metadata::STATUS => one_of(&["403", "412"]),
         metadata::CHILDREN | metadata::HARBOR_COSIGN | metadata::HARBOR_NOTATION => {
             one_of(&["true", "false"])

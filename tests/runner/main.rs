@@ -36,6 +36,11 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("kill_primary::", Weight::Slots(1), 130),
     ("trials::", Weight::Slots(1), 110),
     ("jobs::a_job", Weight::Slots(1), 90),
+    // five primaries are killed
+    ("job_kills::", Weight::Slots(1), 90),
+    // a drill lasts 25 seconds, and its projects return
+    ("drill::a_region", Weight::Slots(1), 60),
+    ("trash::", Weight::Slots(1), 40),
     ("jobs::a_schedule", Weight::Slots(1), 70),
     // 42 nodes
     ("fleet::", Weight::Alone, 60),

@@ -45,7 +45,7 @@ const ROOMS: [Rooms; 6] = [
             ("policies", &["words"]),
             ("ledger", &["words", "proxies", "policies"]),
             ("members", &["words", "ledger"]),
-            ("people", &["words", "proxies", "ledger"]),
+            ("people", &["words", "proxies", "policies", "ledger"]),
             ("wire", &["words", "blobs", "ledger", "members", "people"]),
             ("edges", &["words", "proxies", "ledger", "wire"]),
         ],

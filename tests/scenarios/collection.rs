@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::{Blob, Image};
+use tests::people::must;
 use tests::process;
 use tests::wait;
 
@@ -18,7 +19,7 @@ const COLLECTION: &str = "/api/atoll/v1/collection";
 
 #[test]
 fn what_no_manifest_refers_to_any_more_leaves_all_disks_and_the_rest_stays() {
-    let mesh = Formed::of(&THREE, SOON);
+    let mesh = without_trash(SOON);
     let base = Blob::random(200_000);
     let [old, new] = [1, 2].map(|_| Image::of_layers(vec![base.clone(), Blob::random(100_000)]));
     for (image, tag) in [(&old, "old"), (&new, "new")] {
@@ -62,7 +63,7 @@ fn what_no_manifest_refers_to_any_more_leaves_all_disks_and_the_rest_stays() {
 
 #[test]
 fn an_upload_that_no_manifest_ever_names_goes() {
-    let mesh = Formed::of(&THREE, SOON);
+    let mesh = without_trash(SOON);
     let blob = Blob::random(70_000);
     let begun = mesh.client(0).ask(Method::POST, "/v2/demo/app/blobs/uploads/").send();
     let begun = begun.unwrap_or_else(|none| panic!("{none}"));
@@ -80,7 +81,7 @@ fn an_upload_that_no_manifest_ever_names_goes() {
 #[test]
 fn a_push_that_counts_on_a_blob_keeps_it() {
     let settings = "collection: {grace: 1s, every: 1s}\nuploads: {expire_after: 1h}\n";
-    let mesh = Formed::of(&THREE, settings);
+    let mesh = without_trash(settings);
     let layer = Blob::random(80_000);
     let first = Image::of_layers(vec![layer.clone()]);
     mesh.repository(0, "demo/app").push(&first, "1").unwrap_or_else(|no| panic!("{no}"));
@@ -110,8 +111,7 @@ fn a_push_that_counts_on_a_blob_keeps_it() {
 /// As Harbor's clients ask for it.
 #[test]
 fn a_collection_that_somebody_asks_for_is_a_run_and_an_event() {
-    let mesh =
-        Formed::of(&THREE, "collection: {grace: 1s, every: 1h}\nuploads: {expire_after: 1s}\n");
+    let mesh = without_trash("collection: {grace: 1s, every: 1h}\nuploads: {expire_after: 1s}\n");
     let admin = mesh.client(0);
     let image = Image::random(&[60_000]);
     mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
@@ -146,6 +146,14 @@ fn a_collection_that_somebody_asks_for_is_a_run_and_an_event() {
     let events = get(&mesh, "/api/v2.0/auditlog-exts?q=resource_type=blob&page_size=100");
     let said = events[0]["resource"].as_str().unwrap_or_default();
     assert!(said.starts_with("2 that nothing refers to, "), "{events}");
+}
+
+/// A mesh whose project keeps nothing of what is deleted.
+fn without_trash(settings: &str) -> Formed {
+    let mesh = Formed::of(&THREE, settings);
+    let none = json!({"metadata": {"trash": "0"}});
+    must(&mesh.client(0), Method::PUT, "/api/v2.0/projects/demo", &none, 200);
+    mesh
 }
 
 fn on_disk(mesh: &Formed, at: usize, blob: &Blob) -> bool {

@@ -71,6 +71,11 @@ fn what_drains_can_be_switched_off_and_everything_is_elsewhere() {
         if gone { Ok(status) } else { Err(status.to_string()) }
     });
     assert_eq!(node(&after, name)["draining"], true);
+    let votes = format!("/api/atoll/v1/nodes/{name}/drain");
+    wait::until("its vote goes to the fourth replica", || {
+        let shown = must(&admin, Method::GET, &votes, &Value::Null, 200).json();
+        (shown["votes"] == false).then_some(())
+    });
     // it still answers, and what is pushed there is elsewhere before it is acknowledged
     let late = Image::random(&[30_000]);
     mesh.repository(leader, "alpha/app").push(&late, "late").unwrap_or_else(|no| panic!("{no}"));
@@ -136,4 +141,15 @@ fn what_cannot_drain_says_why() {
     // of two voters neither can do without the other
     let told = drain(&mesh, 0, &["two", "--no-wait"]);
     assert!(told.success && told.out.contains("voters"), "{}\n{}", told.out, told.err);
+    let told = drain(&mesh, 0, &["two"]);
+    assert!(!told.success && told.err.contains("cannot be switched off"), "{}", told.err);
+    assert!(told.err.contains("atoll invite") && told.err.contains("--undo"), "{}", told.err);
+    // through one that has just started
+    mesh.members()[0].stop(Signal::KILL);
+    mesh.members()[0].serve();
+    wait::until("it answers somehow", || mesh.client(0).get("/healthz").ok());
+    let told = drain(&mesh, 0, &["two", "--undo"]);
+    assert!(told.success, "{}", told.err);
+    let refused = must(&admin, Method::GET, "/api/atoll/v1/nodes/edge/scrub", &Value::Null, 409);
+    assert!(refused.envelope().expect("an envelope").1.contains("is an edge"), "{refused}");
 }

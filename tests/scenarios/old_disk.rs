@@ -29,7 +29,9 @@ fn a_replica_with_an_old_disk_ends_and_says_why() {
     old.wait_ready();
 
     // it acknowledges more, is started again as it should be, and nobody minds
-    mesh.repository(0, REPOSITORY).put_manifest("after", &image).unwrap_or_else(|no| panic!("{no}"));
+    mesh.repository(0, REPOSITORY)
+        .put_manifest("after", &image)
+        .unwrap_or_else(|no| panic!("{no}"));
     mesh.agree();
     old.stop(Signal::KILL);
     old.serve();
@@ -46,9 +48,8 @@ fn a_replica_with_an_old_disk_ends_and_says_why() {
     let words = old.words();
     assert!(words.contains("disk is older than what other nodes have seen"), "{words}");
     assert!(words.contains("atoll remove") && words.contains("--accept-older-disk"), "{words}");
-    let noticed = |at: usize| {
-        metrics::value(&mesh.client(at), "atoll_ledger_returned_with_less_total")
-    };
+    let noticed =
+        |at: usize| metrics::value(&mesh.client(at), "atoll_ledger_returned_with_less_total");
     assert!(noticed(0) + noticed(1) > 0, "nobody counts it");
     // the others go on
     mesh.repository(1, REPOSITORY).put_manifest("more", &image).unwrap_or_else(|no| panic!("{no}"));

@@ -402,6 +402,7 @@ fn at_edges(path: &str, method: &str) -> bool {
         "/logs",
         "/auditlog-exts",
         "/scan",
+        "/trash",
         "/unsigned",
         "/signing",
         "/security/",

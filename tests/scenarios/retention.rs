@@ -120,6 +120,11 @@ fn what_is_not_retained_goes_with_its_layers_and_the_rest_stays() {
     assert!(!much.success && much.err.contains("confirm_over"), "{much:?}");
     let ran = atoll(&mesh, "retention", &["run", "shop", "--confirm"]);
     assert!(ran.success && ran.out.contains("3 of 6 artifacts deleted"), "{ran:?}");
+    let trash = atoll(&mesh, "trash", &["list", "shop"]);
+    let not_retained = trash.out.lines().filter(|line| line.contains("not retained"));
+    assert_eq!(not_retained.count(), 3, "{trash:?}");
+    let emptied = atoll(&mesh, "trash", &["empty", "shop", "--yes"]);
+    assert!(emptied.success, "{emptied:?}");
     for (number, image) in images.iter().enumerate() {
         let stays = matches!(number, 0 | 4 | 5);
         for at in 0..3 {

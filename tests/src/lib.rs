@@ -27,6 +27,7 @@
 //! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the
 //!   real ones with such hosts.
 
+pub mod accounting;
 pub mod balancer;
 pub mod bolt;
 pub mod certificates;

@@ -218,7 +218,9 @@ impl Clients {
             self.acknowledged();
             locked(&self.deleted).push(image);
         } else if answer == Some(404) {
-            self.violate(format!("{path} was acknowledged, and its deletion says that it is not there"));
+            self.violate(format!(
+                "{path} was acknowledged, and its deletion says that it is not there"
+            ));
         }
         answer == Some(202)
     }

@@ -119,7 +119,9 @@ impl Histories {
     pub(crate) fn violations(&self) -> Vec<String> {
         let tags = locked(&self.tags);
         let wrong = tags.iter().filter(|(_, operations)| !is_linearizable(operations));
-        wrong.map(|(tag, operations)| format!("no order explains tag {tag}: {}", told(operations))).collect()
+        wrong
+            .map(|(tag, operations)| format!("no order explains tag {tag}: {}", told(operations)))
+            .collect()
     }
 }
 
@@ -200,8 +202,7 @@ mod tests {
         assert!(of(&[begun, (2, Some(3), Done::Read(None))]));
         assert!(of(&[begun, (2, Some(3), Done::Read(Some(1)))]));
         assert!(of(&[begun, (2, Some(3), Done::Read(None)), (4, Some(5), Done::Read(Some(1)))]));
-        let gone =
-            [begun, (2, Some(3), Done::Read(Some(1))), (4, Some(5), Done::Read(None))];
+        let gone = [begun, (2, Some(3), Done::Read(Some(1))), (4, Some(5), Done::Read(None))];
         assert!(!of(&gone), "it takes effect once");
     }
 

@@ -113,9 +113,7 @@ impl Faults {
         let file = self.file.clone().unwrap_or_else(|| out.join("trials.jsonl"));
         let first = match self.seed {
             Some(seed) => seed,
-            None => {
-                earlier(&file)?.iter().map(|trial| trial.seed + 1).max().unwrap_or(1)
-            }
+            None => earlier(&file)?.iter().map(|trial| trial.seed + 1).max().unwrap_or(1),
         };
         if self.shrink {
             return self.shrink(&atoll, first);
@@ -130,8 +128,11 @@ impl Faults {
         }
         report.write(out)?;
         played?;
-        let failed: Vec<_> =
-            all.iter().filter(|trial| !trial.violations.is_empty()).map(|trial| trial.seed).collect();
+        let failed: Vec<_> = all
+            .iter()
+            .filter(|trial| !trial.violations.is_empty())
+            .map(|trial| trial.seed)
+            .collect();
         ensure!(
             failed.is_empty(),
             "these seeds were not passed: {failed:?}. Play one again with --seed N --trials 1 --nodes {}",
@@ -151,13 +152,7 @@ impl Faults {
         plan
     }
 
-    fn trials(
-        &self,
-        atoll: &Path,
-        first: u64,
-        file: &Path,
-        all: &mut Vec<Outcome>,
-    ) -> Result<()> {
+    fn trials(&self, atoll: &Path, first: u64, file: &Path, all: &mut Vec<Outcome>) -> Result<()> {
         let begun = Instant::now();
         let mut mesh: Option<Trials> = None;
         for (number, seed) in (first..).take(self.trials as usize).enumerate() {
@@ -384,7 +379,9 @@ fn by_kind(trials: &[Outcome]) -> Table {
         "nodes that ended by themselves",
     ]);
     let all: Vec<_> = trials.iter().collect();
-    for (name, trials) in kinds.iter().map(|(name, trials)| (name.as_str(), trials)).chain([("all", &all)]) {
+    for (name, trials) in
+        kinds.iter().map(|(name, trials)| (name.as_str(), trials)).chain([("all", &all)])
+    {
         let sum = |of: fn(&Outcome) -> usize| trials.iter().map(|trial| of(trial)).sum::<usize>();
         let spread = |mut of: Vec<f64>| {
             of.sort_by(f64::total_cmp);

@@ -167,8 +167,10 @@ impl Stage {
         let statuses: Vec<_> =
             (0..self.nodes()).filter_map(|at| self.mesh.status(at).ok()).collect();
         let number = |name: &str| name.strip_prefix("node-")?.parse::<usize>().ok();
-        let leader =
-            statuses.iter().find_map(|status| number(status["leader"]["name"].as_str()?)).unwrap_or(0);
+        let leader = statuses
+            .iter()
+            .find_map(|status| number(status["leader"]["name"].as_str()?))
+            .unwrap_or(0);
         let primary = statuses
             .iter()
             .find_map(|status| {
@@ -238,13 +240,7 @@ impl Stage {
         Ok(())
     }
 
-    fn kill(
-        &self,
-        fault: Fault,
-        victims: &[usize],
-        end: Instant,
-        dice: &mut StdRng,
-    ) -> Result<()> {
+    fn kill(&self, fault: Fault, victims: &[usize], end: Instant, dice: &mut StdRng) -> Result<()> {
         for at in victims {
             self.nodes[*at].held.fetch_add(1, Ordering::SeqCst);
             self.mesh.signal(*at, Signal::KILL);
@@ -329,11 +325,8 @@ impl Watched {
     /// One status of one node: whoever is primary in an epoch is so for all.
     fn note(&mut self, status: &Value) {
         for project in status["projects"].as_array().into_iter().flatten() {
-            let told = (
-                project["name"].as_str(),
-                project["epoch"].as_u64(),
-                project["primary"].as_str(),
-            );
+            let told =
+                (project["name"].as_str(), project["epoch"].as_u64(), project["primary"].as_str());
             let (Some(name), Some(epoch), Some(primary)) = told else { continue };
             let first = self.primaries.entry((name.to_owned(), epoch));
             let first = first.or_insert_with(|| primary.to_owned());
@@ -394,9 +387,7 @@ mod tests {
 
     #[test]
     fn an_epoch_has_one_primary() {
-        let status = |epoch: u64, primary: &str| {
-            json!({ "projects": [{ "name": PROJECT, "epoch": epoch, "primary": primary }] })
-        };
+        let status = |epoch: u64, primary: &str| json!({ "projects": [{ "name": PROJECT, "epoch": epoch, "primary": primary }] });
         let mut watched = Watched::default();
         watched.note(&status(1, "node-0"));
         watched.note(&status(2, "node-1"));

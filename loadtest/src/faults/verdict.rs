@@ -46,7 +46,8 @@ fn what_is_missing(stage: &Stage) -> Result<(), String> {
             return Err(format!("node-{at} does not see all others: {}", status["nodes"]));
         }
         let mine = &status["ledger"]["records"];
-        if mine["same"] == false || mine["differ_from"].as_array().is_some_and(|all| !all.is_empty())
+        if mine["same"] == false
+            || mine["differ_from"].as_array().is_some_and(|all| !all.is_empty())
         {
             return Err(format!("node-{at} differs: {mine}"));
         }
@@ -153,9 +154,9 @@ impl Terms {
         for line in words.lines() {
             process += usize::from(line == BEGINS);
             let Some((_, rest)) = line.split_once("this node leads the ledger") else { continue };
-            let term = rest.split_once("term=").map(|(_, rest)| {
-                rest.chars().take_while(char::is_ascii_digit).collect::<String>()
-            });
+            let term = rest
+                .split_once("term=")
+                .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
             let Some(term) = term.and_then(|term| term.parse().ok()) else { continue };
             let first = *self.0.entry(term).or_insert((at, process));
             if first != (at, process) {

@@ -179,12 +179,7 @@ fn source_dies(wan: &Wan, mesh: &Formed, report: &mut Report, found: &mut Found)
 }
 
 /// Row 12: all replicas are killed; an edge is asked for what it has not kept.
-fn everything_down(
-    wan: &Wan,
-    mesh: &Formed,
-    report: &mut Report,
-    found: &mut Found,
-) -> Result<()> {
+fn everything_down(wan: &Wan, mesh: &Formed, report: &mut Report, found: &mut Found) -> Result<()> {
     let layer = mesh.push(REPOSITORY, wan.size.0.min(1_000_000), &[3])?;
     let mut by_kind = Vec::new();
     for at in 0..3 {

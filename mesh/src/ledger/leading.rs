@@ -11,9 +11,11 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::impls::BasicNode;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::draining::LookForDraining;
+use rules::ledger::drills::LookForDrills;
 use rules::ledger::leaving::{LeavingChange, LookForLeaving};
 use rules::ledger::records::{Look, NodeRecord, RecordError};
 use rules::ledger::sign_log::LookForSigning;
+use rules::members::drilling;
 use rules::members::failover::{Assignment, Situation};
 use rules::members::signing::Openers;
 use rules::members::voters::{self, VoterStep};
@@ -62,7 +64,7 @@ impl Ledger {
     async fn lead(&self, drained: &mut Option<Moment>) -> Result<(), RecordError> {
         let now = clock::now();
         let again = drained.is_none_or(|at| now.since(at) >= DRAINED_AGAIN);
-        if again && self.view()?.draining()?.contains(&self.me) && self.has_heir()? {
+        if again && self.giving_way()?.contains(&self.me) && self.has_heir()? {
             *drained = Some(now);
             self.hand_over().await;
             return Ok(());
@@ -101,9 +103,19 @@ impl Ledger {
         Ok(())
     }
 
+    /// The nodes that give their projects and leadership away.
+    pub(super) fn giving_way(&self) -> Result<BTreeSet<NodeId>, RecordError> {
+        let view = self.view()?;
+        let (draining, drill) = (view.draining()?, view.drill(clock::timestamp())?);
+        match drill {
+            Some(drill) => Ok(drilling::giving_way(draining, Some(&drill), &view.nodes()?)),
+            None => Ok(draining),
+        }
+    }
+
     /// Whether a voter that does not drain could lead.
     fn has_heir(&self) -> Result<bool, RecordError> {
-        let draining = self.view()?.draining()?;
+        let draining = self.giving_way()?;
         let holders = self.lease_holders();
         let able = |voter: &NodeId| {
             *voter != self.me && !draining.contains(voter) && holders.contains(voter)
@@ -113,9 +125,10 @@ impl Ledger {
 
     fn failovers(&self, nodes: &[NodeRecord]) -> Result<Vec<Assignment>, RecordError> {
         let view = self.view()?;
-        let (projects, draining) = (view.projects()?, view.draining()?);
+        let projects = view.projects()?;
         let openers = Openers { sealed: view.signing_projects()?, opens: view.opens()? };
         drop(view);
+        let draining = self.giving_way()?;
         let voters: BTreeSet<NodeId> = self.voters();
         let now = clock::now();
         let mut guard = self.term.lock();
@@ -227,6 +240,7 @@ impl Ledger {
             .copied()
             .filter(|n| *n == self.me || self.follows_closely(*n))
             .collect();
+        let draining = self.view().and_then(|view| view.draining()).unwrap_or_default();
         let now = clock::now();
         let mut guard = self.term.lock();
         let term = guard.as_mut().filter(|term| term.granter.may_lead(now))?;
@@ -239,6 +253,7 @@ impl Ledger {
             followers: &followers,
             live: &live,
             caught_up: &caught_up,
+            draining: &draining,
         };
         term.voters.handle_timeout(now, &situation)
     }

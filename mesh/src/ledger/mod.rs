@@ -50,7 +50,6 @@ use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use rules::ledger::command::{Command, Envelope, Outcome};
-use rules::ledger::draining::LookForDraining;
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
 use rules::ledger::leaving::LookForLeaving;
@@ -717,7 +716,7 @@ impl Ledger {
             others.iter().copied().filter(|n| holders.contains_key(n)).collect();
         let able = if able.is_empty() { others } else { able };
         // one that drains would hand it over again
-        let draining = self.view().and_then(|view| view.draining()).unwrap_or_default();
+        let draining = self.giving_way().unwrap_or_default();
         let staying: Vec<NodeId> =
             able.iter().copied().filter(|node| !draining.contains(node)).collect();
         if staying.is_empty() { able } else { staying }

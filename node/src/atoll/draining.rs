@@ -43,8 +43,10 @@ impl Atoll {
         let without = self.consequences(&node, &others, regions.len()).await?;
         let voters = ledger.status().voters;
         let up = staying.iter().filter(|candidate| voters.contains(&candidate.id)).count();
+        let spare = staying.iter().filter(|one| !voters.contains(&one.id)).count();
+        let votes = voters.contains(&node.id);
         let voters = (up, voters.len());
-        let needed = Needed { primary_of, leads, voters, without: &without };
+        let needed = Needed { primary_of, leads, voters, spare, without: &without };
         let waits_for = needed.waits_for();
         let shown = json!({
             "name": node.name.as_str(),
@@ -52,6 +54,8 @@ impl Atoll {
             "since": since.map(|at| at.to_string()),
             "primary_of": primary_of,
             "leads": leads,
+            "votes": votes,
+            "stuck": needed.stuck(),
             "only_here": without.lost.values().sum::<usize>(),
             "too_few_elsewhere": without.short.values().sum::<usize>(),
             "waits_for": waits_for,

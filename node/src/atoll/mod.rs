@@ -4,7 +4,9 @@
 mod collection;
 mod dr;
 mod draining;
+mod drills;
 mod holdings;
+mod inventory;
 mod jobs;
 mod level;
 mod mirrors;
@@ -108,6 +110,9 @@ impl Atoll {
                 self.status(request.query("copies") != Some("false")).await
             }
             (&Method::GET | &Method::HEAD, Route::Dr) => self.show_dr().await,
+            (&Method::GET | &Method::HEAD, Route::Drill) => self.show_drill().await,
+            (&Method::POST, Route::Drill) => self.begin_drill(request, by).await,
+            (&Method::DELETE, Route::Drill) => self.end_drill(by).await,
             (&Method::GET | &Method::HEAD, Route::Level) => self.show_level().await,
             (&Method::POST, Route::Level) => self.raise_level(by).await,
             (&Method::GET | &Method::HEAD, Route::Preheats) => self.list_preheats().await,
@@ -125,6 +130,7 @@ impl Atoll {
                 self.jobs.unschedule(project, name, by).await?;
                 Ok(answer(StatusCode::OK))
             }
+            (&Method::GET | &Method::HEAD, Route::Inventory) => self.show_inventory().await,
             (&Method::GET | &Method::HEAD, Route::Collection) => self.show_collection().await,
             (&Method::POST, Route::Collection) => self.collect(request).await,
             (&Method::GET | &Method::HEAD, Route::Scrub(name)) => self.scrub(&name, false).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use rules::blobs::scrubbing::Progress;
 use rules::ledger::level::Level;
+use rules::ledger::records::Role;
 use rules::wire::questions::Scrub;
 use serde_json::json;
 use tracing::info;
@@ -20,6 +21,12 @@ impl Atoll {
     /// How far the node called `name` is; if `now`, it begins a new round, and reads faster.
     pub(super) async fn scrub(&self, name: &str, now: bool) -> Result<Response<Payload>, Failure> {
         let node = self.node_named(name).await?;
+        if node.role == Role::Edge {
+            let message = format!(
+                "{name} is an edge: it keeps nothing for good, and what it has cached is not read again"
+            );
+            return Err(Failure::new(Code::Conflict, message));
+        }
         // older builds do not know the question
         self.writes.check_level(Level::SCRUBS)?;
         let told = if node.id == self.neighbours.me {

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use ground::clock;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::client::{Call, Client, refusal};
@@ -13,6 +13,10 @@ use super::shown::safe;
 
 /// The least time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long to try while the node answers that it cannot do it yet: it may have just started.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The number of looks in a row after which what does not get better by waiting is given up.
+const STUCK: u32 = 5;
 
 /// Arguments of `drain`.
 #[derive(clap::Args)]
@@ -36,12 +40,13 @@ pub(super) fn run(drain: &Drain) -> io::Result<()> {
         let path = format!("/api/atoll/v1/nodes/{}/drain", drain.name);
         let name = safe(&drain.name);
         if drain.undo {
-            ask(&client, Method::DELETE, &path).await?;
+            begin(&client, Method::DELETE, &path).await?;
             println!("{name} takes part in everything again; its projects return to it in a while");
             return Ok(());
         }
         let (mut told, mut pause) = (String::new(), LOOK);
-        let mut shown = ask(&client, Method::POST, &path).await?;
+        let mut shown = begin(&client, Method::POST, &path).await?;
+        let mut stuck = 0;
         loop {
             let now = progress(&shown);
             if now != told {
@@ -57,7 +62,18 @@ pub(super) fn run(drain: &Drain) -> io::Result<()> {
             if drain.no_wait {
                 return Ok(());
             }
-            tokio::time::sleep(pause).await;
+            stuck = if shown["stuck"].is_string() { stuck + 1 } else { 0 };
+            if stuck >= STUCK {
+                let why = safe(shown["stuck"].as_str().unwrap_or_default());
+                return Err(io::Error::other(format!(
+                    "{name} cannot be switched off: {why}. {}",
+                    goes_on(&name)
+                )));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = tokio::signal::ctrl_c() => return Err(io::Error::other(goes_on(&name))),
+            }
             let began = clock::now();
             let next = ask(&client, Method::GET, &path).await;
             // all replicas say what they keep for it, which takes long if that is much
@@ -73,12 +89,32 @@ pub(super) fn run(drain: &Drain) -> io::Result<()> {
     })
 }
 
+fn goes_on(name: &str) -> String {
+    format!("{name} goes on draining; `atoll drain {name} --undo` ends that")
+}
+
+/// Asks again while the node answers that it cannot do it yet.
+async fn begin(client: &Client, method: Method, path: &str) -> io::Result<Value> {
+    let end = clock::now() + PATIENCE;
+    loop {
+        match ask(client, method.clone(), path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && clock::now() < end => {
+                tokio::time::sleep(LOOK).await;
+            }
+            answered => return answered,
+        }
+    }
+}
+
 async fn ask(client: &Client, method: Method, path: &str) -> io::Result<Value> {
     let answer = client.send(Call { method, ..Call::get(path) }).await?;
     let status = answer.status;
     let body = answer.whole().await?;
     match status.is_success() {
         true => serde_json::from_slice(&body).map_err(io::Error::other),
+        false if status == StatusCode::SERVICE_UNAVAILABLE => {
+            Err(io::Error::new(io::ErrorKind::WouldBlock, refusal(status, &body)))
+        }
         false => Err(io::Error::other(refusal(status, &body))),
     }
 }

@@ -67,6 +67,8 @@ enum Verb {
     Project(api::ProjectCommand),
     /// How much projects have, and how much they may have.
     Quota(api::QuotaCommand),
+    /// List what was deleted, restore it, or remove it for good.
+    Trash(api::TrashCommand),
     /// Members of projects.
     Member(api::MemberCommand),
     /// Users.
@@ -153,6 +155,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Logout(logout) => contexts::logout(&logout),
         Verb::Project(command) => api::projects(&command),
         Verb::Quota(command) => api::quotas(&command),
+        Verb::Trash(command) => api::trash(&command),
         Verb::Member(command) => api::members(&command),
         Verb::User(command) => api::users(&command),
         Verb::Robot(command) => api::robots(&command),

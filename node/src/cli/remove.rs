@@ -1,6 +1,6 @@
 //! `atoll remove`: removes a node from the mesh. For a replica it first says what that costs.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::client::{Call, Client, refusal};
 use super::node::Node;
-use super::shown::safe;
+use super::shown::{agreed, safe};
 
 /// How long to try while the mesh answers that it cannot do it yet.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,14 +113,8 @@ fn is_confirmed(remove: &Remove, costs: &Value) -> io::Result<bool> {
     if remove.yes {
         return Ok(true);
     }
-    if !io::stdin().is_terminal() {
-        return Err(io::Error::other(format!("{} stays; confirm with --yes", remove.name)));
-    }
-    print!("Remove {}? [y/N] ", remove.name);
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let without = format!("{} stays; confirm with --yes", remove.name);
+    agreed(&format!("Remove {}?", remove.name), &without)
 }
 
 /// What a removal costs, for people.

@@ -1,6 +1,8 @@
 //! What the command line shows of texts that others wrote: it must not command the terminal, and
 //! must not break the table it is in.
 
+use std::io::{self, IsTerminal, Write};
+
 use serde_json::Value;
 
 /// The longest cell of a table, in characters. A longer one is cut; JSON has it whole.
@@ -14,6 +16,19 @@ fn is_unsafe(c: char) -> bool {
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Asks a question whose answer is yes or no. Where there is nobody to ask, it is an error that says
+/// `without`.
+pub(super) fn agreed(question: &str, without: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(io::Error::other(without.to_owned()));
+    }
+    print!("{question} [y/N] ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// A text for people, on one line.

@@ -32,6 +32,7 @@ mod signing;
 mod stored;
 mod system;
 mod tags;
+mod trash;
 mod trusts;
 mod upkeep;
 mod users;

@@ -116,6 +116,9 @@ impl Harbor {
                 self.remove_signer(&project, &name, by).await
             }
             (_, Stored::Signer(name)) => self.show_one_signer(&project, &name).await,
+            (&Method::DELETE, Stored::Trash) => self.empty_trash(&request, &project, by).await,
+            (_, Stored::Trash) => self.list_trash(&request, &project).await,
+            (_, Stored::Restore) => self.restore(request, &project, by).await,
             (_, Stored::Unsigned) => self.list_unsigned(&request, &project).await,
             (_, Stored::Labels(name, reference)) => {
                 let name = own(&name)?;

@@ -7,6 +7,7 @@ mod certificate;
 pub mod conditional;
 mod connection;
 pub mod door;
+pub mod drills;
 pub mod errors;
 mod handshakes;
 mod listen;

@@ -11,6 +11,7 @@ use rules::words::names::{
     TrustId, UpstreamId, UserId,
 };
 
+use self::numbered::{of_job, of_robot};
 use super::errors::{Code, Failure};
 use super::policies::Policy;
 pub use super::scanning::Scanning;
@@ -155,6 +156,10 @@ pub enum Route {
     Status,
     /// `/api/atoll/v1/dr`
     Dr,
+    /// `/api/atoll/v1/inventory`
+    Inventory,
+    /// `/api/atoll/v1/dr/drill`
+    Drill,
     /// `/api/atoll/v1/level`
     Level,
     /// `/api/atoll/v1/mirrors`
@@ -246,7 +251,7 @@ impl Route {
             Route::Registries | Route::RegistryPing | Route::Registry(..) => "registries",
             Route::OpenApi => "openapi",
             Route::Status => "status",
-            Route::Dr => "dr",
+            Route::Dr | Route::Drill | Route::Inventory => "dr",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
             Route::Node(_) | Route::Drain(_) | Route::Scrub(_) => "nodes",
@@ -335,6 +340,8 @@ impl Route {
             Route::OpenApi => "/api/openapi.json",
             Route::Status => "/api/atoll/v1/status",
             Route::Dr => "/api/atoll/v1/dr",
+            Route::Drill => "/api/atoll/v1/dr/drill",
+            Route::Inventory => "/api/atoll/v1/inventory",
             Route::Level => "/api/atoll/v1/level",
             Route::Mirrors => "/api/atoll/v1/mirrors",
             Route::Preheats => "/api/atoll/v1/preheats",
@@ -404,7 +411,7 @@ impl Route {
             Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
             Route::Configurations | Route::Quota(_) => "GET, HEAD, PUT",
             Route::Node(_) => "GET, HEAD, DELETE",
-            Route::Drain(_) => "GET, HEAD, POST, DELETE",
+            Route::Drain(_) | Route::Drill => "GET, HEAD, POST, DELETE",
             Route::Catalog
             | Route::Tags(..)
             | Route::Referrers(..)
@@ -428,6 +435,7 @@ impl Route {
             | Route::OpenApi
             | Route::Status
             | Route::Dr
+            | Route::Inventory
             | Route::Mirrors
             | Route::Job(_)
             | Route::JobLog(_)
@@ -488,6 +496,8 @@ impl Route {
             "/api/openapi.json" => return Ok(Route::OpenApi),
             "/api/atoll/v1/status" => return Ok(Route::Status),
             "/api/atoll/v1/dr" => return Ok(Route::Dr),
+            "/api/atoll/v1/inventory" => return Ok(Route::Inventory),
+            "/api/atoll/v1/dr/drill" => return Ok(Route::Drill),
             "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
             "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
@@ -610,33 +620,6 @@ impl Route {
     }
 }
 
-/// What follows `/api/atoll/v1/jobs/`.
-fn of_job(rest: &str) -> Option<Route> {
-    let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
-    let id = id.parse().ok()?;
-    match what {
-        "" => Some(Route::Job(id)),
-        "log" => Some(Route::JobLog(id)),
-        "stop" => Some(Route::JobStop(id)),
-        "retry" => Some(Route::JobRetry(id)),
-        _ => None,
-    }
-}
-
-/// What follows `/api/v2.0/robots/`.
-fn of_robot(rest: &str) -> Option<Route> {
-    let mut parts = rest.split('/');
-    let id = RobotId(parts.next()?.parse().ok()?);
-    match (parts.next(), parts.next(), parts.next()) {
-        (None, ..) => Some(Route::Robot(id)),
-        (Some("trusts"), None, _) => Some(Route::Trusts(id)),
-        (Some("trusts"), Some(trust), None) => {
-            trust.parse().ok().map(|trust| Route::Trust(id, TrustId(trust)))
-        }
-        _ => None,
-    }
-}
-
 /// What follows `/api/v2.0/projects/`.
 fn of_project(rest: &str) -> Result<Route, Failure> {
     let (name, what) = rest.split_once('/').unwrap_or((rest, ""));
@@ -699,5 +682,6 @@ fn not_found() -> Failure {
 }
 
 mod about;
+mod numbered;
 #[cfg(test)]
 mod tests;

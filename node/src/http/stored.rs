@@ -52,6 +52,10 @@ pub enum Stored {
     SignLog,
     /// `unsigned`
     Unsigned,
+    /// `trash`
+    Trash,
+    /// `trash/restore`
+    Restore,
     /// `scanner`
     Scanner,
     /// `scanner/candidates`
@@ -114,6 +118,8 @@ impl Stored {
             Stored::Signing => "/api/v2.0/projects/{project}/signing",
             Stored::SignLog => "/api/v2.0/projects/{project}/signing/log",
             Stored::Unsigned => "/api/v2.0/projects/{project}/unsigned",
+            Stored::Trash => "/api/v2.0/projects/{project}/trash",
+            Stored::Restore => "/api/v2.0/projects/{project}/trash/restore",
             Stored::Labels(..) => {
                 "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels"
             }
@@ -141,7 +147,10 @@ impl Stored {
             Stored::Scanner => "GET, HEAD, PUT",
             Stored::Repository(_) | Stored::Artifact(..) => "GET, HEAD, DELETE",
             Stored::Tags(..) => "GET, HEAD, POST",
-            Stored::Labels(..) | Stored::Scan(..) | Stored::ScanStop(..) => "POST",
+            Stored::Trash => "GET, HEAD, DELETE",
+            Stored::Labels(..) | Stored::Scan(..) | Stored::ScanStop(..) | Stored::Restore => {
+                "POST"
+            }
             Stored::ScanLog(..) | Stored::Vulnerabilities(..) | Stored::Sbom(..) => "GET, HEAD",
             Stored::Tag(..) | Stored::Label(..) => "DELETE",
         }
@@ -158,6 +167,8 @@ impl Stored {
             "signing" => return Some(Stored::Signing),
             "signing/log" => return Some(Stored::SignLog),
             "unsigned" => return Some(Stored::Unsigned),
+            "trash" => return Some(Stored::Trash),
+            "trash/restore" => return Some(Stored::Restore),
             "_deletable" => return Some(Stored::Deletable),
             "repositories" => return Some(Stored::Repositories),
             _ => {}
@@ -208,12 +219,14 @@ impl Stored {
         }
     }
 
-    /// Whether it is about scans, of which an edge is told only what decides about pulls.
+    /// Whether it is about scans or the trash. An edge is told only what decides about pulls.
     pub fn is_about_scans(&self) -> bool {
         matches!(
             self,
             Stored::Scanner
                 | Stored::Unsigned
+                | Stored::Trash
+                | Stored::Restore
                 | Stored::Signing
                 | Stored::SignLog
                 | Stored::ScannerCandidates

@@ -157,9 +157,7 @@ impl Rooms for Peers {
             | Ask::Fingerprint(_)
             | Ask::Sealing(_)
             | Ask::Announce(_)
-            | Ask::Returned { .. } => {
-                Answer::Refused("this question is the mesh's".into())
-            }
+            | Ask::Returned { .. } => Answer::Refused("this question is the mesh's".into()),
         }
     }
 

@@ -40,6 +40,8 @@ fn describe() {
         "atoll_request_seconds",
         "time from a request's head to its response's head, by route"
     );
+    describe_gauge!("atoll_drill", "whether a drill has this node refuse its clients");
+    describe_counter!("atoll_drill_refused_total", "requests refused because of a drill");
     describe_counter!("atoll_blob_bytes_served_total", "bytes of blobs sent to clients");
     describe_counter!(
         "atoll_blobs_stored_total",

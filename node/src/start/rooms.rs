@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::http::drills::Drills;
 use config::Settings;
 use ground::supervise::Tasks;
 use mesh::secrets::Secrets;
@@ -42,7 +43,7 @@ use registry::signatures::signing::Signing;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
-use registry::writes::{Writes, counting, indexing};
+use registry::writes::{Writes, counting, expiring, indexing};
 use store::Store;
 
 use super::serving::Serving;
@@ -280,6 +281,7 @@ impl Rooms {
         moving::start(on.neighbours.clone(), caches, self.writes.clone(), &on.tasks);
         indexing::start(self.writes.clone(), &on.tasks);
         counting::start(self.writes.clone(), &on.tasks);
+        expiring::start(self.writes.clone(), &on.tasks);
     }
 
     /// Begins background work.
@@ -407,6 +409,7 @@ impl Rooms {
             registry,
             harbor,
             atoll,
+            drills: Drills::start(neighbours.clone(), &on.tasks),
             access: self.access.clone(),
             witness: self.witness.clone(),
             mirrors: self.mirrors.clone(),

@@ -15,10 +15,11 @@ use tracing::{Instrument, debug, info, info_span};
 use crate::atoll::Atoll;
 use crate::harbor::Harbor;
 use crate::http::door::CSRF;
+use crate::http::drills::Drills;
 use crate::http::request::Request;
 use crate::http::request_id;
 use crate::http::route::Route;
-use crate::http::{Failure, Payload};
+use crate::http::{Code, Failure, Payload};
 use crate::oci::Registry;
 use crate::oci::token::answer_token;
 use mesh::secrets::Secrets;
@@ -39,6 +40,8 @@ pub struct Serving {
     pub harbor: Harbor,
     /// `/api/atoll/v1/`
     pub atoll: Atoll,
+    /// Whether a drill has this node refuse its clients.
+    pub drills: Arc<Drills>,
     /// `/service/token`
     pub access: Arc<Access>,
     /// Counts logins.
@@ -130,6 +133,13 @@ impl Serving {
     }
 
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+        // what tells of this node and of the drill, and what ends it, goes on
+        if let Some(why) = self.drills.refuses()
+            && !matches!(route, Route::Drill | Route::Metrics | Route::Health)
+        {
+            metrics::counter!("atoll_drill_refused_total").increment(1);
+            return Err(Failure::new(Code::Unavailable, why.to_string()));
+        }
         match route {
             Route::Token => answer_token(&self.access, &self.witness, request).await,
             Route::Login
@@ -156,6 +166,8 @@ impl Serving {
             Route::OpenApi
             | Route::Status
             | Route::Dr
+            | Route::Drill
+            | Route::Inventory
             | Route::Level
             | Route::Mirrors
             | Route::Preheats

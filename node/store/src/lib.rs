@@ -14,6 +14,7 @@ mod collecting;
 mod eviction;
 mod index;
 mod ingest;
+pub mod inventory;
 mod outboard;
 mod room;
 mod uploads;

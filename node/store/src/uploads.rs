@@ -34,6 +34,11 @@ pub struct Rested {
 /// The ending of a note's name.
 const NOTE: &str = "about";
 
+/// Whether a file there is a note about an upload.
+pub(super) fn is_note(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == NOTE)
+}
+
 pub(super) fn folder(data: &Path) -> PathBuf {
     data.join("uploads")
 }
@@ -85,7 +90,7 @@ impl Store {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder(&self.folder))? {
             let path = entry?.path();
-            if path.extension().is_some_and(|ending| ending == NOTE) {
+            if is_note(&path) {
                 continue;
             }
             match read(&path) {

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 
 use crate::ledger::apply::manifests;
+use crate::ledger::apply::trash::Deletion;
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -335,10 +336,15 @@ pub fn keep_tag<R: WriteRecords>(
         if let Some(oldest) = oldest.and_then(|(_, name)| name.parse().ok())
             && oldest != *tag
         {
-            manifests::delete_tag(&mut records, repository, &oldest)?;
+            manifests::delete_tag(&mut records, &forgotten(), repository, &oldest)?;
         }
     }
     manifests::set_tag(&mut records, repository, tag, new)
+}
+
+/// A cache has no trash: it is below the level of it.
+fn forgotten() -> Deletion {
+    Deletion::of(Timestamp(0), None)
 }
 
 /// Forgets a tag, or a manifest with the tags that name it. Returns whether there was one.
@@ -350,9 +356,9 @@ pub fn forget<R: WriteRecords>(
 ) -> Result<bool, RecordError> {
     let mut records = Within { cache, origin };
     let outcome = match reference {
-        Reference::Tag(tag) => manifests::delete_tag(&mut records, repository, tag)?,
+        Reference::Tag(tag) => manifests::delete_tag(&mut records, &forgotten(), repository, tag)?,
         Reference::Digest(digest) => {
-            manifests::delete(&mut records, Timestamp(0), repository, digest)?
+            manifests::delete(&mut records, &forgotten(), repository, digest)?
         }
     };
     Ok(outcome == Outcome::Done)

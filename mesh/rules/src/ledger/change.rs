@@ -12,6 +12,7 @@ use crate::ledger::policies::PolicyChange;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::scanning::ScanChange;
 use crate::ledger::signatures::SignatureChange;
+use crate::ledger::trash::TrashChange;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -98,6 +99,8 @@ pub enum Change {
         /// How many manifests the repository had then.
         manifests: u64,
     },
+    /// Restores what the project's trash has, or removes it.
+    Trash(Box<TrashChange>),
 }
 
 impl Change {
@@ -110,6 +113,7 @@ impl Change {
             | Change::ForgetMetadata { name, .. } => name.clone(),
             Change::Scan(change) => change.project(),
             Change::Signatures(change) => change.project(),
+            Change::Trash(change) => change.project(),
             Change::DeleteTag { repository, .. }
             | Change::DeleteManifest { repository, .. }
             | Change::DeleteIf { repository, .. }
@@ -143,6 +147,7 @@ impl Change {
             }
             Change::Scan(change) => Command::Scan { epoch, change },
             Change::Signatures(change) => Command::Signatures { epoch, change },
+            Change::Trash(change) => Command::Trash { epoch, change },
             Change::Policy { name, change } => Command::Policy { project: name, epoch, change },
             Change::Retire { repository, digests, judged, manifests } => {
                 Command::Retire { epoch, repository, digests, judged, manifests }
@@ -170,6 +175,7 @@ impl Change {
             }
             Command::Scan { change, .. } => Change::Scan(change),
             Command::Signatures { change, .. } => Change::Signatures(change),
+            Command::Trash { change, .. } => Change::Trash(change),
             Command::Policy { project, change, .. } => Change::Policy { name: project, change },
             Command::Retire { repository, digests, judged, manifests, .. } => {
                 Change::Retire { repository, digests, judged, manifests }
@@ -224,6 +230,12 @@ mod tests {
                 judged: Timestamp(7),
                 manifests: 3,
             },
+            Change::Trash(Box::new(TrashChange::Restore {
+                repository: repository.clone(),
+                digest: Digest::sha256(b"x"),
+                tag: None,
+                all: vec![Digest::sha256(b"x")],
+            })),
             Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
             Change::DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"x") },
             Change::AddTag {

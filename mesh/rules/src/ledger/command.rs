@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::collecting::CollectChange;
 use crate::ledger::draining::DrainChange;
+use crate::ledger::drills::DrillChange;
 use crate::ledger::events::{Actor, EventsChange};
 use crate::ledger::jobs::JobChange;
 use crate::ledger::labels::LabelChange;
@@ -22,6 +23,7 @@ use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, U
 use crate::ledger::scanning::{ScanChange, ScannerChange};
 use crate::ledger::sealing::SealingChange;
 use crate::ledger::signatures::SignatureChange;
+use crate::ledger::trash::TrashChange;
 use crate::ledger::trust::TrustChange;
 use crate::ledger::upkeep::UpkeepRun;
 use crate::policies::quota::Limits;
@@ -307,6 +309,15 @@ pub enum Command {
     Upkeep(Box<UpkeepRun>),
     /// Changes which replicas drain.
     Drain(DrainChange),
+    /// Restores what a project's trash has, or removes it.
+    Trash {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The change.
+        change: Box<TrashChange>,
+    },
+    /// Begins or ends a drill.
+    Drill(DrillChange),
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -471,6 +482,8 @@ impl Command {
             Command::Quota(change) => change.level(),
             Command::Upkeep(run) => run.level(),
             Command::Drain(change) => change.level(),
+            Command::Trash { .. } => Level::TRASH,
+            Command::Drill(change) => change.level(),
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -498,6 +511,7 @@ impl Command {
             Command::Job(change) => change.fence(),
             Command::Scan { epoch, change } => Some((change.project(), *epoch)),
             Command::Signatures { epoch, change } => Some((change.project(), *epoch)),
+            Command::Trash { epoch, change } => Some((change.project(), *epoch)),
             Command::Audited(audited) => audited.command.command().fence(),
             Command::FormMesh { .. }
             | Command::Invite { .. }
@@ -510,6 +524,7 @@ impl Command {
             | Command::Quota(_)
             | Command::Upkeep(_)
             | Command::Drain(_)
+            | Command::Drill(_)
             | Command::CreateUpstream { .. }
             | Command::ChangeUpstream { .. }
             | Command::DeleteUpstream { .. }
@@ -561,6 +576,7 @@ impl Command {
             Command::Quota(change) => change.name(),
             Command::Upkeep(_) => "record_run",
             Command::Drain(change) => change.name(),
+            Command::Drill(change) => change.name(),
             Command::CreateUpstream { .. } => "create_upstream",
             Command::ChangeUpstream { .. } => "change_upstream",
             Command::DeleteUpstream { .. } => "delete_upstream",
@@ -595,6 +611,7 @@ impl Command {
             Command::Scan { change, .. } => change.name(),
             Command::Signatures { change, .. } => change.name(),
             Command::Scanner(change) => change.name(),
+            Command::Trash { change, .. } => change.name(),
             Command::Audited(audited) => audited.command.command().name(),
         }
     }

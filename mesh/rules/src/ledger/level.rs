@@ -99,6 +99,10 @@ impl Level {
     /// From this level on the mesh signs for notation, too, and it is known which replicas can open the
     /// keys that it signs with.
     pub const SIGNING: Level = Level(11);
+    /// From this level on what is deleted is in its project's trash for a time.
+    pub const TRASH: Level = Level(11);
+    /// From this level on a region can be drilled.
+    pub const DRILLS: Level = Level(11);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RETURNS;
 }

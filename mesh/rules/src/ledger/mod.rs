@@ -18,8 +18,10 @@
 //! | [`signatures`] | whom projects trust to sign, and what signatures are worth |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`stored`] | what a repository stores, read without the bytes |
+//! | [`trash`] | what was deleted, for the time that it can be restored |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
+//! | [`drills`] | a region that refuses its clients for a time, to see what happens |
 //! | [`draining`] | replicas that give away what others need them for |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
 //! | [`events`] | what happened: who changed what |
@@ -40,6 +42,7 @@ pub mod collecting;
 pub mod command;
 pub mod directory;
 pub mod draining;
+pub mod drills;
 pub mod events;
 pub mod fingerprint;
 pub mod health;
@@ -62,6 +65,7 @@ pub mod sign_due;
 pub mod sign_log;
 pub mod signatures;
 pub mod stored;
+pub mod trash;
 pub mod trimming;
 pub mod trust;
 pub mod upkeep;

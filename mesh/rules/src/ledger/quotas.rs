@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::level::Level;
 use super::records::{Look, RecordError};
+use super::trash::LookForTrash;
 use crate::policies::quota::{Limits, Usage};
+use crate::policies::trash::COUNTED;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, ProjectName};
@@ -142,9 +144,17 @@ pub trait LookForQuotas: Look {
     fn limits(&self, project: &ProjectName) -> Result<Option<LimitsRecord>, RecordError> {
         self.record(&key::limits(project))
     }
-    /// Whether a project has a blob or manifest, as far as it is counted.
+    /// Whether a project has a blob or manifest, as far as it is counted; in its trash, if the quota
+    /// counts that.
     fn is_counted(&self, project: &ProjectName, digest: &Digest) -> Result<bool, RecordError> {
-        Ok(self.get(&key::blob(project, digest))?.is_some())
+        if self.get(&key::blob(project, digest))?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.is_trashed(project, digest)? && self.counts_trash(project)?)
+    }
+    /// Whether a project's quota counts what only its trash has.
+    fn counts_trash(&self, project: &ProjectName) -> Result<bool, RecordError> {
+        Ok(self.project(project)?.is_some_and(|project| project.is_set(COUNTED)))
     }
     /// The limits of a project and what it has, if it has limits and is counted completely: only then
     /// are they kept.
@@ -155,7 +165,12 @@ pub trait LookForQuotas: Look {
         }
         let usage = self.usage(project)?;
         let whole = usage.filter(|usage| usage.progress == Progress::Whole);
-        Ok(whole.map(|usage| (limits, usage.used)))
+        let Some(UsageRecord { mut used, .. }) = whole else { return Ok(None) };
+        let trash = self.trash_usage(project)?.storage;
+        if trash > 0 && self.counts_trash(project)? {
+            used.storage = used.storage.saturating_add(trash);
+        }
+        Ok(Some((limits, used)))
     }
 }
 

@@ -23,12 +23,29 @@ pub struct Needed<'a> {
     pub leads: bool,
     /// How many of the voters would be up without it, and of how many: it stays one of them.
     pub voters: (usize, usize),
+    /// The number of other replicas that are up, do not drain, and have no vote yet.
+    pub spare: usize,
     /// What the mesh would keep without it and the others that drain. Regions that nobody else is in
     /// count for no durability.
     pub without: &'a Consequences,
 }
 
 impl Needed<'_> {
+    /// Why waiting does not help, and what does, in a sentence; `None` if it may help.
+    pub fn stuck(&self) -> Option<String> {
+        let (up, all) = self.voters;
+        if self.without.last_replica {
+            return Some(
+                "it is the only replica: let another one join (`atoll invite`)".to_owned(),
+            );
+        }
+        (up * 2 <= all && self.spare == 0).then(|| {
+            format!(
+                "without it {up} of {all} voters would be up, and no other replica can take its vote: start the replicas that are down, or let another one join (`atoll invite`)"
+            )
+        })
+    }
+
     /// What must happen until it can be switched off, in sentences; empty if it can be.
     pub fn waits_for(&self) -> Vec<String> {
         let mut waits = Vec::new();
@@ -83,7 +100,7 @@ mod tests {
     fn it_can_be_switched_off_when_nobody_needs_it() {
         let none = Consequences::default();
         let needed = |primary_of, leads, without| {
-            Needed { primary_of, leads, voters: (2, 3), without }.waits_for()
+            Needed { primary_of, leads, voters: (2, 3), spare: 0, without }.waits_for()
         };
         assert_eq!(needed(0, false, &none), [""; 0]);
         assert_eq!(needed(2, true, &none).len(), 2);
@@ -94,11 +111,19 @@ mod tests {
         };
         assert_eq!(needed(0, false, &short), ["copies of 7 blob(s) are made elsewhere"]);
         let voters = |up, all| {
-            Needed { primary_of: 0, leads: false, voters: (up, all), without: &none }.waits_for()
+            let voters = (up, all);
+            Needed { primary_of: 0, leads: false, voters, spare: 0, without: &none }.waits_for()
         };
+        let stuck = |voters, spare, without| {
+            Needed { primary_of: 0, leads: false, voters, spare, without }.stuck()
+        };
+        assert!(stuck((1, 2), 0, &none).is_some_and(|why| why.contains("1 of 2")));
+        assert_eq!(stuck((1, 2), 1, &none), None, "that one gets the vote");
+        assert_eq!(stuck((2, 3), 0, &none), None);
         assert!(voters(1, 2)[0].contains("1 of 2"), "of two voters none can be spared");
         assert_eq!(voters(3, 5), [""; 0]);
         let last = Consequences { last_replica: true, ..Consequences::default() };
         assert_eq!(needed(0, false, &last), ["the mesh has another replica"]);
+        assert!(stuck((2, 3), 5, &last).is_some());
     }
 }

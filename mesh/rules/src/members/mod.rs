@@ -14,6 +14,7 @@
 pub mod disaster;
 pub mod door;
 pub mod draining;
+pub mod drilling;
 pub mod failover;
 pub mod keeper;
 pub mod placement;

@@ -4,7 +4,7 @@
 //! as possible. A voter remains a voter while it is away for a while. When it has been down for
 //! [`VoterTerms::hold_down`], it is replaced by a replica that is live and caught up, preferably of
 //! its own region. No other replica becomes a voter, so a dead candidate is skipped and blocks
-//! nothing. A step is taken only if a majority of the voters before it and of the voters after it
+//! nothing. One that drains is replaced in the same way, without that delay. A step is taken only if a majority of the voters before it and of the voters after it
 //! is live (both must agree: Ongaro's thesis, 4.3), and if it does not reduce the number of live
 //! voters. A change that was begun is finished first.
 //!
@@ -48,6 +48,8 @@ pub struct Situation<'a> {
     pub live: &'a BTreeSet<NodeId>,
     /// The nodes that have all but the newest entries in their logs.
     pub caught_up: &'a BTreeSet<NodeId>,
+    /// The nodes that drain: others take their places, if there are any.
+    pub draining: &'a BTreeSet<NodeId>,
 }
 
 /// The next change of the ledger's membership.
@@ -130,11 +132,16 @@ impl Voters {
     ) -> BTreeSet<NodeId> {
         let regions: BTreeSet<&Region> = replicas.iter().map(|n| &n.region).collect();
         let count = voter_count(replicas.len(), regions.len());
-        let gone = |node: &NodeId| lasted(&self.down_since, now, *node, self.terms.hold_down);
+        // a leader that drains hands leadership over first
+        let drains = |node: &NodeId| situation.draining.contains(node) && *node != situation.leader;
+        let gone = |node: &NodeId| {
+            drains(node) || lasted(&self.down_since, now, *node, self.terms.hold_down)
+        };
         let grows = current.len() < count;
         let able = |node: &NodeId| {
             let settled = lasted(&self.well_since, now, *node, self.terms.settle);
             situation.followers.contains_key(node)
+                && !drains(node)
                 && (settled || grows && self.well_since.contains_key(node))
         };
         let stays = |node: &NodeId| current.contains(node) && !gone(node);
@@ -203,6 +210,7 @@ mod tests {
         followers: BTreeMap<NodeId, Option<SocketAddr>>,
         live: BTreeSet<NodeId>,
         caught_up: BTreeSet<NodeId>,
+        draining: BTreeSet<NodeId>,
         now: Moment,
         voters: Voters,
     }
@@ -225,6 +233,7 @@ mod tests {
                 followers: all.iter().map(|n| (*n, Some(address(1)))).collect(),
                 live: all.clone(),
                 caught_up: all,
+                draining: BTreeSet::new(),
                 nodes,
                 now: Moment::from_micros(1_000_000_000),
                 voters: Voters::new(TERMS),
@@ -239,6 +248,7 @@ mod tests {
                 followers: &self.followers,
                 live: &self.live,
                 caught_up: &self.caught_up,
+                draining: &self.draining,
             };
             self.voters.handle_timeout(self.now, &situation)
         }
@@ -293,6 +303,26 @@ mod tests {
         let mut world = World::new(&["a", "a"], &[1]);
         world.pass(2);
         assert_eq!(world.sets, [set(&[1, 2])]);
+    }
+
+    #[test]
+    fn a_voter_that_drains_gives_its_vote_to_another_replica_if_there_is_one() {
+        let mut world = World::new(&["a", "b", "c", "c"], &[1, 2, 3]);
+        world.draining = set(&[3]);
+        world.pass(10);
+        assert_eq!(world.sets, [set(&[1, 2, 4])], "one of its region");
+        world.draining = set(&[]);
+        assert!(!world.pass(10), "it does not come back by itself");
+        // of those that are left none can take it
+        world.draining = set(&[2]);
+        world.die(3);
+        assert!(!world.pass(100), "three voters with one that drains are better than two");
+        assert_eq!(world.sets, [set(&[1, 2, 4])]);
+        world.revive(3);
+        world.pass(10);
+        assert_eq!(world.sets, [set(&[1, 3, 4])]);
+        world.draining = set(&[1]);
+        assert!(!world.pass(10), "the leader hands leadership over first");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::ledger::events::PurgeOrder;
 use crate::ledger::jobs::cron::Cron;
 use crate::people::groups::subject;
 use crate::people::provider_tokens::RenewalTerms;
+use crate::policies::trash;
 use crate::words::moment::Timestamp;
 use crate::words::roles::Provider;
 
@@ -78,6 +79,8 @@ enum Form {
     Limit,
     /// `environments`, or empty.
     Preset,
+    /// How long a project's trash keeps something.
+    Kept,
 }
 
 /// A setting.
@@ -94,7 +97,8 @@ const fn field(name: &'static str, form: Form, default: &'static str) -> Field {
 
 /// All settings. Those that begin with `gc_` and `purge_`, `ldap_remember_minutes`, `ldap_starttls`,
 /// `oidc_ask_minutes`, `oidc_remember_minutes`, `oidc_sign_in_days`, `repositories_per_project`,
-/// `retention_per_project`, `retention_per_project_schedule`, `scan_all_schedule` and `tags_per_project` are Atoll's own.
+/// `retention_per_project`, `retention_per_project_schedule`, `scan_all_schedule`, `tags_per_project` and
+/// `trash_per_project` are Atoll's own.
 const FIELDS: &[Field] = &[
     field("auth_mode", Form::Mode, "\"db_auth\""),
     field("gc_schedule", Form::Times, "\"\""),
@@ -139,6 +143,7 @@ const FIELDS: &[Field] = &[
     field("session_timeout", Form::Number(1, 43_200), "480"),
     field("storage_per_project", Form::Limit, "-1"),
     field("tags_per_project", Form::Limit, "-1"),
+    field("trash_per_project", Form::Kept, "\"7d\""),
 ];
 
 /// Why a change is refused. A sentence for the caller.
@@ -215,7 +220,7 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
         (Form::Issuer, Some(text)) if !text.is_empty() && !is_issuer(text) => {
             return wrong("the issuer's URL: https://.., or http:// at a loopback address");
         }
-        (_, Some("")) => "".into(),
+        (form, Some("")) if form != Form::Kept => "".into(),
         (Form::Parameters, Some(text)) => match parameters(text) {
             Some(all) => Value::String(serde_json::json!(all).to_string()),
             None => {
@@ -237,6 +242,7 @@ pub fn check(name: &str, written: &Value) -> Result<(&'static str, Value), BadCo
             Ok(cron) => cron.to_string().into(),
             Err(error) => return wrong(&format!("times as in cron, in UTC, or empty: {error}")),
         },
+        (Form::Kept, Some(text)) if trash::time(text).is_none() => return wrong(trash::FORM),
         (Form::Preset, Some(text)) if text != "environments" => {
             return wrong("environments, or empty for none");
         }
@@ -517,6 +523,8 @@ mod tests {
             ("oidc_ask_minutes", json!(1441)),
             ("retention_per_project", json!("all")),
             ("storage_per_project", json!(0)),
+            ("trash_per_project", json!("")),
+            ("trash_per_project", json!("a week")),
             ("storage_per_project", json!(-2)),
             ("tags_per_project", json!("many")),
         ] {

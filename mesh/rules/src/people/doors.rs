@@ -224,6 +224,15 @@ pub const DOORS: &[Row] = &[
         &["POST"],
         project(Resource::Accessory, Update),
     ),
+    // who may push could push it again, so they may restore it; for good it is removed by those who may
+    // delete
+    row("/api/v2.0/projects/{project}/trash", &["GET"], project(Resource::Repository, Push)),
+    row("/api/v2.0/projects/{project}/trash", &["DELETE"], project(Resource::Artifact, Delete)),
+    row(
+        "/api/v2.0/projects/{project}/trash/restore",
+        &["POST"],
+        project(Resource::Repository, Push),
+    ),
     row("/api/v2.0/projects/{project}/unsigned", &["GET"], project(Resource::Metadata, Read)),
     row("/api/v2.0/system/CVEAllowlist", &["GET"], Need::Account),
     row("/api/v2.0/system/CVEAllowlist", &["PUT"], Need::System(ADMINISTER)),
@@ -405,6 +414,8 @@ pub const DOORS: &[Row] = &[
     row("/api/atoll/v1/dr", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["POST"], Need::System(ADMINISTER)),
+    row("/api/atoll/v1/inventory", &["GET"], Need::System(ADMINISTER)),
+    row("/api/atoll/v1/dr/drill", &["GET", "POST", "DELETE"], Need::System(ADMINISTER)),
     row("/api/atoll/v1/mirrors", &["GET"], Need::Nothing),
     row("/api/atoll/v1/nodes/{node}", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/nodes/{node}", &["DELETE"], system(Resource::Node, Delete)),

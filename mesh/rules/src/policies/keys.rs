@@ -1,6 +1,7 @@
 //! The keys of a project's metadata.
 
 use super::signatures::metadata::{AUTO, CHILDREN, HOST, MODE, NAME, REQUIRE, STATUS, WAIT};
+use super::trash::{COUNTED, TRASH};
 use super::vulnerabilities::metadata::{FIXABLE, INSUFFICIENT, SCHEDULE, UNSCANNED};
 
 /// Those that are fields of a project's record.
@@ -17,7 +18,7 @@ pub const FIELDS: [&str; 8] = [
 
 /// Those that are stored as they come. Some of them have an effect here; the others are Harbor's, so
 /// that clients read back what they wrote.
-pub const STORED: [&str; 23] = [
+pub const STORED: [&str; 25] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -41,6 +42,8 @@ pub const STORED: [&str; 23] = [
     SCHEDULE,
     INSUFFICIENT,
     UNSCANNED,
+    TRASH,
+    COUNTED,
 ];
 
 /// Whether a project can have this entry. Harbor drops what is none.

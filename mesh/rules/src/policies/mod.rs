@@ -8,6 +8,7 @@
 //! | [`signatures`] | which images may not be pulled for lack of signatures |
 //! | [`keys`] | the keys of a project's metadata |
 //! | [`quota`] | how much a project may store |
+//! | [`trash`] | how long what was deleted can be restored |
 //! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
 pub mod immutability;
@@ -16,6 +17,7 @@ pub mod quota;
 pub mod retention;
 pub mod selectors;
 pub mod signatures;
+pub mod trash;
 pub mod vulnerabilities;
 
 /// The maximum number of rules of one kind in a project (`src/controller/immutable` and

@@ -14,8 +14,8 @@ use rules::words::names::{NodeId, OperationId};
 use crate::consensus::Role;
 use crate::dice::Dice;
 use crate::history::History;
-use crate::returning::Backup;
 use crate::node::{Broken, Mail, Node, Talk, project_of, value_of};
+use crate::returning::Backup;
 
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Faults {
@@ -555,7 +555,8 @@ impl World {
             }
         }
         let stays = |node: &&Node| !node.returning.lost;
-        let behind = self.nodes.iter().filter(stays).map(|n| longest.applied - n.applied).max().unwrap_or(0);
+        let behind =
+            self.nodes.iter().filter(stays).map(|n| longest.applied - n.applied).max().unwrap_or(0);
         assert!(
             behind < 20,
             "seed {seed}: a node is still {behind} entries behind after the faults ended"

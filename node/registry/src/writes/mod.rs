@@ -6,6 +6,7 @@
 //! operation id, so a write that reached the ledger twice is applied once.
 
 pub mod counting;
+pub mod expiring;
 pub mod indexing;
 mod joining;
 pub mod made;

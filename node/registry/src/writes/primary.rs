@@ -166,7 +166,7 @@ impl Writes {
         self.propose_fenced(OperationId(rand::random()), command).await
     }
 
-    fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
+    pub(super) fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
         let project = self.records.view().and_then(|view| view.project(name));
         match project {
             Ok(Some(project)) if project.primary == self.neighbours.me => Ok(project),
@@ -175,7 +175,7 @@ impl Writes {
         }
     }
 
-    async fn propose_fenced(
+    pub(super) async fn propose_fenced(
         &self,
         operation: OperationId,
         command: Command,

@@ -141,6 +141,8 @@ const TRUSTS: &str = "/api/v2.0/robots/{id}/trusts";
 const TRUST: &str = "/api/v2.0/robots/{id}/trusts/{trust}";
 const REGISTRY: &str = "/api/v2.0/registries/{id}";
 const NODE: &str = "/api/atoll/v1/nodes/{node}";
+const TRASH: &str = "/api/v2.0/projects/{project}/trash";
+const DRILL: &str = "/api/atoll/v1/dr/drill";
 const SCRUB: &str = "/api/atoll/v1/nodes/{node}/scrub";
 const DRAIN: &str = "/api/atoll/v1/nodes/{node}/drain";
 const IMMUTABLE: &str = "/api/v2.0/projects/{project}/immutabletagrules";
@@ -231,6 +233,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/v2.0/projects/{project}/signers/{signer}", "A signer", "Anything"),
     put("/api/v2.0/projects/{project}/signers/{signer}", "Change a signer", "SignerChange"),
     delete("/api/v2.0/projects/{project}/signers/{signer}", "Trust a signer no more"),
+    get(TRASH, "What was deleted and can be restored", "Anything").query(&["repository", "after"]),
+    delete(TRASH, "Remove for good what was deleted").query(&["repository", "digest"]),
+    post("/api/v2.0/projects/{project}/trash/restore", "Restore what was deleted",
+        Answer::Shows("Anything")).body("NewRestoration"),
     get("/api/v2.0/projects/{project}/unsigned",
         "What a project would refuse if it enforced its policy", "Anything")
         .query(&["pulled_within_days"]),
@@ -360,6 +366,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/v2.0/auditlog-exts", "What happened", "Event[]").chosen(),
     get("/api/v2.0/audit-logs", "What happened", "Event[]").chosen(),
     get("/api/atoll/v1/status", "The mesh as this node sees it", "Anything").query(&["copies"]),
+    get("/api/atoll/v1/inventory", "What is on this node's disk, and why", "Anything"),
+    get(DRILL, "The last drill of a region, and what becomes of its projects", "Anything"),
+    post(DRILL, "Have a region refuse its clients for a time", Answer::Shows("Anything"))
+        .body("NewDrill"),
+    operation("DELETE", DRILL, "End the drill", Answer::Shows("Anything")),
     get("/api/atoll/v1/dr", "What would be lost if a region burned now", "Anything"),
     get("/api/atoll/v1/level", "The feature level, and each node's build", "Anything"),
     post("/api/atoll/v1/level", "Raise the feature level", Answer::Shows("Anything")),

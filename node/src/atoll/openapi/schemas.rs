@@ -546,6 +546,14 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ("dry_run", kind("boolean")),
             ]),
         ),
+        ("NewRestoration", object(&[("repository", text.clone()), ("reference?", text.clone())])),
+        (
+            "NewDrill",
+            object(&[
+                ("region", text.clone()),
+                ("seconds", json!({"type": "integer", "minimum": 1, "maximum": 3600})),
+            ]),
+        ),
         ("NewJob", object(&[("kind", text.clone()), ("project", text)])),
     ]
 }

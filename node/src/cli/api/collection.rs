@@ -24,6 +24,8 @@ pub(in crate::cli) struct CollectionCommand {
 enum CollectionVerb {
     /// Show how many blobs nothing refers to, and when they go.
     Status,
+    /// Count what the node that is asked has on its disk, and why. Reads its whole index.
+    Inventory,
     /// Collect now, not at the next round.
     Run {
         /// What nothing has referred to for so long, instead of `collection.grace`: 0s, 90m, 24h.
@@ -44,6 +46,7 @@ pub(in crate::cli) fn collection(command: &CollectionCommand) -> io::Result<()> 
     with(&command.asking, |api| async move {
         let told = match &command.verb {
             CollectionVerb::Status => api.get(COLLECTION).await?,
+            CollectionVerb::Inventory => api.get("/api/atoll/v1/inventory").await?,
             CollectionVerb::Run { older_than, dry_run } => {
                 let body = json!({
                     "older_than_seconds": older_than.map(|age| age.as_secs()),

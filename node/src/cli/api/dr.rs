@@ -2,8 +2,10 @@
 
 use std::io;
 
+use clap::Subcommand;
 use serde_json::Value;
 
+use super::drill::{self, DrillCommand};
 use super::{Api, Asking, text, with};
 use crate::cli::shown::table;
 
@@ -13,13 +15,24 @@ pub(in crate::cli) struct DrCommand {
     /// Fail if something would be lost, or could not go on, without any one region.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    verb: Option<DrVerb>,
     #[command(flatten)]
     asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum DrVerb {
+    /// Have a region refuse its clients for a time, and see what happens.
+    Drill(DrillCommand),
 }
 
 /// Runs it.
 pub(in crate::cli) fn run(command: &DrCommand) -> io::Result<()> {
     with(&command.asking, |api: Api| async move {
+        if let Some(DrVerb::Drill(command)) = &command.verb {
+            return drill::run(&api, command).await;
+        }
         let answer = api.get("/api/atoll/v1/dr").await?;
         match api.is_json() {
             true => api.print_one(&answer),

@@ -5,6 +5,7 @@ mod audit;
 mod collection;
 mod database;
 mod dr;
+mod drill;
 mod explain;
 mod jobs;
 mod labels;
@@ -18,6 +19,7 @@ mod scrub;
 mod sign;
 mod signers;
 mod stored;
+mod trash;
 mod trusts;
 
 use std::io;
@@ -55,6 +57,7 @@ pub(super) use signers::{
 pub(super) use stored::{
     ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,
 };
+pub(super) use trash::{TrashCommand, run as trash};
 pub(super) use trusts::{TrustCommand, run as trusts};
 
 /// The largest page that the API gives.

@@ -7,7 +7,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::projects::path;
-use super::{Asking, with};
+use super::trash::empty_now;
+use super::{Asking, text, with};
 
 /// Arguments of `repo`.
 #[derive(clap::Args)]
@@ -29,6 +30,9 @@ enum RepositoryVerb {
     Delete {
         /// Its name: PROJECT/NAME.
         repository: String,
+        /// Leave nothing in the trash, not even of what was deleted there before.
+        #[arg(long)]
+        now: bool,
     },
 }
 
@@ -57,6 +61,9 @@ enum ArtifactVerb {
     Delete {
         /// PROJECT/NAME:TAG or PROJECT/NAME@DIGEST.
         artifact: String,
+        /// Do not leave it in the trash.
+        #[arg(long)]
+        now: bool,
     },
 }
 
@@ -99,7 +106,7 @@ fn repository_path(name: &str) -> io::Result<String> {
 }
 
 /// A repository and a reference in it.
-fn named(artifact: &str) -> io::Result<(&str, &str)> {
+pub(super) fn named(artifact: &str) -> io::Result<(&str, &str)> {
     let parts = artifact.split_once('@').or_else(|| {
         // a colon before a slash would be a port
         artifact.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
@@ -133,9 +140,12 @@ pub(in crate::cli) fn repositories(command: &RepositoryCommand) -> io::Result<()
                     ],
                 );
             }
-            RepositoryVerb::Delete { repository } => {
+            RepositoryVerb::Delete { repository, now } => {
                 let path = repository_path(repository)?;
                 api.send(Method::DELETE, &path, None).await?;
+                if *now {
+                    empty_now(&api, repository).await?;
+                }
                 api.say(&format!("repository {repository} is deleted"));
             }
         }
@@ -177,9 +187,21 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
                     &api.get(&format!("{path}?with_accessory=true&with_label=true")).await?,
                 );
             }
-            ArtifactVerb::Delete { artifact } => {
+            ArtifactVerb::Delete { artifact, now } => {
+                let (repository, reference) = named(artifact)?;
                 let path = artifact_path(artifact)?;
-                api.send(Method::DELETE, &path, None).await?;
+                if *now {
+                    // afterwards nothing knows what a tag was
+                    let digest = match reference.contains(':') {
+                        true => reference.to_owned(),
+                        false => text(&api.get(&path).await?["digest"]),
+                    };
+                    let exactly = format!("{repository}@{digest}");
+                    api.send(Method::DELETE, &artifact_path(&exactly)?, None).await?;
+                    empty_now(&api, &exactly).await?;
+                } else {
+                    api.send(Method::DELETE, &path, None).await?;
+                }
                 api.say(&format!("{artifact} is deleted with all its tags"));
             }
         }

@@ -177,6 +177,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Stored(p.clone(), Stored::Signers),
         Route::Stored(p.clone(), Stored::Signer("ci".into())),
         Route::Stored(p.clone(), Stored::Unsigned),
+        Route::Stored(p.clone(), Stored::Trash),
+        Route::Stored(p.clone(), Stored::Restore),
         Route::Stored(p.clone(), Stored::Signing),
         Route::Stored(p.clone(), Stored::SignLog),
         Route::Stored(p.clone(), Stored::Tag(name, tag, "v2".parse().unwrap())),
@@ -252,6 +254,8 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Scanning(Scanning::Vulnerabilities),
         Route::Collection,
         Route::Dr,
+        Route::Drill,
+        Route::Inventory,
         Route::Schedule("p".parse().unwrap(), "nightly".into()),
     ];
     let policies = Policy::all().map(|policy| Route::Policy("p".parse().unwrap(), policy));

@@ -7,6 +7,7 @@ use crate::ledger::collecting::CollectChange;
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
 use crate::ledger::draining::DrainChange;
+use crate::ledger::drills::DrillChange;
 use crate::ledger::events::{
     Actor, DETAILS, Event, EventCounts, EventId, EventTable, EventsChange, LookForEvents, MAX_ROWS,
     MAX_TEXT, MOST_BYTES, key,
@@ -119,6 +120,10 @@ fn in_words<R: WriteRecords>(
             };
             of(operation, "node", node_name(records, change.node())?, None)
         }
+        Command::Drill(DrillChange::Begin { region, time }) => {
+            of("begin", "drill", format!("{region} for {} s", time.as_secs()), None)
+        }
+        Command::Drill(DrillChange::End) => of("stop", "drill", "the drill".into(), None),
         Command::Upkeep(run) => {
             let what = match &run.failed {
                 Some(why) => format!("{}: {why}", run.kind.word()),
@@ -171,6 +176,10 @@ fn in_words<R: WriteRecords>(
             Some((operation, kind, what)) => of(operation, kind, what, Some(change.project())),
             None => Ok(None),
         },
+        Command::Trash { change, .. } => {
+            let (operation, kind, what) = change.news();
+            of(operation, kind, what, Some(change.project()))
+        }
         Command::Scanner(change) => match &**change {
             ScannerChange::Layers(_) => Ok(None),
             ScannerChange::Database { digest, .. } => {

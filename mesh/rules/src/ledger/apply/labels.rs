@@ -77,7 +77,8 @@ fn create<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-fn attach<R: WriteRecords>(
+/// Puts a label on an artifact.
+pub(super) fn attach<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,
     digest: &Digest,

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::quotas::Account;
-use super::{collecting, labels, scanning, signatures};
+use super::trash::{self, Deletion};
+use super::{collecting, labels, references, scanning, signatures};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::policies::key as policies_key;
@@ -101,6 +102,7 @@ pub(in crate::ledger) fn set_tag<R: WriteRecords>(
         }
         records.put(&key::named(repository, &record.digest, tag), &[])?;
     }
+    trash::names_again(records, repository, &record.digest, tag)?;
     records.put(&place, &encode(record)?)
 }
 
@@ -222,13 +224,14 @@ fn store<R: WriteRecords>(
     if let Some((subject, referrer)) = new.subject.as_deref() {
         records.put(&key::referrer(repository, subject, digest), &encode(referrer)?)?;
     }
+    trash::taken_out(records, at, &mut account, repository, digest)?;
     account.close(records)
 }
 
 /// Removes what the precondition is about, if there is such a thing and the precondition holds.
 pub(super) fn delete_if<R: WriteRecords>(
     records: &mut R,
-    at: Timestamp,
+    deletion: &Deletion,
     repository: &RepositoryName,
     precondition: &Precondition,
 ) -> Result<Outcome, RecordError> {
@@ -239,14 +242,15 @@ pub(super) fn delete_if<R: WriteRecords>(
         return Ok(Outcome::PreconditionFailed);
     }
     match &precondition.of {
-        Reference::Tag(tag) => delete_tag(records, repository, tag),
-        Reference::Digest(digest) => delete(records, at, repository, digest),
+        Reference::Tag(tag) => delete_tag(records, deletion, repository, tag),
+        Reference::Digest(digest) => delete(records, deletion, repository, digest),
     }
 }
 
 /// Removes a tag; the manifest stays.
 pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
     records: &mut R,
+    deletion: &Deletion,
     repository: &RepositoryName,
     tag: &Tag,
 ) -> Result<Outcome, RecordError> {
@@ -260,6 +264,7 @@ pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
         records.remove(&key::named(repository, &record.digest, tag))?;
     }
     signatures::untagged(records, repository, tag)?;
+    trash::keep_tag(records, deletion, repository, &record.digest, tag)?;
     Ok(Outcome::Done)
 }
 
@@ -271,27 +276,28 @@ const FOLLOWERS: usize = 50;
 /// unless that has another tag.
 pub(in crate::ledger) fn delete<R: WriteRecords>(
     records: &mut R,
-    at: Timestamp,
+    deletion: &Deletion,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
-    if remove(records, at, repository, digest)? == Outcome::NotFound {
+    if remove(records, deletion, repository, digest)? == Outcome::NotFound {
         return Ok(Outcome::NotFound);
     }
     if records.level()? < Level::FALLBACK_TAGS {
         return Ok(Outcome::Done);
     }
     if records.level()? >= Level::MADE {
-        remove_made_about(records, at, repository, digest)?;
+        remove_made_about(records, &deletion.with(*digest), repository, digest)?;
     }
     let (mut gone, mut left) = (vec![*digest], FOLLOWERS);
     while let Some(subject) = gone.pop() {
+        let deletion = &deletion.with(subject);
         for tag in tags_about(&subject) {
             let Some(record) = records.tag(repository, &tag)? else { continue };
-            delete_tag(records, repository, &tag)?;
+            delete_tag(records, deletion, repository, &tag)?;
             if left > 0 && !is_tagged(records, repository, &record.digest)? {
                 left -= 1;
-                remove(records, at, repository, &record.digest)?;
+                remove(records, deletion, repository, &record.digest)?;
                 gone.push(record.digest);
             }
         }
@@ -303,7 +309,7 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
 /// somebody wants them then.
 fn remove_made_about<R: WriteRecords>(
     records: &mut R,
-    at: Timestamp,
+    deletion: &Deletion,
     repository: &RepositoryName,
     subject: &Digest,
 ) -> Result<(), RecordError> {
@@ -315,7 +321,7 @@ fn remove_made_about<R: WriteRecords>(
             || with_signatures && is_evidence(referrer.artifact_type.as_deref());
         if left > 0 && goes && !is_tagged(records, repository, &referrer.digest)? {
             left -= 1;
-            remove(records, at, repository, &referrer.digest)?;
+            remove(records, deletion, repository, &referrer.digest)?;
         }
     }
     Ok(())
@@ -335,10 +341,11 @@ fn is_tagged<R: WriteRecords>(
     Ok(tags.iter().any(|(_, tag)| tag.digest == *digest))
 }
 
-/// Removes a manifest, the tags that name it, and its links.
+/// Removes a manifest, the tags that name it, and its links. It is in the trash then, if the project has
+/// one.
 fn remove<R: WriteRecords>(
     records: &mut R,
-    at: Timestamp,
+    deletion: &Deletion,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
@@ -346,20 +353,15 @@ fn remove<R: WriteRecords>(
     let Some(manifest) = records.record::<ManifestRecord>(&place)? else {
         return Ok(Outcome::NotFound);
     };
-    records.remove(&place)?;
     let mut account = Account::of(records, repository)?;
+    // the trash refers to all of it before the repository does not any more
+    let kept = trash::keep(records, deletion, &mut account, repository, digest, &manifest)?;
+    records.remove(&place)?;
     account.loses(records, &place, digest)?;
     if manifest.bytes.is_empty() {
-        let content = key::content(digest);
-        match records.record::<ContentRecord>(&content)? {
-            Some(mut shared) if shared.repositories > 1 => {
-                shared.repositories -= 1;
-                records.put(&content, &encode(&shared)?)?;
-            }
-            _ => records.remove(&content)?,
-        }
+        references::lose_content(records, digest)?;
     }
-    untag(records, &mut account, repository, digest)?;
+    let tags = untag(records, &mut account, repository, digest)?;
     records.remove(&policies_key::pulled(repository, digest))?;
     labels::forget(records, repository, digest)?;
     scanning::forget(records, repository, digest)?;
@@ -371,23 +373,11 @@ fn remove<R: WriteRecords>(
             _ => {
                 records.remove(&link)?;
                 account.loses(records, &link, blob)?;
-                let blob_key = key::blob(blob);
-                if let Some(mut record) = records.record::<BlobRecord>(&blob_key)? {
-                    record.repositories = record.repositories.saturating_sub(1);
-                    if record.repositories == 0 {
-                        collecting::becomes_garbage(records, at, blob)?;
-                    }
-                    // nothing is known of a blob that only an upstream has described
-                    let nothing = record.repositories == 0 && record.content.is_none();
-                    if nothing && records.level()? >= Level::CACHES {
-                        records.remove(&blob_key)?;
-                    } else {
-                        records.put(&blob_key, &encode(&record)?)?;
-                    }
-                }
+                references::lose_blob(records, deletion.at, blob)?;
             }
         }
     }
+    trash::close(records, deletion, repository, digest, kept, tags)?;
     if let Some(subject) = &manifest.subject {
         records.remove(&key::referrer(repository, subject, digest))?;
     }
@@ -409,14 +399,15 @@ fn remove<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Removes the tags that name a manifest. If not all tags of the repository are in the index, all of
-/// them are read.
+/// Removes the tags that name a manifest, and returns them. If not all tags of the repository are in
+/// the index, all of them are read.
 fn untag<R: WriteRecords>(
     records: &mut R,
     account: &mut Account,
     repository: &RepositoryName,
     digest: &Digest,
-) -> Result<(), RecordError> {
+) -> Result<Vec<Tag>, RecordError> {
+    let mut tags = Vec::new();
     let indexed = is_indexed(records)?;
     let index = records.record::<TagIndex>(&key::tag_index(repository))?;
     if indexed && index == Some(TagIndex::Whole) {
@@ -429,9 +420,10 @@ fn untag<R: WriteRecords>(
             records.remove(&place)?;
             if let Ok(tag) = key::tag_of(&tag).parse() {
                 signatures::untagged(records, repository, &tag)?;
+                tags.push(tag);
             }
         }
-        return Ok(());
+        return Ok(tags);
     }
     for (place, tag) in records.records::<TagRecord>(&key::tags(repository))? {
         if tag.digest == *digest {
@@ -444,8 +436,9 @@ fn untag<R: WriteRecords>(
             records.remove(&place)?;
             if let Ok(tag) = key::tag_of(&place).parse() {
                 signatures::untagged(records, repository, &tag)?;
+                tags.push(tag);
             }
         }
     }
-    Ok(())
+    Ok(tags)
 }

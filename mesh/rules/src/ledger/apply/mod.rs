@@ -4,6 +4,7 @@
 mod collecting;
 mod directory;
 mod draining;
+mod drills;
 mod events;
 mod jobs;
 mod labels;
@@ -14,14 +15,19 @@ mod policies;
 mod projects;
 mod provider_tokens;
 mod quotas;
+mod references;
+mod restoring;
 mod scanning;
 mod sealing;
 mod signatures;
+pub(in crate::ledger) mod trash;
 mod trust;
 mod upkeep;
 mod upstreams;
 
+use self::trash::Deletion;
 use crate::ledger::command::{Command, Envelope, NewManifest, Outcome};
+use crate::ledger::events::Actor;
 use crate::ledger::level::Level;
 use crate::ledger::people::LookForPeople;
 use crate::ledger::precondition::Precondition;
@@ -53,7 +59,7 @@ pub fn apply<R: WriteRecords>(
     }
     let (by, command) = envelope.command.plain();
     let described = events::describe(records, command)?;
-    let outcome = perform(records, envelope.at, command)?;
+    let outcome = perform(records, envelope.at, by, command)?;
     if let Some(described) = described {
         events::record(records, envelope.at, by, described, &outcome)?;
     }
@@ -91,6 +97,7 @@ fn forget_old_operations<R: WriteRecords>(
 fn perform<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
+    by: Option<&Actor>,
     command: &Command,
 ) -> Result<Outcome, RecordError> {
     let project = match fenced(records, command)? {
@@ -151,6 +158,7 @@ fn perform<R: WriteRecords>(
         (Command::Quota(change), _) => quotas::change(records, at, change),
         (Command::Upkeep(run), _) => upkeep::ran(records, run),
         (Command::Drain(change), _) => draining::change(records, at, *change),
+        (Command::Drill(change), _) => drills::change(records, at, by, change),
         (Command::ConfigureProject { public, durability, proxy, metadata, .. }, Some(project)) => {
             let changed = Project {
                 public: public.unwrap_or(project.public),
@@ -179,7 +187,7 @@ fn perform<R: WriteRecords>(
         (Command::Label(change), _) => labels::change(records, at, change),
         (Command::Events(change), _) => events::change(records, change),
         // it has no other command inside
-        (Command::Audited(audited), _) => perform(records, at, audited.command.command()),
+        (Command::Audited(audited), _) => perform(records, at, by, audited.command.command()),
         (Command::CreateUpstream { name, kind, url, description, credentials }, _) => {
             let record = |id| UpstreamRecord {
                 id,
@@ -221,6 +229,9 @@ fn perform<R: WriteRecords>(
         (Command::Signatures { change, .. }, Some(project)) => {
             signatures::change(records, at, &project, change)
         }
+        (Command::Trash { change, .. }, Some(project)) => {
+            restoring::change(records, at, &project, change)
+        }
         (Command::Scanner(change), _) => scanning::change_scanner(records, at, change),
         (Command::Collect(change), _) => collecting::change(records, at, change),
         (Command::Policy { change, .. }, Some(project)) => {
@@ -231,7 +242,8 @@ fn perform<R: WriteRecords>(
             if known.is_none_or(|known| known.manifests != *manifests) {
                 return Ok(Outcome::PreconditionFailed);
             }
-            policies::retire(records, at, &project, repository, digests, *judged)
+            let deletion = Deletion::by_policy(at, by);
+            policies::retire(records, &deletion, &project, repository, digests, *judged)
         }
         (Command::Pulled(pulls), _) => policies::pulled(records, at, pulls),
         (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, at, &project),
@@ -253,13 +265,13 @@ fn perform<R: WriteRecords>(
             },
         ),
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
-            manifests::delete_tag(records, repository, tag)
+            manifests::delete_tag(records, &Deletion::of(at, by), repository, tag)
         }
         (Command::DeleteManifest { repository, digest, .. }, Some(_)) => {
-            manifests::delete(records, at, repository, digest)
+            manifests::delete(records, &Deletion::of(at, by), repository, digest)
         }
         (Command::DeleteIf { repository, precondition, .. }, Some(_)) => {
-            manifests::delete_if(records, at, repository, precondition)
+            manifests::delete_if(records, &Deletion::of(at, by), repository, precondition)
         }
         (
             Command::ConfigureProject { .. }
@@ -278,7 +290,8 @@ fn perform<R: WriteRecords>(
             | Command::EmptyCache { .. }
             | Command::IndexTags { .. }
             | Command::Scan { .. }
-            | Command::Signatures { .. },
+            | Command::Signatures { .. }
+            | Command::Trash { .. },
             None,
         ) => Ok(Outcome::NotFound),
     }

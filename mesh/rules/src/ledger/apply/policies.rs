@@ -1,5 +1,6 @@
 //! What projects decide about their artifacts: kept, and enforced against every write.
 
+use super::trash::Deletion;
 use super::{manifests, next_number};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
@@ -145,7 +146,7 @@ fn tags_of<R: WriteRecords>(
 /// have no immutable tag.
 pub(super) fn retire<R: WriteRecords>(
     records: &mut R,
-    at: Timestamp,
+    deletion: &Deletion,
     project: &Project,
     repository: &RepositoryName,
     digests: &[Digest],
@@ -171,7 +172,7 @@ pub(super) fn retire<R: WriteRecords>(
             }
         }
         if newest < judged && !immutable {
-            manifests::delete(records, at, repository, digest)?;
+            manifests::delete(records, deletion, repository, digest)?;
             deleted = true;
         }
     }

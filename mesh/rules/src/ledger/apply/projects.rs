@@ -1,6 +1,9 @@
 //! Projects: created, emptied, deleted, and given to another primary.
 
-use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people, quotas, scanning, signatures};
+use super::trash::{self, Deletion};
+use super::{
+    EMPTIED_AT_ONCE, jobs, labels, manifests, next_number, people, quotas, scanning, signatures,
+};
 use crate::ledger::command::{EquippedProject, NewProject, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::people::LookForPeople;
@@ -95,7 +98,7 @@ pub(super) fn number_all<R: WriteRecords>(records: &mut R) -> Result<(), RecordE
 }
 
 /// Removes a project that is empty. Of a cache, also removes the contents, at most
-/// [`EMPTIED_AT_ONCE`] records at a time.
+/// [`EMPTIED_AT_ONCE`] records at a time. What is in its trash goes with it.
 pub(super) fn delete<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
@@ -113,7 +116,9 @@ pub(super) fn delete<R: WriteRecords>(
             )),
         });
     }
-    if people::leave_project(records, project, EMPTIED_AT_ONCE)? {
+    if trash::leave_project(records, at, name)?
+        || people::leave_project(records, project, EMPTIED_AT_ONCE)?
+    {
         return Ok(Outcome::Unfinished);
     }
     if records.level()? >= Level::JOBS && jobs::leave_project(records, project.id, EMPTIED_AT_ONCE)?
@@ -209,7 +214,7 @@ fn empty<R: WriteRecords>(
         {
             let digest =
                 key::digest_of(&place).ok_or_else(|| broken(&"a manifest's key has no digest"))?;
-            super::manifests::delete(records, at, &repository, &digest)?;
+            manifests::delete(records, &Deletion::of(at, None), &repository, &digest)?;
             left -= 1;
         }
     }

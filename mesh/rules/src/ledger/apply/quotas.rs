@@ -12,6 +12,7 @@ use crate::ledger::records::{
     BlobRecord, ContentRecord, Look, ManifestRecord, Project, RecordError, WriteRecords, decode,
     encode, key as records_key,
 };
+use crate::ledger::trash::{LookForTrash, TrashBlob, TrashUsage, key as trash_key};
 use crate::policies::quota::{self, Limits, Usage};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -28,6 +29,9 @@ pub(super) struct Account {
     project: ProjectName,
     record: Option<UsageRecord>,
     changed: bool,
+    /// What its trash has, and whether that changes. What only the trash has is what is not counted.
+    trash: TrashUsage,
+    trash_changed: bool,
 }
 
 impl Account {
@@ -38,7 +42,8 @@ impl Account {
     ) -> Result<Self, RecordError> {
         let project = repository.project();
         let record = records.usage(&project)?;
-        Ok(Account { project, record, changed: false })
+        let trash = records.trash_usage(&project)?;
+        Ok(Account { project, record, changed: false, trash, trash_changed: false })
     }
 
     /// What is counted, if the place is among what is.
@@ -62,6 +67,7 @@ impl Account {
             Some(known) => known,
             None => {
                 used.storage = used.storage.saturating_add(size);
+                self.changes_trash(records, digest, |storage, size| storage.saturating_sub(size))?;
                 ProjectBlob { size, repositories: 0 }
             }
         };
@@ -84,7 +90,73 @@ impl Account {
             return records.put(&blob, &encode(&record)?);
         }
         used.storage = used.storage.saturating_sub(record.size);
-        records.remove(&blob)
+        records.remove(&blob)?;
+        self.changes_trash(records, digest, u64::saturating_add)
+    }
+
+    /// Changes the bytes of what only the trash has, if it has a blob.
+    fn changes_trash<R: WriteRecords>(
+        &mut self,
+        records: &R,
+        digest: &Digest,
+        change: impl Fn(u64, u64) -> u64,
+    ) -> Result<(), RecordError> {
+        if self.trash == TrashUsage::default() {
+            return Ok(());
+        }
+        let trashed = records.record::<TrashBlob>(&trash_key::blob(&self.project, digest))?;
+        if let Some(trashed) = trashed {
+            self.trash.storage = change(self.trash.storage, trashed.size);
+            self.trash_changed = true;
+        }
+        Ok(())
+    }
+
+    /// The trash of a repository refers to a blob from now on, or has a manifest.
+    pub(super) fn trash_gains<R: WriteRecords>(
+        &mut self,
+        records: &mut R,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), RecordError> {
+        let place = trash_key::blob(&self.project, digest);
+        let mut record = match records.record::<TrashBlob>(&place)? {
+            Some(known) => known,
+            None => {
+                if records.get(&key::blob(&self.project, digest))?.is_none() {
+                    self.trash.storage = self.trash.storage.saturating_add(size);
+                    self.trash_changed = true;
+                }
+                TrashBlob { size, repositories: 0 }
+            }
+        };
+        record.repositories += 1;
+        records.put(&place, &encode(&record)?)
+    }
+
+    /// The trash of a repository does not refer to a blob any more, or does not have a manifest.
+    pub(super) fn trash_loses<R: WriteRecords>(
+        &mut self,
+        records: &mut R,
+        digest: &Digest,
+    ) -> Result<(), RecordError> {
+        let place = trash_key::blob(&self.project, digest);
+        let Some(mut record) = records.record::<TrashBlob>(&place)? else { return Ok(()) };
+        record.repositories = record.repositories.saturating_sub(1);
+        if record.repositories > 0 {
+            return records.put(&place, &encode(&record)?);
+        }
+        if records.get(&key::blob(&self.project, digest))?.is_none() {
+            self.trash.storage = self.trash.storage.saturating_sub(record.size);
+            self.trash_changed = true;
+        }
+        records.remove(&place)
+    }
+
+    /// The trash has so many manifests more, or less.
+    pub(super) fn trashes(&mut self, manifests: i64) {
+        self.trash.manifests = self.trash.manifests.saturating_add_signed(manifests);
+        self.trash_changed = true;
     }
 
     /// A repository is there that was not.
@@ -117,6 +189,13 @@ impl Account {
 
     /// Records what has changed.
     pub(super) fn close<R: WriteRecords>(self, records: &mut R) -> Result<(), RecordError> {
+        if self.trash_changed {
+            let place = trash_key::usage(&self.project);
+            match self.trash == TrashUsage::default() {
+                true => records.remove(&place)?,
+                false => records.put(&place, &encode(&self.trash)?)?,
+            }
+        }
         match self.record.filter(|_| self.changed) {
             Some(record) => records.put(&key::usage(&self.project), &encode(&record)?),
             None => Ok(()),
@@ -192,7 +271,9 @@ pub(super) fn count<R: WriteRecords>(
     let Progress::UpTo(mut last) = progress else { return Ok(true) };
     // what is counted here is before `last` from the next entry on
     let record = Some(UsageRecord { used, progress: Progress::Whole });
-    let mut account = Account { project: project.clone(), record, changed: true };
+    let trash = records.trash_usage(project)?;
+    let mut account =
+        Account { project: project.clone(), record, changed: true, trash, trash_changed: false };
     let (mut left, mut read) = (most, 0);
     // in the order of their keys
     let tables = [
@@ -215,6 +296,7 @@ pub(super) fn count<R: WriteRecords>(
             for (place, value) in page {
                 read += value.len();
                 match number {
+                    0 if trash_key::is_link(&place) => {}
                     0 | 1 => {
                         let broken = || RecordError(format!("a key of {project} has no digest"));
                         let digest = records_key::digest_of(&place).ok_or_else(broken)?;
@@ -265,22 +347,33 @@ fn size_of_manifest<R: WriteRecords>(
 
 /// What a manifest would add to its project.
 pub(super) fn added<R: WriteRecords>(records: &R, new: &NewManifest) -> Result<Usage, RecordError> {
-    let project = new.repository.project();
+    added_by_all(records, &new.repository, core::slice::from_ref(new))
+}
+
+/// What manifests of one repository would add to its project.
+pub(super) fn added_by_all<R: WriteRecords>(
+    records: &R,
+    repository: &RepositoryName,
+    all: &[NewManifest],
+) -> Result<Usage, RecordError> {
+    let project = repository.project();
     let mut added = Usage::default();
     let mut seen = BTreeSet::new();
-    let manifest = (new.digest, new.bytes.len() as u64);
-    let blobs = new.blobs.iter().map(|blob| (blob.digest, blob.size));
-    for (digest, size) in blobs.chain([manifest]) {
-        if seen.insert(digest) && !records.is_counted(&project, &digest)? {
-            added.storage = added.storage.saturating_add(size);
+    for new in all {
+        let manifest = (new.digest, new.bytes.len() as u64);
+        let blobs = new.blobs.iter().map(|blob| (blob.digest, blob.size));
+        for (digest, size) in blobs.chain([manifest]) {
+            if seen.insert(digest) && !records.is_counted(&project, &digest)? {
+                added.storage = added.storage.saturating_add(size);
+            }
         }
     }
-    let tags: BTreeSet<&Tag> = new.tags.iter().collect();
+    let tags: BTreeSet<&Tag> = all.iter().flat_map(|new| &new.tags).collect();
     for tag in tags {
-        added.tags += u64::from(records.tag(&new.repository, tag)?.is_none());
+        added.tags += u64::from(records.tag(repository, tag)?.is_none());
     }
-    let repository = records.get(&records_key::repository(&new.repository))?;
-    added.repositories = u64::from(repository.is_none());
+    let known = records.get(&records_key::repository(repository))?;
+    added.repositories = u64::from(known.is_none() && !all.is_empty());
     Ok(added)
 }
 

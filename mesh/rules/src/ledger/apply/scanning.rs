@@ -180,7 +180,7 @@ fn change_scan<R: WriteRecords>(
 }
 
 /// Puts an image into the queue, unless it is there.
-fn ask<R: WriteRecords>(
+pub(super) fn ask<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     project: ProjectId,

@@ -156,3 +156,31 @@ fn a_replica_drains_while_another_stays_and_its_removal_ends_that() {
     assert_eq!(ledger.run(Command::Leaving(LeavingChange::Finish(leaves))), Outcome::Done);
     assert_eq!(ledger.records.draining().unwrap(), [].into());
 }
+
+#[test]
+fn a_drill_is_never_of_the_only_region_and_there_is_one_at_a_time() {
+    use crate::ledger::drills::{DrillChange, LookForDrills};
+    let mut ledger = at_newest();
+    let begin = |region: &str, seconds| {
+        let (region, time) = (region.parse().unwrap(), std::time::Duration::from_secs(seconds));
+        Command::Drill(DrillChange::Begin { region, time })
+    };
+    let refused = |outcome: Outcome| matches!(outcome, Outcome::Refused(_));
+    assert!(refused(ledger.run(begin("nowhere", 5))));
+    assert!(refused(ledger.run(begin("r1", 0))) && refused(ledger.run(begin("r1", 3601))));
+    assert_eq!(ledger.run(Command::Drill(DrillChange::End)), Outcome::NotFound);
+    assert_eq!(ledger.run(begin("r1", 1)), Outcome::Done);
+    assert!(refused(ledger.run(begin("r2", 1))), "one at a time");
+    assert!(ledger.records.drill(ledger.now()).unwrap().is_some());
+    ledger.revision += 1000;
+    assert_eq!(ledger.records.drill(ledger.now()).unwrap(), None, "its time is over");
+    assert_eq!(ledger.run(begin("r2", 60)), Outcome::Done);
+    assert_eq!(ledger.run(Command::Drill(DrillChange::End)), Outcome::Done);
+    assert_eq!(ledger.records.drill(ledger.now()).unwrap(), None);
+    let last = ledger.records.last_drill().unwrap().unwrap();
+    assert_eq!((last.region.as_str(), last.by.as_str()), ("r2", "atoll"));
+    for n in [2, 3] {
+        ledger.records.0.remove(&key::node(NodeId(n)));
+    }
+    assert!(refused(ledger.run(begin("r1", 5))), "nobody else is left");
+}

@@ -1,14 +1,18 @@
 //! What a project has is counted exactly, through a raise of the level and a counting in steps; and
 //! nothing is stored beyond its quota.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::leaving::at_newest;
 use super::*;
+use crate::ledger::collecting::LookForGarbage;
 use crate::ledger::command::{Checked, EquippedProject};
 use crate::ledger::events::{EventTable, LookForEvents};
 use crate::ledger::quotas::{LookForQuotas, Progress, ProjectBlob, QuotaChange, UsageRecord};
 use crate::ledger::records::decode;
+use crate::ledger::trash::{
+    LookForTrash, TrashBlob, TrashChange, TrashUsage, key as trash_key, restoration,
+};
 use crate::policies::quota::{Limits, Usage};
 use crate::words::names::ProjectName;
 
@@ -42,6 +46,21 @@ fn push(epoch: Epoch, repository: &str, n: u8, tags: &[&str], blobs: &[u8]) -> C
     Command::PutChecked(Box::new(Checked { collections: u64::MAX, precondition: None, new }))
 }
 
+fn trash(epoch: Epoch, change: TrashChange) -> Command {
+    Command::Trash { epoch, change: Box::new(change) }
+}
+
+fn keeps_trash(epoch: Epoch, time: &str) -> Command {
+    Command::ConfigureProject {
+        name: demo(),
+        epoch,
+        public: None,
+        durability: None,
+        proxy: ProxyChange::default(),
+        metadata: BTreeMap::from([("trash".into(), time.into())]),
+    }
+}
+
 fn count() -> Command {
     Command::Quota(Box::new(QuotaChange::Count { project: demo() }))
 }
@@ -64,6 +83,9 @@ fn recounted(records: &MemoryRecords, record: &UsageRecord) -> (Usage, BTreeMap<
     let mut sizes = BTreeMap::new();
     let counted = |place: &[u8]| record.progress.has(place);
     for (place, _) in records.scan(&key::links_of(&demo()), None, usize::MAX).unwrap() {
+        if trash_key::is_link(&place) {
+            continue;
+        }
         let digest = key::digest_of(&place).unwrap();
         let blob: BlobRecord = records.record(&key::blob(&digest)).unwrap().unwrap();
         if counted(&place) {
@@ -104,6 +126,70 @@ fn agrees(ledger: &Ledger) {
         .map(|(place, blob)| (key::digest_of(&place).unwrap(), blob.repositories))
         .collect();
     assert_eq!(known, places);
+    trash_agrees(ledger);
+}
+
+/// What only the trash has is what a count of all its records finds, and each blob and content has as
+/// many references as there are repositories and trashes that refer to it.
+fn trash_agrees(ledger: &Ledger) {
+    let records = &ledger.records;
+    let mut references: BTreeMap<Digest, BTreeSet<(bool, RepositoryName)>> = BTreeMap::new();
+    let mut contents: BTreeMap<Digest, u64> = BTreeMap::new();
+    let mut sizes: BTreeMap<Digest, u64> = BTreeMap::new();
+    let (mut manifests, mut ends, mut links) = (0, 0, BTreeMap::<Vec<u8>, u64>::new());
+    for (repository, digest, record) in records.trash(&demo(), None, None, usize::MAX).unwrap() {
+        ends += 1;
+        let end = trash_key::by_end(record.until, &repository, &digest);
+        assert!(records.get(&end).unwrap().is_some());
+        assert!(record.manifest.is_some() || !record.tags.is_empty());
+        let Some(manifest) = record.manifest else { continue };
+        assert!(!records.has_manifest(&repository, &digest).unwrap(), "it is in one place");
+        manifests += 1;
+        *contents.entry(digest).or_default() += 1;
+        sizes.insert(digest, manifest.size);
+        for blob in manifest.blobs {
+            let known: BlobRecord = records.record(&key::blob(&blob)).unwrap().unwrap();
+            sizes.insert(blob, known.size);
+            *links.entry(trash_key::link(&repository, &blob)).or_default() += 1;
+            references.entry(blob).or_default().insert((true, repository.clone()));
+        }
+    }
+    assert_eq!(records.scan(&trash_key::all_by_end(), None, 9999).unwrap().len(), ends);
+    for (place, count) in records.records::<u64>(&key::links_of(&demo())).unwrap() {
+        match trash_key::is_link(&place) {
+            true => assert_eq!(links.remove(&place), Some(count)),
+            false => {
+                let (repository, rest) = key::in_repository(&place).unwrap();
+                let blob = Digest::from_key(rest).unwrap();
+                references.entry(blob).or_default().insert((false, repository));
+            }
+        }
+    }
+    assert_eq!(links, BTreeMap::new());
+    for (place, _) in records.scan(&key::manifests_of(&demo()), None, usize::MAX).unwrap() {
+        *contents.entry(key::digest_of(&place).unwrap()).or_default() += 1;
+    }
+    for (digest, count) in contents {
+        let content = records.record::<ContentRecord>(&key::content(&digest)).unwrap();
+        // one of before its level has its bytes in its record
+        let bare = content.is_none_or(|content| content.repositories == count);
+        assert!(bare, "{digest}");
+    }
+    for (blob, by) in references {
+        let record: BlobRecord = records.record(&key::blob(&blob)).unwrap().unwrap();
+        assert_eq!(record.repositories, by.len() as u64, "{blob} {by:?}");
+        assert_eq!(records.garbage_since(&blob).unwrap(), None);
+    }
+    let live = |digest: &Digest| {
+        records.get(&crate::ledger::quotas::key::blob(&demo(), digest)).unwrap().is_some()
+    };
+    let storage = sizes.iter().filter(|(digest, _)| !live(digest)).map(|(_, size)| *size).sum();
+    assert_eq!(records.trash_usage(&demo()).unwrap(), TrashUsage { manifests, storage });
+    let blobs = records.scan(b"9xb", None, 9999).unwrap();
+    assert_eq!(blobs.len(), sizes.len());
+    for (_, value) in blobs {
+        assert!(decode::<TrashBlob>(&value).unwrap().repositories > 0);
+    }
 }
 
 proptest! {
@@ -111,12 +197,13 @@ proptest! {
     /// is what a count of everything finds. A project that is deleted leaves nothing behind.
     #[test]
     fn what_is_counted_is_what_is_there(
-        steps in proptest::collection::vec((0u8..8, 1u8..6, 0u8..3, 0u8..2), 1..80),
+        steps in proptest::collection::vec((0u8..12, 1u8..6, 0u8..3, 0u8..2), 1..80),
         raised in 0usize..50,
         at_once in 1usize..6,
     ) {
         let mut ledger = Ledger::new();
         ledger.run(raise(Level::DETAILS));
+        ledger.run(keeps_trash(ledger.epoch(), "7d"));
         for (at, (kind, n, t, r)) in steps.into_iter().enumerate() {
             if at == raised {
                 prop_assert_eq!(ledger.run(raise(Level::NEWEST)), Outcome::Done);
@@ -155,8 +242,34 @@ proptest! {
                     let name = demo();
                     let done = ledger.run(Command::DeleteProject { name, epoch });
                     prop_assert_eq!(done, Outcome::Done);
-                    prop_assert!(!ledger.records.0.keys().any(|key| key.starts_with(b"9q")));
+                    let left = |key: &[u8]| [&b"9q"[..], b"9x", b"l", b"d"].iter().any(|t| key.starts_with(t));
+                    prop_assert!(!ledger.records.0.keys().any(|key| left(key)));
                     ledger.run(create("demo"));
+                    ledger.run(keeps_trash(ledger.epoch(), "7d"));
+                }
+                8 => {
+                    let restoration = restoration(&ledger.records, &place, digest).unwrap();
+                    let tag = (t == 0).then(|| tag.parse().unwrap());
+                    let (repository, all) = (place, restoration.all);
+                    ledger.run(trash(epoch, TrashChange::Restore { repository, digest, tag, all }));
+                }
+                9 => {
+                    let change = TrashChange::Empty {
+                        project: demo(),
+                        repository: (t > 0).then_some(place),
+                        digest: (t > 1).then_some(digest),
+                    };
+                    ledger.run(trash(epoch, change));
+                }
+                10 => {
+                    let at = Timestamp(ledger.now().0 + if t == 0 { 2_000 } else { 0 });
+                    let ended = ledger.records.ended_trash(at, None, usize::from(n)).unwrap();
+                    let records = ended.into_iter().map(|(_, name, digest)| (name, digest)).collect();
+                    ledger.revision = at.0;
+                    ledger.run(trash(epoch, TrashChange::Expire { project: demo(), records }));
+                }
+                11 => {
+                    ledger.run(keeps_trash(epoch, ["0", "1s", "7d"][usize::from(t)]));
                 }
                 _ => {
                     ledger.run(Command::DeleteManifest { epoch, repository: place, digest });

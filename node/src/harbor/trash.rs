@@ -1,0 +1,244 @@
+//! `/api/v2.0/projects/PROJECT/trash`: what was deleted, and how it comes back. Not in Harbor.
+
+use http::{Response, StatusCode};
+use registry::writes::Refusal;
+use rules::ledger::change::Change;
+use rules::ledger::command::Outcome;
+use rules::ledger::events::Actor;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Project, ReadRecords};
+use rules::ledger::trash::{
+    AT_ONCE, LookForTrash, Restoration, TrashChange, TrashRecord, Why, last_tagged, restoration,
+};
+use rules::wire::WriteKind;
+use rules::words::digest::Digest;
+use rules::words::names::{Reference, RepositoryName, Tag};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::stored::missing;
+use super::{Harbor, bad, body};
+use crate::http::answer::json_answer;
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The maximum number of records in an answer.
+const PAGE: usize = 500;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestoreBody {
+    /// The repository, without the project.
+    repository: String,
+    /// A tag or digest. If absent, all that the trash has of the repository.
+    reference: Option<String>,
+}
+
+fn show(repository: &RepositoryName, digest: &Digest, record: &TrashRecord) -> Value {
+    json!({
+        "repository": repository.as_str(),
+        "digest": digest.to_string(),
+        "tags": record.tags.iter().map(Tag::as_str).collect::<Vec<_>>(),
+        // a deleted tag whose artifact stays has none
+        "artifact": record.manifest.is_some(),
+        "media_type": record.manifest.as_ref().map(|manifest| manifest.media_type.as_str()),
+        "pushed_at": record.manifest.as_ref().map(|manifest| manifest.pushed.to_string()),
+        "deleted_at": record.at.to_string(),
+        "until": record.until.to_string(),
+        "deleted_by": record.by,
+        "reason": match record.why {
+            Why::Deleted => "deleted",
+            Why::NotRetained => "not retained",
+        },
+        "with": record.with.map(|with| with.to_string()),
+    })
+}
+
+/// A repository of the project.
+fn within(project: &Project, name: &str) -> Result<RepositoryName, Failure> {
+    format!("{}/{name}", project.name)
+        .parse()
+        .map_err(|e| Failure::new(Code::NameInvalid, format!("repository: {e}")))
+}
+
+/// What a request has restored.
+#[derive(Default)]
+struct Restored {
+    artifacts: u64,
+    missing: Vec<String>,
+}
+
+impl Harbor {
+    /// What the trash has, in the order of names. `next` continues a long list.
+    pub(super) async fn list_trash(
+        &self,
+        request: &Request,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let repository =
+            request.query("repository").map(|name| within(project, name)).transpose()?;
+        let after = match request.query("after").map(|text| text.rsplit_once('@')) {
+            None => None,
+            Some(Some((name, digest))) => {
+                let digest = digest.parse().map_err(|e| bad(format!("after: {e}")))?;
+                Some((within(project, name)?, digest))
+            }
+            Some(None) => return Err(bad("after is what the last answer called next")),
+        };
+        let look = |records: &dyn ReadRecords| {
+            let page = records.trash(&project.name, repository.as_ref(), after.as_ref(), PAGE)?;
+            Ok((page, records.trash_usage(&project.name)?, records.trash_time(project)?))
+        };
+        let (page, usage, time) = self.read_at_length(look).await?;
+        let next = page.last().filter(|_| page.len() == PAGE).map(|(name, digest, _)| {
+            let name = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
+            format!("{name}@{digest}")
+        });
+        let shown = json!({
+            "kept_seconds": time.as_secs(),
+            "artifacts": usage.manifests,
+            // of what only the trash has
+            "bytes": usage.storage,
+            "records": page.iter().map(|(name, digest, record)| show(name, digest, record))
+                .collect::<Vec<_>>(),
+            "next": next,
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// Restores an artifact with what went with it, a tag, or all of a repository.
+    pub(super) async fn restore(
+        &self,
+        mut request: Request,
+        project: &Project,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let RestoreBody { repository, reference } = body(&mut request).await?;
+        self.writes.check_level(Level::TRASH)?;
+        let repository = within(project, &repository)?;
+        let mut restored = Restored::default();
+        match reference {
+            Some(reference) => {
+                let reference: Reference =
+                    reference.parse().map_err(|e| bad(format!("reference: {e}")))?;
+                let (digest, tag) = match reference {
+                    Reference::Digest(digest) => (Some(digest), None),
+                    Reference::Tag(tag) => {
+                        let look =
+                            |records: &dyn ReadRecords| last_tagged(records, &repository, &tag);
+                        (self.read_at_length(look).await?, Some(tag))
+                    }
+                };
+                let gone = || missing(&format!("it, in the trash of {repository},"));
+                let digest = digest.ok_or_else(gone)?;
+                if !self.restore_one(&repository, digest, tag, by, &mut restored).await? {
+                    return Err(gone());
+                }
+            }
+            None => {
+                let (mut any, mut after) = (false, None);
+                loop {
+                    let look = |records: &dyn ReadRecords| {
+                        records.trash(&project.name, Some(&repository), after.as_ref(), AT_ONCE)
+                    };
+                    let page = self.read_at_length(look).await?;
+                    let Some((name, last, _)) = page.last() else { break };
+                    after = Some((name.clone(), *last));
+                    for (_, digest, _) in page {
+                        any |=
+                            self.restore_one(&repository, digest, None, by, &mut restored).await?;
+                    }
+                }
+                if !any {
+                    return Err(missing(&format!("anything in the trash of {repository}")));
+                }
+            }
+        }
+        let shown = json!({
+            "repository": repository.as_str(),
+            "restored": restored.artifacts,
+            // what an index lists and nobody has any more
+            "missing": restored.missing,
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// Restores an artifact, if the trash has it.
+    async fn restore_one(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+        tag: Option<Tag>,
+        by: &Actor,
+        restored: &mut Restored,
+    ) -> Result<bool, Failure> {
+        let look = |records: &dyn ReadRecords| restoration(records, repository, digest);
+        let Restoration { all, missing, too_much } = self.read_at_length(look).await?;
+        if too_much {
+            let message = format!(
+                "more than {AT_ONCE} artifacts belong to {digest}: restore those that it lists first, by their digests"
+            );
+            return Err(Failure::new(Code::Conflict, message));
+        }
+        if all.is_empty() {
+            return Ok(false);
+        }
+        let (count, taken) = (all.len() as u64, tag.clone());
+        let change = TrashChange::Restore { repository: repository.clone(), digest, tag, all };
+        let kind = WriteKind::Fenced(Change::Trash(Box::new(change)));
+        match self.writes.commit(&repository.project(), kind, by).await {
+            Ok(_) => {
+                restored.artifacts += count;
+                restored.missing.extend(missing.iter().map(ToString::to_string));
+                Ok(true)
+            }
+            // it was restored or pushed meanwhile
+            Err(Refusal::NotFound) => Ok(false),
+            Err(Refusal::Exists) => {
+                let tag = taken.map_or(String::new(), |tag| tag.to_string());
+                let message = format!(
+                    "{repository}:{tag} names something now; restore {digest} by its digest, and it comes back without that tag"
+                );
+                Err(Failure::new(Code::Conflict, message))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Removes what the trash has: all, that of a repository, or one artifact with what went with it.
+    pub(super) async fn empty_trash(
+        &self,
+        request: &Request,
+        project: &Project,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        self.writes.check_level(Level::TRASH)?;
+        let repository =
+            request.query("repository").map(|name| within(project, name)).transpose()?;
+        let digest = match (request.query("digest"), &repository) {
+            (Some(_), None) => return Err(bad("digest needs the repository that it is in")),
+            (Some(text), Some(_)) => {
+                Some(text.parse::<Digest>().map_err(|e| bad(format!("digest: {e}")))?)
+            }
+            (None, _) => None,
+        };
+        loop {
+            let change = TrashChange::Empty {
+                project: project.name.clone(),
+                repository: repository.clone(),
+                digest,
+            };
+            let kind = WriteKind::Fenced(Change::Trash(Box::new(change)));
+            match self.writes.commit(&project.name, kind, by).await {
+                Ok(Outcome::Unfinished) => {}
+                Ok(_) => return Ok(Response::new(Payload::empty())),
+                // to empty what is empty is no fault; one artifact that is not there may be misspelt
+                Err(Refusal::NotFound) if digest.is_none() => {
+                    return Ok(Response::new(Payload::empty()));
+                }
+                Err(Refusal::NotFound) => return Err(missing("it, in the trash,")),
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+    }
+}

@@ -4,9 +4,10 @@
 //! as possible. A voter remains a voter while it is away for a while. When it has been down for
 //! [`VoterTerms::hold_down`], it is replaced by a replica that is live and caught up, preferably of
 //! its own region. No other replica becomes a voter, so a dead candidate is skipped and blocks
-//! nothing. One that drains is replaced in the same way, without that delay. A step is taken only if a majority of the voters before it and of the voters after it
-//! is live (both must agree: Ongaro's thesis, 4.3), and if it does not reduce the number of live
-//! voters. A change that was begun is finished first.
+//! nothing. One that drains is replaced in the same way, without that delay. A step is taken only if
+//! a majority of the voters before it and of the voters after it is live (both must agree: Ongaro's
+//! thesis, 4.3), and if it does not reduce the number of live voters. A change that was begun is
+//! finished first.
 //!
 //! A node that is no member, or is about to leave, is not in the list of nodes. It votes no more
 //! as soon as the others can do without it, and then follows no more.
@@ -321,7 +322,7 @@ mod tests {
         world.revive(3);
         world.pass(10);
         assert_eq!(world.sets, [set(&[1, 3, 4])]);
-        world.draining = set(&[1]);
+        world.draining = set(&[1, 2]);
         assert!(!world.pass(10), "the leader hands leadership over first");
     }
 

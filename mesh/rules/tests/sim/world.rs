@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rules::ledger::command::{Command, Envelope, NewProject, Outcome};
 use rules::ledger::lease::LeaseTerms;
+use rules::ledger::level::Level;
 use rules::ledger::records::{self, NodeRecord, User};
 use rules::proxies::proxy::ProxyChange;
 use rules::words::moment::Timestamp;
@@ -156,7 +157,7 @@ impl World {
         world
     }
 
-    /// All nodes begin with the mesh formed: the same two entries in every log.
+    /// All nodes begin with the mesh formed: the same entries in every log.
     fn form(&mut self, ids: &[NodeId]) {
         let node = |id: &NodeId| NodeRecord {
             id: *id,
@@ -175,6 +176,8 @@ impl World {
                 administrator: ("admin".into(), user),
                 nodes,
             },
+            // what builds of today write, not those of the first landing
+            Command::RaiseLevel { level: Level::NEWEST, token_secret: vec![].into() },
             Command::CreateProject(NewProject {
                 name: "demo".parse().unwrap(),
                 public: true,
@@ -352,6 +355,11 @@ impl World {
                 Ok(Outcome::PreconditionFailed) => {
                     self.history.lose(value);
                     self.clients[client].write = None;
+                }
+                // it will be decided anew under the next epoch, and a copy of it that is still under
+                // way may be the one that takes effect: it keeps its id
+                Ok(Outcome::StaleEpoch { .. }) => {
+                    self.clients[client].write = Some((waiting, value, floor, 0));
                 }
                 // nothing was committed under this id: the next try is another operation
                 Ok(_) => {
@@ -562,6 +570,8 @@ impl World {
             "seed {seed}: a node is still {behind} entries behind after the faults ended"
         );
         assert!(value_of(&longest.records).is_some(), "seed {seed}: nothing was ever written");
+        let level = records::Look::level(&longest.records).unwrap();
+        assert_eq!(level, Level::NEWEST, "seed {seed}: rules of earlier levels were played");
         let project = project_of(&longest.records).unwrap();
         let home = self.nodes.iter().filter(stays).any(|node| node.id == project.home);
         assert!(

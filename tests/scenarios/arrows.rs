@@ -254,6 +254,23 @@ fn rules_are_pure() {
     }
 }
 
+/// Two kinds of records under one key once broke each other (drills, and the database of scans).
+#[test]
+fn no_two_files_of_the_ledger_begin_their_keys_alike() {
+    let mut of: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    for (file, _, line) in code_lines(&["mesh/rules/src/ledger"]) {
+        for begin in ["b\"$", "b\"9"] {
+            for (at, _) in line.match_indices(begin) {
+                let letters = line[at + 2..].chars().take_while(|letter| *letter != '"');
+                of.entry(letters.take(2).collect()).or_default().insert(file.clone());
+            }
+        }
+    }
+    assert!(of.len() > 15, "the keys are not found: {of:?}");
+    let shared: Vec<_> = of.iter().filter(|(_, files)| files.len() > 1).collect();
+    assert!(shared.is_empty(), "one beginning, two files: {shared:?}");
+}
+
 #[test]
 fn consensus_and_tasks_have_one_room_each() {
     let everywhere = [SOURCES, &["loadtest/src"]].concat();

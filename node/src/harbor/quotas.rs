@@ -11,8 +11,10 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::quotas::{LimitsRecord, LookForQuotas, Progress, QuotaChange, UsageRecord};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
+use rules::ledger::trash::LookForTrash;
 use rules::people::configurations::Configured;
 use rules::policies::quota::{Counted, Limits};
+use rules::policies::trash;
 use rules::words::names::ProjectId;
 use rules::words::query::{Field, Kind, number, text};
 use serde::Deserialize;
@@ -59,7 +61,12 @@ const FIELDS: &[Field<Quota>] = &[
 impl Quota {
     pub(super) fn of(records: &dyn ReadRecords, project: Project) -> Result<Self, RecordError> {
         let limits = records.limits(&project.name)?;
-        let usage = records.usage(&project.name)?;
+        let mut usage = records.usage(&project.name)?;
+        // as the quota counts
+        if let Some(record) = usage.as_mut().filter(|_| project.is_set(trash::COUNTED)) {
+            let trash = records.trash_usage(&project.name)?.storage;
+            record.used.storage = record.used.storage.saturating_add(trash);
+        }
         Ok(Quota { project, limits, usage })
     }
 

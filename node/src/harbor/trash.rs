@@ -16,7 +16,6 @@ use rules::words::names::{Reference, RepositoryName, Tag};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::stored::missing;
 use super::{Harbor, bad, body};
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
@@ -59,6 +58,10 @@ fn within(project: &Project, name: &str) -> Result<RepositoryName, Failure> {
     format!("{}/{name}", project.name)
         .parse()
         .map_err(|e| Failure::new(Code::NameInvalid, format!("repository: {e}")))
+}
+
+fn nothing(message: String) -> Failure {
+    Failure::new(Code::NotFound, message)
 }
 
 /// What a request has restored.
@@ -129,7 +132,8 @@ impl Harbor {
                         (self.read_at_length(look).await?, Some(tag))
                     }
                 };
-                let gone = || missing(&format!("it, in the trash of {repository},"));
+                let gone =
+                    || nothing(format!("the trash of {repository} has no such artifact or tag"));
                 let digest = digest.ok_or_else(gone)?;
                 if !self.restore_one(&repository, digest, tag, by, &mut restored).await? {
                     return Err(gone());
@@ -150,7 +154,7 @@ impl Harbor {
                     }
                 }
                 if !any {
-                    return Err(missing(&format!("anything in the trash of {repository}")));
+                    return Err(nothing(format!("the trash has nothing of {repository}")));
                 }
             }
         }
@@ -236,7 +240,9 @@ impl Harbor {
                 Err(Refusal::NotFound) if digest.is_none() => {
                     return Ok(Response::new(Payload::empty()));
                 }
-                Err(Refusal::NotFound) => return Err(missing("it, in the trash,")),
+                Err(Refusal::NotFound) => {
+                    return Err(nothing("the trash has no such artifact".into()));
+                }
                 Err(refusal) => return Err(refusal.into()),
             }
         }

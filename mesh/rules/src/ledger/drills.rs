@@ -64,7 +64,7 @@ impl DrillChange {
 pub mod key {
     /// The last drill. Edges may read it, as what else is under this letter and is no table.
     pub fn drill() -> Vec<u8> {
-        b"$d".to_vec()
+        b"$f".to_vec()
     }
 }
 

@@ -183,7 +183,16 @@ impl Signatures {
             }
             // its authority certifies the new key as it did the one before, and the same one again
             Some(identity) if identity.sealed.is_some() => {
-                Some(self.certify(project, &opened, Some(identity), by).await?)
+                match self.certify(project, &opened, Some(identity), by).await {
+                    Ok(chain) => Some(chain),
+                    // an authority whose passphrase is lost keeps the project from signing for
+                    // notation, and from nothing else
+                    Err(NotSigned::Hopeless(why)) => {
+                        warn!(project = %project.name, why, "not signed for notation: `atoll sign notation` makes another authority");
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             _ => None,
         };
@@ -220,7 +229,13 @@ impl Signatures {
             None => {
                 let known = self.neighbours.records.view()?.notation_identity(project.id)?;
                 let known = known.filter(|known| known.sealed.is_some());
-                self.certify(&project, &opened.key, known, by).await?
+                match self.certify(&project, &opened.key, known, by).await {
+                    // its passphrase is lost, and nobody can sign with it any more
+                    Err(NotSigned::Hopeless(_)) => {
+                        self.certify(&project, &opened.key, None, by).await?
+                    }
+                    done => done?,
+                }
             }
         };
         let identity = Identity::read(&chain, &opened.key);

@@ -106,7 +106,10 @@ async fn restore(api: &Api, artifact: &str, all: bool) -> io::Result<()> {
         api.print_one(&told);
         return Ok(());
     }
-    api.say(&format!("{artifact} is back: {} artifacts", told["restored"]));
+    match told["restored"].as_u64() {
+        Some(1) => api.say(&format!("{artifact} is back")),
+        count => api.say(&format!("{artifact} is back: {} artifacts", count.unwrap_or_default())),
+    }
     for one in told["missing"].as_array().into_iter().flatten() {
         let digest = one.as_str().unwrap_or_default();
         api.say(&format!("it lists {digest}, which neither {repository} nor its trash has"));

@@ -431,6 +431,8 @@ fn who_has_the_passphrase_becomes_the_primary_and_a_passphrase_can_be_replaced_a
         if signed.success { Ok(()) } else { Err(signed.err) }
     });
 
+    did(&atoll(&mesh, last, "sign", &["notation", "--project", "shop"]));
+
     // a passphrase that is lost: nothing is signed until there is another key; what was signed counts
     for at in [next, last, home] {
         restart(&mesh, at, &with(&third));
@@ -450,7 +452,12 @@ fn who_has_the_passphrase_becomes_the_primary_and_a_passphrase_can_be_replaced_a
         let made = atoll(&mesh, next, "sign", &["key", "--project", "shop", "--rotate"]);
         if made.success { Ok(()) } else { Err(made.err) }
     });
+    // the authority for notation is lost with the passphrase, cosign's forms are signed all the same,
+    // and another authority is made
     did(&atoll(&mesh, next, "sign", &["shop/web:3"]));
+    let authority = signing(&mesh, next)["notation"].clone();
+    did(&atoll(&mesh, next, "sign", &["notation", "--project", "shop"]));
+    assert_ne!(signing(&mesh, next)["notation"], authority, "it is another one");
 }
 
 /// The claims of each signature behind the tag of cosign's signatures of an image.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use rules::ledger::health::{Disk, DiskTerms, DiskWatch};
@@ -107,9 +108,16 @@ fn watch_pulse(pulse: Arc<AtomicU64>, terms: DiskTerms, stopped: impl FnOnce() +
 async fn watch(ledger: Arc<Ledger>, store: Store, pulse: Pulse) {
     let mut disk = DiskWatch::new(TERMS);
     let mut asked = None;
+    let mut told = ledger.raft.server_metrics();
     loop {
         tokio::time::sleep(LOOK).await;
         pulse.beat();
+        // one that panicked says nothing any more, not even that
+        if let Some(Err(_)) = told.changed().now_or_never()
+            && !*ledger.deaf.borrow()
+        {
+            return ledger.end("its consensus has ended");
+        }
         let state = ledger.raft.metrics().borrow_watched().running_state.clone();
         match state {
             Ok(()) => {}

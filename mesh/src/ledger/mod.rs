@@ -234,7 +234,8 @@ impl Ledger {
         let millis = |d: Duration| d.as_millis() as u64;
         // Options that are not set here keep the library's defaults. These defaults matter:
         // - `allow_log_reversion` off: a voter that has lost its log is a fault, which must be
-        //   seen;
+        //   seen. It ends the leader's consensus, and so its process. `returning` keeps such nodes
+        //   out, and allows it once for one that its operator insists on;
         // - `heartbeat_min_interval` 0: leases depend on heartbeats, which are also sent while
         //   entries are;
         // - `quorum_loss_probe_interval` none: a leader that hears no majority continues to ask.
@@ -514,15 +515,22 @@ impl Ledger {
         if *self.deaf.borrow() {
             return Err(NoLedger::NotLeader(None));
         }
-        let written =
-            match tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope))).await {
-                Err(_) => return Err(NoLedger::NoMajority),
-                Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                    return Err(NoLedger::NotLeader(forward.leader_id.map(NodeId)));
-                }
-                Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
-                Ok(Ok(written)) => written,
-            };
+        let mut deaf = self.deaf.subscribe();
+        let write = tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope)));
+        // the consensus takes one that is left at its end for an error
+        let written = tokio::select! {
+            biased;
+            _ = deaf.wait_for(|deaf| *deaf) => return Err(NoLedger::NotLeader(None)),
+            written = write => written,
+        };
+        let written = match written {
+            Err(_) => return Err(NoLedger::NoMajority),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                return Err(NoLedger::NotLeader(forward.leader_id.map(NodeId)));
+            }
+            Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
+            Ok(Ok(written)) => written,
+        };
         let revision = Revision(written.log_id.index);
         let outcome =
             written.data.ok_or_else(|| NoLedger::Storage("an entry without an outcome".into()))?;

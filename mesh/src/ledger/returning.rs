@@ -14,7 +14,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use parking_lot::Mutex;
 use rules::ledger::records::{Look, Role};
-use rules::ledger::returning::{Lost, Return, Shown, Verdict};
+use rules::ledger::returning::{Lost, Return, ReturnStep, Shown, Verdict};
 use rules::wire::questions::Returned;
 use rules::words::names::NodeId;
 use tracing::{error, warn};
@@ -75,18 +75,19 @@ impl Witness {
         self.note(node, Shown { term, ..Shown::default() });
     }
 
-    /// `node` has started, and shows its disk: what was seen of it before. If it `accepts` that its
-    /// disk is older, that is forgotten.
-    fn returned(&self, node: NodeId, shown: Shown, accepts: bool) -> Option<Shown> {
+    /// `node` has started, and shows its disk: what was seen of it before.
+    fn returned(&self, node: NodeId, shown: Shown, step: ReturnStep) -> Option<Shown> {
         // the end of its log may still be replaced, so only what it acknowledges later counts
         let counts = Shown { index: 0, ..shown };
         let before = self.0.lock().of.get(&node).copied();
-        if accepts {
-            let mut seen = self.0.lock();
-            seen.of.insert(node, counts);
-            seen.unsaved = true;
-        } else if before.is_none_or(|before| shown.lost(&before).is_none()) {
-            self.note(node, counts);
+        match step {
+            ReturnStep::Asks => {}
+            ReturnStep::TakesPart => self.note(node, counts),
+            ReturnStep::Accepts => {
+                let mut seen = self.0.lock();
+                seen.of.insert(node, counts);
+                seen.unsaved = true;
+            }
         }
         before
     }
@@ -106,44 +107,53 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Counts this start, and writes that before anything else of this node counts.
+    /// Reads what it has. This start does not count yet.
     pub(super) async fn open(store: &Store, log: &Log) -> io::Result<Self> {
         let (starts, _): (u64, u64) = store.meta(STARTS)?.unwrap_or_default();
-        let start = (starts + 1, rand::random::<u64>());
-        let bytes = encode(&start)?;
-        store
-            .write(move |write| {
-                write.open_table(META)?.insert(STARTS, bytes.as_slice())?;
-                Ok(())
-            })
-            .await?;
         let last = log.clone().get_log_state().await?.last_log_id;
         let term =
             store.meta::<super::types::Vote>("vote")?.map_or(0, |vote| vote.leader_id().term);
-        let mine =
-            Shown { starts: start.0, mark: start.1, term, index: last.map_or(0, |id| id.index) };
+        let mine = Shown {
+            starts: starts + 1,
+            mark: rand::random(),
+            term,
+            index: last.map_or(0, |id| id.index),
+        };
         Ok(Disk { mine, witness: Witness::open(store)? })
     }
 }
 
+/// Writes down that the node has started.
+async fn count(store: &Store, mine: Shown) -> io::Result<()> {
+    let bytes = encode(&(mine.starts, mine.mark))?;
+    store
+        .write(move |write| {
+            write.open_table(META)?.insert(STARTS, bytes.as_slice())?;
+            Ok(())
+        })
+        .await
+}
+
 pub(super) fn start(ledger: &Arc<Ledger>, store: Store, disk: Disk, tasks: &Tasks) {
     let Disk { mine, witness } = disk;
-    tasks.spawn("ledger.returning", take_part(ledger.clone(), mine));
+    tasks.spawn("ledger.returning", take_part(ledger.clone(), store.clone(), mine));
     tasks.spawn("ledger.witness", keep(ledger.clone(), store, witness));
 }
 
 /// Asks the others what they have seen of this node, and lets it take part or end.
-async fn take_part(ledger: Arc<Ledger>, mine: Shown) {
+async fn take_part(ledger: Arc<Ledger>, store: Store, mine: Shown) {
     let accepts = ledger.terms.older_disk;
     let nodes = ledger.view().and_then(|view| view.nodes()).unwrap_or_default();
     let others = nodes.iter().filter(|node| node.role == Role::Replica && node.id != ledger.me);
-    let others = others.map(|node| node.id).collect();
+    let others: BTreeSet<NodeId> = others.map(|node| node.id).collect();
     let begun = clock::now();
-    let mut returns = Return::begin(begun, ledger.me, mine, &ledger.voters(), others);
+    let mut returns = Return::begin(begun, ledger.me, mine, &ledger.voters(), others.clone());
     let mut said = false;
+    // below the level the others do not know what is meant
+    let tells = *ledger.quiet.borrow();
     while *ledger.quiet.borrow() {
         let asked = returns.missing().map(|node| {
-            let question = Returned { shown: mine, accepts };
+            let question = Returned { shown: mine, step: ReturnStep::Asks };
             let asked = ledger.links.ask(node, question, ASK);
             async move { (node, asked.await) }
         });
@@ -155,7 +165,7 @@ async fn take_part(ledger: Arc<Ledger>, mine: Shown) {
         let now = clock::now();
         match returns.handle_timeout(now) {
             Verdict::Wait => {}
-            Verdict::TakePart => return ledger.speak(),
+            Verdict::TakePart => break,
             Verdict::End(by, lost) => return ledger.end_as_lost(by, lost),
         }
         if !said && now.since(begun) >= LONG {
@@ -168,6 +178,24 @@ async fn take_part(ledger: Arc<Ledger>, mine: Shown) {
             said = true;
         }
         tokio::time::sleep(AGAIN).await;
+    }
+    // a disk that does not write is noticed elsewhere
+    let counted = count(&store, mine).await;
+    let tell = async |step| {
+        let told = others.iter().map(|node| {
+            let told = ledger.links.ask(*node, Returned { shown: mine, step }, ASK);
+            async move { told.await.is_ok() }
+        });
+        // who is not there sees it by votes and entries only
+        join_all(told.collect::<Vec<_>>()).await;
+    };
+    if tells && accepts {
+        // the leader must know before it meets the older log
+        tell(ReturnStep::Accepts).await;
+    }
+    ledger.speak();
+    if tells && !accepts && counted.is_ok() {
+        tell(ReturnStep::TakesPart).await;
     }
 }
 
@@ -200,11 +228,17 @@ async fn keep(ledger: Arc<Ledger>, store: Store, witness: Witness) {
 
 impl Ledger {
     /// Answers [`Ask::Returned`](rules::wire::Ask::Returned).
-    pub fn witness(&self, from: NodeId, shown: Shown, accepts: bool) -> Option<Shown> {
-        let seen = self.witness.returned(from, shown, accepts);
-        if let Some(lost) = seen.and_then(|seen| shown.lost(&seen)) {
+    pub async fn witness(&self, from: NodeId, shown: Shown, step: ReturnStep) -> Option<Shown> {
+        let seen = self.witness.returned(from, shown, step);
+        if let Some(lost) = seen.and_then(|seen| shown.lost(&seen))
+            && step != ReturnStep::TakesPart
+        {
             metrics::counter!("atoll_ledger_returned_with_less_total").increment(1);
-            warn!(node = %from, %lost, accepts, "a replica came back with less than it had");
+            warn!(node = %from, %lost, ?step, "a replica came back with less than it had");
+        }
+        if step == ReturnStep::Accepts {
+            // only a leader has to be told; another one begins anew with each follower
+            let _ = self.raft.trigger().allow_next_revert(&from.0, true).await;
         }
         seen
     }
@@ -232,16 +266,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_shows_at_its_start_and_later_is_remembered() {
+    fn what_a_node_shows_is_remembered_when_it_takes_part_and_not_when_it_asks() {
         let (witness, node) = (Witness::default(), NodeId(2));
-        assert_eq!(witness.returned(node, shown(3, 4, 90), false), None);
+        let returned = |shown, step| witness.returned(node, shown, step);
+        assert_eq!(returned(shown(3, 4, 90), ReturnStep::Asks), None);
+        assert_eq!(returned(shown(3, 4, 90), ReturnStep::TakesPart), None);
         witness.voted(node, 6);
         witness.note(node, Shown { index: 50, ..Shown::default() });
         let seen = shown(3, 6, 50);
-        assert_eq!(witness.returned(node, shown(2, 4, 60), false), Some(seen));
-        assert_eq!(witness.returned(node, shown(2, 4, 60), false), Some(seen), "not by asking");
-        assert_eq!(witness.returned(node, shown(2, 4, 60), true), Some(seen));
-        assert_eq!(witness.returned(node, shown(2, 4, 60), false), Some(shown(2, 4, 0)));
+        // an old disk is refused however often it asks
+        for starts in 2..9 {
+            assert_eq!(returned(shown(starts, 4, 60), ReturnStep::Asks), Some(seen));
+        }
+        assert_eq!(returned(shown(2, 4, 60), ReturnStep::Accepts), Some(seen));
+        assert_eq!(returned(shown(2, 4, 60), ReturnStep::Asks), Some(shown(2, 4, 0)));
     }
 
     #[test]

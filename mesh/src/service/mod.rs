@@ -168,8 +168,8 @@ impl<R: Rooms> Service for MeshService<R> {
             Ask::Sealing(ask) => {
                 sealing::answer(&self.secrets, ledger, &self.links, from.node, ask).await
             }
-            Ask::Returned { shown, accepts } => {
-                Answer::Returned(ledger.witness(from.node, shown, accepts))
+            Ask::Returned { shown, step } => {
+                Answer::Returned(ledger.witness(from.node, shown, step).await)
             }
             Ask::Fingerprint(at) => Answer::Fingerprint(ledger.fingerprint(at)),
             Ask::Announce(edges) => {

@@ -37,7 +37,7 @@ fn show(repository: &RepositoryName, digest: &Digest, record: &TrashRecord) -> V
     json!({
         "repository": repository.as_str(),
         "digest": digest.to_string(),
-        "tags": record.tags.iter().map(Tag::as_str).collect::<Vec<_>>(),
+        "tags": record.tags.iter().map(|(tag, _)| tag.as_str()).collect::<Vec<_>>(),
         // a deleted tag whose artifact stays has none
         "artifact": record.manifest.is_some(),
         "media_type": record.manifest.as_ref().map(|manifest| manifest.media_type.as_str()),
@@ -217,6 +217,12 @@ impl Harbor {
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         self.writes.check_level(Level::TRASH)?;
+        // a script's unset variable must not mean everything
+        for name in ["repository", "digest"] {
+            if request.has_query(name) && request.query(name).is_none_or(str::is_empty) {
+                return Err(bad(format!("{name} is empty; leave it out to mean all")));
+            }
+        }
         let repository =
             request.query("repository").map(|name| within(project, name)).transpose()?;
         let digest = match (request.query("digest"), &repository) {

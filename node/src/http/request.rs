@@ -137,6 +137,13 @@ impl Request {
         self.query.get(name).map(String::as_str)
     }
 
+    /// Whether the query has a parameter, empty or not: for requests in which an empty one must not mean
+    /// everything.
+    pub fn has_query(&self, name: &str) -> bool {
+        let pairs = form_urlencoded::parse(self.head.uri.query().unwrap_or_default().as_bytes());
+        pairs.into_iter().any(|(known, _)| known == name)
+    }
+
     /// Every `tag` parameter (distribution-spec end-7b).
     pub fn tags(&self) -> &[String] {
         &self.tags

@@ -5,7 +5,7 @@
 //! longer has; both lose what was acknowledged. It cannot see that by itself, because an old disk is
 //! a sound disk. But it has shown its disk to others: they counted on its vote and on its entries.
 //! So each replica remembers what the others have [`Shown`] it, and a replica that has just started
-//! asks them before it takes part in the consensus ([`Return`]). If anybody has seen more than it
+//! asks them before it takes part in the consensus ([`Return`]). Only then it counts its start. If anybody has seen more than it
 //! has, it ends, and joins anew under another identity.
 //!
 //! It waits for as many answers as make a majority together with itself, which the consensus needs
@@ -32,6 +32,18 @@ pub struct Shown {
     /// The last entry of its log. To others: the last one that it acknowledged and that was
     /// committed, since what was not may have been replaced.
     pub index: u64,
+}
+
+/// How far a replica is that has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReturnStep {
+    /// It asks, and nothing of this start counts yet. One that is refused leaves nothing behind, so it
+    /// is refused as often as it asks.
+    Asks,
+    /// It takes part, and has written this start down.
+    TakesPart,
+    /// The same, though it has less than it had: its operator knows. What was seen before is forgotten.
+    Accepts,
 }
 
 /// What a replica once had and has no longer.
@@ -91,7 +103,7 @@ impl Shown {
     pub fn lost(&self, seen: &Shown) -> Option<Lost> {
         if seen.starts > self.starts || (seen.starts == self.starts && seen.mark != self.mark) {
             // of two starts with one number, this one's disk does not know the other
-            return Some(Lost::Starts { seen: seen.starts, has: self.starts - 1 });
+            return Some(Lost::Starts { seen: seen.starts, has: self.starts.saturating_sub(1) });
         }
         if seen.term > self.term {
             return Some(Lost::Vote { seen: seen.term, has: self.term });
@@ -138,6 +150,11 @@ impl Return {
         // one that is no voter promises nothing that an election counts
         let needed = if voters.contains(&me) { voters.len() / 2 } else { 0 };
         Return { mine, others, needed, heard: BTreeSet::new(), lost: None, grace: now + GRACE }
+    }
+
+    /// All whom it asks, and tells when it takes part.
+    pub fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.others.iter().copied()
     }
 
     /// Those who have not answered yet.

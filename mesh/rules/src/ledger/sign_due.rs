@@ -84,7 +84,10 @@ pub enum Parts {
     /// It lists this manifest, which is not there, and the project takes no sparse indexes: something
     /// was deleted, and who signs it would sign what nobody has looked at.
     Lacks(Digest),
-    /// The image first. Of a sparse index those that are there.
+    /// It lists more than are signed with one image, or so much in indexes within indexes.
+    TooMany,
+    /// The image first, then all that it lists, and that indexes among these list. Of a sparse index
+    /// those that are there.
     All(Vec<Part>),
 }
 
@@ -136,10 +139,13 @@ pub trait LookForDue: Look {
         digest: Digest,
     ) -> Result<Parts, RecordError> {
         let Some(image) = self.manifest(repository, &digest)? else { return Ok(Parts::Gone) };
-        let children = match Manifest::read_served(&image.media_type, &image.bytes) {
-            Ok(manifest) => manifest.children,
-            Err(_) => Vec::new(),
+        let listed = |record: &ManifestRecord| {
+            let manifest = Manifest::read_served(&record.media_type, &record.bytes);
+            let children = manifest.map(|manifest| manifest.children).unwrap_or_default();
+            children.into_iter().filter(|child| child.manifest).map(|child| child.digest)
         };
+        let mut seen = BTreeSet::from([digest]);
+        let mut left: Vec<Digest> = listed(&image).collect();
         let part = |digest, record: ManifestRecord| Part {
             digest,
             size: record.bytes.len() as u64,
@@ -148,11 +154,20 @@ pub trait LookForDue: Look {
             media_type: record.media_type,
         };
         let mut all = vec![part(digest, image)];
-        for child in children.iter().filter(|child| child.manifest).take(MOST_SIGNED) {
-            match self.manifest(repository, &child.digest)? {
-                Some(record) => all.push(part(child.digest, record)),
+        while let Some(child) = left.pop() {
+            if !seen.insert(child) {
+                continue;
+            }
+            if seen.len() > MOST_SIGNED {
+                return Ok(Parts::TooMany);
+            }
+            match self.manifest(repository, &child)? {
+                Some(record) => {
+                    left.extend(listed(&record));
+                    all.push(part(child, record));
+                }
                 None if project.is_set(SPARSE_INDEXES) => {}
-                None => return Ok(Parts::Lacks(child.digest)),
+                None => return Ok(Parts::Lacks(child)),
             }
         }
         Ok(Parts::All(all))
@@ -173,6 +188,9 @@ pub trait LookForDue: Look {
                     "it lists {child}, which is not there: push that, or set sparse_indexes=true if \
                      it was left out on purpose"
                 )));
+            }
+            Parts::TooMany => {
+                return Ok(Some(format!("it lists more than {MOST_SIGNED} manifests")));
             }
             Parts::All(parts) => parts,
         };

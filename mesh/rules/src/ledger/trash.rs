@@ -75,8 +75,8 @@ pub struct TrashRecord {
     pub why: Why,
     /// The manifest that it is about and with which it went.
     pub with: Option<Digest>,
-    /// Its tags that were deleted.
-    pub tags: Vec<Tag>,
+    /// Its tags that were deleted, and when each was.
+    pub tags: Vec<(Tag, Timestamp)>,
     /// The manifest, if it was deleted, too.
     pub manifest: Option<TrashedManifest>,
 }
@@ -398,8 +398,8 @@ pub fn last_tagged<R: Look + ?Sized>(
         let page = records.trash(&project, Some(repository), after.as_ref(), PAGE)?;
         after = page.last().map(|(repository, digest, _)| (repository.clone(), *digest));
         for (_, digest, record) in page {
-            if record.tags.contains(tag) {
-                last = last.max(Some((record.at, digest)));
+            if let Some((_, at)) = record.tags.iter().find(|(known, _)| known == tag) {
+                last = last.max(Some((*at, digest)));
             }
         }
         if after.is_none() {

@@ -26,7 +26,7 @@ use crate::ledger::fingerprint::Fingerprint;
 use crate::ledger::level::Build;
 use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
-use crate::ledger::returning::Shown;
+use crate::ledger::returning::{ReturnStep, Shown};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
@@ -169,8 +169,8 @@ pub enum Ask {
     Returned {
         /// What it has now.
         shown: Shown,
-        /// It has less than it had, and its operator knows: forget what you have seen.
-        accepts: bool,
+        /// Whether it asks, or takes part now.
+        step: ReturnStep,
     },
 }
 

@@ -12,7 +12,7 @@ use crate::blobs::scrubbing::Progress;
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
-use crate::ledger::returning::Shown;
+use crate::ledger::returning::{ReturnStep, Shown};
 use crate::ledger::{fingerprint, level};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
@@ -101,7 +101,7 @@ question!(Sealing { ask: SealingAsk } -> SealingAnswer, Ask::Sealing(ask), Answe
 question!(Collection { ask: CollectionAsk } -> CollectionAnswer,
     Ask::Collection(ask), Answer::Collection(answer) => answer);
 question!(Scrub { now: bool } -> Progress, Ask::Scrub { now }, Answer::Scrub(progress) => progress);
-question!(Returned { shown: Shown, accepts: bool } -> Option<Shown>,
-    Ask::Returned { shown, accepts }, Answer::Returned(seen) => seen);
+question!(Returned { shown: Shown, step: ReturnStep } -> Option<Shown>,
+    Ask::Returned { shown, step }, Answer::Returned(seen) => seen);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

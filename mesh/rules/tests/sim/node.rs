@@ -8,7 +8,7 @@ use rules::ledger::command::{Command, Envelope, NewManifest, Outcome};
 use rules::ledger::lease::{Granter, Holder, LeaseTerms, Touched, Unreleased};
 use rules::ledger::precondition::{Named, Precondition};
 use rules::ledger::records::{Look, MemoryRecords, Project, Tracked, key};
-use rules::ledger::returning::Shown;
+use rules::ledger::returning::{ReturnStep, Shown};
 use rules::members::failover::{Failover, FailoverTerms, Situation};
 use rules::members::roster::{Event, Roster};
 use rules::members::signing::Openers;
@@ -64,7 +64,7 @@ pub(crate) enum Talk {
     Proposed { client: usize, operation: OperationId, via: NodeId, outcome: Outcome },
     ReadIndex { read: u64 },
     Index { read: u64, index: u64 },
-    Returned { shown: Shown },
+    Returned { shown: Shown, step: ReturnStep },
     Seen { shown: Option<Shown> },
 }
 
@@ -286,10 +286,10 @@ impl Node {
         history: &mut History,
         replies: &mut Vec<(usize, OperationId, Result<Outcome, ()>)>,
     ) -> Mail {
-        let asks = self.returning.ask(now);
+        let (step, asks) = self.returning.ask(now);
         let shown = self.returning.shown(self.consensus.shown());
         let mut mail: Mail =
-            asks.into_iter().map(|node| (node, Talk::Returned { shown })).collect();
+            asks.into_iter().map(|node| (node, Talk::Returned { shown, step })).collect();
         if self.returning.is_quiet() {
             return mail;
         }
@@ -436,8 +436,8 @@ impl Node {
         self.seen.insert(from, now);
         match talk {
             Talk::Consensus(_) | Talk::Granter(_) if self.returning.is_quiet() => Vec::new(),
-            Talk::Returned { shown } => {
-                let shown = self.returning.handle_question(from, shown);
+            Talk::Returned { shown, step } => {
+                let shown = self.returning.handle_question(from, shown, step);
                 vec![(from, Talk::Seen { shown })]
             }
             Talk::Seen { shown } => {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rules::ledger::returning::{Return, Shown, Verdict};
+use rules::ledger::returning::{Return, ReturnStep, Shown, Verdict};
 use rules::words::moment::Moment;
 use rules::words::names::NodeId;
 
@@ -16,6 +16,8 @@ const AGAIN: u64 = 100;
 pub(crate) struct Returning {
     starts: u64,
     mark: u64,
+    /// The number of the start that does not count yet.
+    next_mark: u64,
     seen: BTreeMap<NodeId, Shown>,
     returns: Option<Return>,
     next_ask: u64,
@@ -41,17 +43,19 @@ impl Returning {
         all: &BTreeSet<NodeId>,
         mark: u64,
     ) {
-        self.starts += 1;
-        self.mark = mark;
+        self.next_mark = mark;
         self.next_ask = now;
-        let mine = Shown { starts: self.starts, mark, term, index };
+        let mine = Shown { starts: self.starts + 1, mark, term, index };
         let others = all.iter().copied().filter(|node| *node != me).collect();
         self.returns = Some(Return::begin(moment(now), me, mine, all, others));
     }
 
     /// What this node's disk has, with this vote and this end of its log.
     pub(crate) fn shown(&self, (term, index): (u64, u64)) -> Shown {
-        Shown { starts: self.starts, mark: self.mark, term, index }
+        match self.returns {
+            Some(_) => Shown { starts: self.starts + 1, mark: self.next_mark, term, index },
+            None => Shown { starts: self.starts, mark: self.mark, term, index },
+        }
     }
 
     /// Whether the consensus hears and says nothing yet, or no more.
@@ -59,22 +63,28 @@ impl Returning {
         self.lost || self.returns.is_some()
     }
 
-    /// Whom to ask now.
-    pub(crate) fn ask(&mut self, now: u64) -> Vec<NodeId> {
-        let Some(returns) = &self.returns else { return Vec::new() };
+    /// Whom to ask, or to tell, now.
+    pub(crate) fn ask(&mut self, now: u64) -> (ReturnStep, Vec<NodeId>) {
+        let nobody = (ReturnStep::Asks, Vec::new());
+        let Some(returns) = &self.returns else { return nobody };
         match returns.handle_timeout(moment(now)) {
-            Verdict::TakePart => self.returns = None,
+            Verdict::TakePart => {
+                let all = returns.others().collect();
+                (self.starts, self.mark) = (self.starts + 1, self.next_mark);
+                self.returns = None;
+                return (ReturnStep::TakesPart, all);
+            }
             Verdict::End(..) => {
                 self.lost = true;
                 self.returns = None;
             }
             Verdict::Wait if now >= self.next_ask => {
                 self.next_ask = now + AGAIN;
-                return returns.missing().collect();
+                return (ReturnStep::Asks, returns.missing().collect());
             }
             Verdict::Wait => {}
         }
-        Vec::new()
+        nobody
     }
 
     pub(crate) fn handle_answer(&mut self, from: NodeId, seen: Option<Shown>) {
@@ -84,9 +94,14 @@ impl Returning {
     }
 
     /// Another node has started and shows its disk: what was seen of it before.
-    pub(crate) fn handle_question(&mut self, from: NodeId, shown: Shown) -> Option<Shown> {
+    pub(crate) fn handle_question(
+        &mut self,
+        from: NodeId,
+        shown: Shown,
+        step: ReturnStep,
+    ) -> Option<Shown> {
         let before = self.seen.get(&from).copied();
-        if before.is_none_or(|before| shown.lost(&before).is_none()) {
+        if step == ReturnStep::TakesPart {
             self.note(from, Shown { index: 0, ..shown });
         }
         before

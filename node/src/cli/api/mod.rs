@@ -10,6 +10,7 @@ mod explain;
 mod jobs;
 mod labels;
 mod people;
+mod places;
 mod policies;
 mod projects;
 mod quotas;

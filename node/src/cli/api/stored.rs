@@ -6,9 +6,10 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::places::named;
 use super::projects::path;
-use super::trash::empty_now;
-use super::{Asking, text, with};
+use super::trash::{empty_now, has};
+use super::{Api, Asking, text, with};
 
 /// Arguments of `repo`.
 #[derive(clap::Args)]
@@ -105,17 +106,6 @@ fn repository_path(name: &str) -> io::Result<String> {
     Ok(format!("{}/repositories/{}", path(project), rest.replace('/', "%252F")))
 }
 
-/// A repository and a reference in it.
-pub(super) fn named(artifact: &str) -> io::Result<(&str, &str)> {
-    let parts = artifact.split_once('@').or_else(|| {
-        // a colon before a slash would be a port
-        artifact.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
-    });
-    parts.ok_or_else(|| {
-        io::Error::other(format!("{artifact} is not PROJECT/NAME:TAG or PROJECT/NAME@DIGEST"))
-    })
-}
-
 pub(super) fn artifact_path(artifact: &str) -> io::Result<String> {
     let (repository, reference) = named(artifact)?;
     Ok(format!("{}/artifacts/{reference}", repository_path(repository)?))
@@ -142,9 +132,12 @@ pub(in crate::cli) fn repositories(command: &RepositoryCommand) -> io::Result<()
             }
             RepositoryVerb::Delete { repository, now } => {
                 let path = repository_path(repository)?;
-                api.send(Method::DELETE, &path, None).await?;
+                let deleted = api.send(Method::DELETE, &path, None).await;
                 if *now {
-                    empty_now(&api, repository).await?;
+                    // what was deleted before is in the trash
+                    forget(&api, deleted, repository).await?;
+                } else {
+                    deleted?;
                 }
                 api.say(&format!("repository {repository} is deleted"));
             }
@@ -197,8 +190,8 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
                         false => text(&api.get(&path).await?["digest"]),
                     };
                     let exactly = format!("{repository}@{digest}");
-                    api.send(Method::DELETE, &artifact_path(&exactly)?, None).await?;
-                    empty_now(&api, &exactly).await?;
+                    let deleted = api.send(Method::DELETE, &artifact_path(&exactly)?, None).await;
+                    forget(&api, deleted, &exactly).await?;
                 } else {
                     api.send(Method::DELETE, &path, None).await?;
                 }
@@ -207,6 +200,18 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
         }
         Ok(())
     })
+}
+
+/// The second step of a deletion that leaves nothing in the trash. One that was done before, or broken
+/// off between its two steps, is finished.
+async fn forget<T>(api: &Api, deleted: io::Result<T>, place: &str) -> io::Result<()> {
+    match deleted {
+        Ok(_) => empty_now(api, place).await,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && has(api, place).await? => {
+            empty_now(api, place).await
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The tags of these artifacts, by name, each with the digest that it names.

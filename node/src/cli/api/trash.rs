@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::super::shown::agreed;
+use super::places::named;
 use super::projects::path;
 use super::{Api, Asking, part, with};
 
@@ -92,7 +93,7 @@ async fn restore(api: &Api, artifact: &str, all: bool) -> io::Result<()> {
     let (repository, reference) = match all {
         true => (artifact, None),
         false => {
-            let (repository, reference) = super::stored::named(artifact)?;
+            let (repository, reference) = named(artifact)?;
             (repository, Some(reference))
         }
     };
@@ -124,6 +125,10 @@ async fn empty(api: &Api, place: &str) -> io::Result<()> {
         None => (place, None),
     };
     let (project, repository) = split(place);
+    // a script's unset variable must not mean everything
+    if repository.is_some_and(str::is_empty) || digest.is_some_and(str::is_empty) {
+        return Err(io::Error::other("this is not PROJECT, PROJECT/NAME or PROJECT/NAME@DIGEST"));
+    }
     let query: Vec<String> = [("repository", repository), ("digest", digest)]
         .iter()
         .filter_map(|(name, value)| Some(format!("{name}={}", part((*value)?))))
@@ -131,6 +136,16 @@ async fn empty(api: &Api, place: &str) -> io::Result<()> {
     let path = format!("{}/trash?{}", path(project), query.join("&"));
     api.send(Method::DELETE, &path, None).await?;
     Ok(())
+}
+
+/// Whether the trash has something of a repository, or of one artifact (`PROJECT/NAME@DIGEST`).
+pub(super) async fn has(api: &Api, place: &str) -> io::Result<bool> {
+    let (repository, digest) = place.split_once('@').map_or((place, None), |(r, d)| (r, Some(d)));
+    let (project, Some(name)) = split(repository) else { return Ok(false) };
+    let path = format!("{}/trash?repository={}", path(project), part(name));
+    let told = api.get(&path).await?;
+    let mut records = told["records"].as_array().into_iter().flatten();
+    Ok(records.any(|one| digest.is_none_or(|digest| one["digest"] == digest)))
 }
 
 /// Removes from the trash what was deleted a moment ago, if the project has a trash.

@@ -108,7 +108,7 @@ fn restore<R: WriteRecords>(
     for digest in all {
         let Some(record) = records.trashed(repository, digest)? else { continue };
         let mut tags = Vec::new();
-        for one in &record.tags {
+        for (one, _) in &record.tags {
             let chosen = digest != wanted || tag.is_none_or(|tag| tag == one);
             let taken = records.tag(repository, one)?.is_some();
             if chosen && taken && tag.is_some() && digest == wanted {

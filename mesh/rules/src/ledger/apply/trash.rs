@@ -195,8 +195,9 @@ fn add<R: WriteRecords>(
     let before = records.trashed(repository, digest)?;
     let (mut all, known) = before.map_or((Vec::new(), None), |one| (one.tags, one.manifest));
     for tag in tags {
-        if !all.contains(&tag) && all.len() < MOST_TAGS {
-            all.push(tag);
+        all.retain(|(known, _)| *known != tag);
+        if all.len() < MOST_TAGS {
+            all.push((tag, at));
         }
     }
     let manifest = manifest.or(known);
@@ -216,7 +217,7 @@ pub(super) fn names_again<R: WriteRecords>(
     }
     let Some(mut record) = records.trashed(repository, digest)? else { return Ok(()) };
     let before = record.tags.len();
-    record.tags.retain(|known| known != tag);
+    record.tags.retain(|(known, _)| known != tag);
     match record.tags.len() == before {
         true => Ok(()),
         false => replace(records, repository, digest, &record),

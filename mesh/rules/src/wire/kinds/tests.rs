@@ -8,7 +8,7 @@ use crate::blobs::pacing::Class;
 use crate::blobs::uploads::{RelayedStep, Step, UploadId};
 use crate::ledger::change::Change;
 use crate::ledger::records::NodeRecord;
-use crate::ledger::returning::Shown;
+use crate::ledger::returning::{ReturnStep, Shown};
 use crate::members::door::Standing;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, OperationId, RepositoryName, Revision, UpstreamId};
@@ -69,7 +69,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Sealing", Ask::Sealing(SealingAsk::Give(digest))),
         ("Pulled", Ask::Pulled(vec![])),
         ("Scrub", Ask::Scrub { now: true }),
-        ("Returned", Ask::Returned { shown: Shown::default(), accepts: false }),
+        ("Returned", Ask::Returned { shown: Shown::default(), step: ReturnStep::Asks }),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

@@ -6,7 +6,7 @@ use super::leaving::at_newest;
 use super::*;
 use crate::ledger::change::Change;
 use crate::ledger::records::encode;
-use crate::ledger::sign_due::{Due, LookForDue};
+use crate::ledger::sign_due::{Due, LookForDue, Parts};
 use crate::ledger::sign_log::{
     KekId, LookForSigning, MeshKey, NotationIdentity, key as log_key, sealed_head, sealed_under,
 };
@@ -66,6 +66,50 @@ fn states(ledger: &Ledger) -> Vec<(String, &'static str)> {
 
 fn named(all: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
     all.iter().map(|(name, state)| ((*name).to_owned(), *state)).collect()
+}
+
+/// An index within an index once was signed with its list, and what that lists was not looked at.
+#[test]
+fn all_that_an_image_lists_is_signed_with_it_however_deep_or_nothing_is() {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let mut ledger = at_newest();
+    let repository: RepositoryName = "demo/a".parse().unwrap();
+    let mut put = |media_type: &str, bytes: String| {
+        let digest = Digest::sha256(bytes.as_bytes());
+        let new = NewManifest {
+            epoch: ledger.epoch(),
+            repository: repository.clone(),
+            digest,
+            media_type: media_type.into(),
+            bytes: bytes.into_bytes(),
+            tags: vec![],
+            blobs: vec![],
+            subject: None,
+        };
+        assert_eq!(ledger.run(Command::PutManifest(new)), Outcome::Done);
+        digest
+    };
+    let list = |all: &[Digest]| {
+        let child = |digest: &Digest| {
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":2}}"#
+            )
+        };
+        let all: Vec<_> = all.iter().map(child).collect();
+        format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, all.join(","))
+    };
+    let image = put("application/vnd.oci.image.manifest.v1+json", "{}".into());
+    let inner = put(INDEX, list(&[image]));
+    let outer = put(INDEX, list(&[inner]));
+    let broken = put(INDEX, list(&[outer, Digest::sha256(b"nowhere")]));
+    let many: Vec<_> = (0..201_u32).map(|n| Digest::sha256(&n.to_be_bytes())).collect();
+    let many = put(INDEX, list(&many));
+    let project = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap();
+    let parts = |digest| ledger.records.parts_of(&project, &repository, digest).unwrap();
+    let Parts::All(all) = parts(outer) else { panic!("{:?}", parts(outer)) };
+    assert_eq!(all.iter().map(|one| one.digest).collect::<Vec<_>>(), [outer, inner, image]);
+    assert!(matches!(parts(broken), Parts::Lacks(_)), "{:?}", parts(broken));
+    assert!(!matches!(parts(many), Parts::All(_)), "{:?}", parts(many));
 }
 
 #[test]

@@ -112,6 +112,25 @@ fn a_deleted_image_is_out_of_sight_and_comes_back_with_its_tags() {
 }
 
 #[test]
+fn a_tag_brings_back_the_image_that_lost_it_last_whatever_else_was_deleted_of_others() {
+    let mut ledger = with_trash(&[("trash", "7d")]);
+    let e = ledger.epoch();
+    let untag = |ledger: &mut Ledger, name: &str| {
+        let gone = Change::DeleteTag { repository: repository(), tag: tag(name) };
+        assert_eq!(ledger.run(gone.under(e)), Outcome::Done);
+    };
+    for name in ["v", "x"] {
+        assert_eq!(ledger.run(put(e, 1, name, &[1])), Outcome::Done);
+    }
+    untag(&mut ledger, "v");
+    assert_eq!(ledger.run(put(e, 2, "v", &[1])), Outcome::Done);
+    delete(&mut ledger, 2);
+    untag(&mut ledger, "x");
+    assert_eq!(last_tagged(&ledger.records, &repository(), &tag("v")).unwrap(), Some(digest(2)));
+    assert_eq!(last_tagged(&ledger.records, &repository(), &tag("x")).unwrap(), Some(digest(1)));
+}
+
+#[test]
 fn one_tag_of_several_comes_back_and_none_is_taken_from_another_image() {
     let mut ledger = with_trash(&[("trash", "7d")]);
     let e = ledger.epoch();
@@ -127,7 +146,8 @@ fn one_tag_of_several_comes_back_and_none_is_taken_from_another_image() {
         (Some(digest(1)), Some(digest(2)))
     );
     let left = ledger.records.trashed(&repository(), &digest(1)).unwrap().unwrap();
-    assert_eq!((left.manifest, left.tags), (None, vec![tag("u")]));
+    let tags: Vec<_> = left.tags.into_iter().map(|(tag, _)| tag).collect();
+    assert_eq!((left.manifest, tags), (None, vec![tag("u")]));
     // a tag that was deleted alone
     let gone = Change::DeleteTag { repository: repository(), tag: tag("t") };
     assert_eq!(ledger.run(gone.under(e)), Outcome::Done);

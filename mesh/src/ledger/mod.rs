@@ -430,7 +430,7 @@ impl Ledger {
             }
             let result = match hint.take().or_else(|| self.leader()) {
                 Some(leader) if leader == self.me => {
-                    self.propose_here(envelope.clone(), left).await
+                    Box::pin(self.propose_here(envelope.clone(), left)).await
                 }
                 Some(leader) => {
                     let question = Propose { envelope: envelope.clone() };
@@ -516,7 +516,9 @@ impl Ledger {
             return Err(NoLedger::NotLeader(None));
         }
         let mut deaf = self.deaf.subscribe();
-        let write = tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope)));
+        // on the heap: it has the whole command in it, and lies below everything that a request runs
+        let write = self.raft.client_write(Entry(envelope));
+        let write = Box::pin(tokio::time::timeout(deadline, write));
         // the consensus takes one that is left at its end for an error
         let written = tokio::select! {
             biased;

@@ -17,6 +17,10 @@ const REMOVED: i32 = 78;
 /// How long a node that has drained waits for work that no stop reaches.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
+/// The stack of a thread, in bytes: twice the usual. A write of a person goes through many layers, and
+/// in a debug build each has a large frame. Only what is used becomes memory.
+const STACK: usize = 4 << 20;
+
 /// Arguments of `serve`.
 #[derive(clap::Args)]
 pub(super) struct Serve {
@@ -39,7 +43,10 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
     observe::start_logging(&settings.log)?;
     settings.retired.iter().for_each(|says| tracing::warn!("{says}"));
     let metrics = observe::start_metrics()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .build()?;
     let result = runtime.block_on(async {
         let data_dir = settings.data_dir.clone();
         let pid_file = settings.data_dir.join("pid");

@@ -6,12 +6,14 @@
 //! Lowe's memory of what was tried) says whether the history is linearizable.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;
+
+use super::stage::locked;
 
 /// Which of the prepared manifests a tag has.
 pub(crate) type Value = u16;
@@ -123,10 +125,6 @@ impl Histories {
             .map(|(tag, operations)| format!("no order explains tag {tag}: {}", told(operations)))
             .collect()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 fn told(operations: &[Operation]) -> String {

@@ -449,6 +449,23 @@ impl Policy {
 }
 
 impl Signer {
+    /// What the mesh itself signs with in a project: it counts for everything there, and only with an
+    /// entry in the sign log.
+    pub fn of_the_mesh(name: String, anchor: Anchor) -> Self {
+        Signer {
+            name,
+            anchor,
+            formats: Vec::new(),
+            predicates: Vec::new(),
+            repositories: None,
+            tags: None,
+            logged: true,
+            not_before: None,
+            not_after: None,
+            state: State::Active,
+        }
+    }
+
     /// What it is, in a line for people.
     pub fn describe(&self) -> String {
         let anchor = match &self.anchor {

@@ -433,18 +433,8 @@ fn set_key<R: WriteRecords>(
             signer.state = State::VerifyOnly;
         }
     }
-    trusted.signers.push(Signer {
-        name,
-        anchor: Anchor::Key { id: key.id, pem: key.pem.clone() },
-        formats: Vec::new(),
-        predicates: Vec::new(),
-        repositories: None,
-        tags: None,
-        logged: true,
-        not_before: None,
-        not_after: None,
-        state: State::Active,
-    });
+    let anchor = Anchor::Key { id: key.id, pem: key.pem.clone() };
+    trusted.signers.push(Signer::of_the_mesh(name, anchor));
     trusted.anchors += 1;
     keys.push(MeshKey { created: at, ..key.clone() });
     records.put(&log_key::keys(project.id), &encode(&keys)?)?;

@@ -57,23 +57,13 @@ pub(super) fn set_identity<R: WriteRecords>(
             if trusted.signers.iter().any(|signer| signer.name == name) {
                 return Ok(Outcome::Refused(format!("there is a signer {name} already")));
             }
-            trusted.signers.push(Signer {
-                name,
-                anchor: Anchor::Authority {
-                    ids: vec![identity.authority],
-                    pem: authority.to_owned(),
-                    timestamps: String::new(),
-                    subjects: Vec::new(),
-                },
-                formats: Vec::new(),
-                predicates: Vec::new(),
-                repositories: None,
-                tags: None,
-                logged: true,
-                not_before: None,
-                not_after: None,
-                state: State::Active,
-            });
+            let anchor = Anchor::Authority {
+                ids: vec![identity.authority],
+                pem: authority.to_owned(),
+                timestamps: String::new(),
+                subjects: Vec::new(),
+            };
+            trusted.signers.push(Signer::of_the_mesh(name, anchor));
             trusted.anchors += 1;
             records.put(&key::trusted(project.id), &encode(&trusted)?)?;
             count_change(records)?;

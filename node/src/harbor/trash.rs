@@ -8,7 +8,7 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Project, ReadRecords};
 use rules::ledger::trash::{
-    AT_ONCE, LookForTrash, Restoration, TrashChange, TrashRecord, Why, last_tagged, restoration,
+    AT_ONCE, LookForTrash, Restoration, TrashChange, TrashRecord, Why, restoration,
 };
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
@@ -128,7 +128,7 @@ impl Harbor {
                     Reference::Digest(digest) => (Some(digest), None),
                     Reference::Tag(tag) => {
                         let look =
-                            |records: &dyn ReadRecords| last_tagged(records, &repository, &tag);
+                            |records: &dyn ReadRecords| records.last_tagged(&repository, &tag);
                         (self.read_at_length(look).await?, Some(tag))
                     }
                 };

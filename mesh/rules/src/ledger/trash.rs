@@ -6,7 +6,8 @@
 //! would ([`key::link`]). So they are no garbage, and whoever asks what a project keeps (repairs,
 //! drains, the loss of a region) finds them without knowing of the trash. What is
 //! about the manifest and goes with it (signatures, SBOMs) is in the trash by itself, and
-//! says with what it went. A deleted tag whose manifest stays is a record without a manifest.
+//! says with what it went. A deleted tag whose manifest stays is a record without a manifest. A tag is
+//! in a repository's trash once: with the manifest that it named when it was deleted last.
 //!
 //! A record leaves the trash when the same manifest is stored again: [`TrashChange::Restore`] is a push
 //! of what the trash has, with a quota and with new places in the queues of scans and signatures. Else
@@ -29,8 +30,6 @@ use crate::words::names::{LabelId, ProjectName, RepositoryName, Tag};
 
 /// The maximum number of records of one change.
 pub const AT_ONCE: usize = 100;
-/// The number of records that are read in one scan.
-const PAGE: usize = 500;
 /// The maximum number of tags of one record. More are forgotten.
 pub const MOST_TAGS: usize = 500;
 
@@ -75,7 +74,7 @@ pub struct TrashRecord {
     pub why: Why,
     /// The manifest that it is about and with which it went.
     pub with: Option<Digest>,
-    /// Its tags that were deleted, and when each was.
+    /// Its tags that were deleted, and when each was. No other record of the repository has them.
     pub tags: Vec<(Tag, Timestamp)>,
     /// The manifest, if it was deleted, too.
     pub manifest: Option<TrashedManifest>,
@@ -216,6 +215,10 @@ pub mod key {
         let repository = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
         Some((repository, Digest::from_key(&rest[end + 1..]).ok()?))
     }
+    /// The manifest that has a deleted tag. The value is its digest.
+    pub fn tagged(repository: &RepositoryName, tag: &Tag) -> Vec<u8> {
+        [b"9xn", repository.as_str().as_bytes(), b"\0", tag.as_str().as_bytes()].concat()
+    }
     /// What went with a manifest. The value is the digest of what did.
     pub fn follower(repository: &RepositoryName, subject: &Digest, follower: &Digest) -> Vec<u8> {
         [&followers(repository, subject)[..], &follower.to_key()].concat()
@@ -277,6 +280,14 @@ pub trait LookForTrash: Look {
         let set = self.configurations()?.values.remove(trash::SETTING);
         let set = set.and_then(|json| serde_json::from_str::<String>(&json).ok());
         Ok(set.and_then(|text| trash::time(&text)).unwrap_or(trash::DEFAULT))
+    }
+    /// The manifest in a repository's trash that a tag named when it was deleted last.
+    fn last_tagged(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, RecordError> {
+        self.record(&key::tagged(repository, tag))
     }
     /// Up to `limit` manifests of which something went with a manifest.
     fn went_with(
@@ -385,25 +396,4 @@ pub fn restoration<R: Look + ?Sized>(
         }
     }
     Ok(found)
-}
-
-/// The manifest in a repository's trash from which a tag was deleted last.
-pub fn last_tagged<R: Look + ?Sized>(
-    records: &R,
-    repository: &RepositoryName,
-    tag: &Tag,
-) -> Result<Option<Digest>, RecordError> {
-    let (project, mut after, mut last) = (repository.project(), None, None);
-    loop {
-        let page = records.trash(&project, Some(repository), after.as_ref(), PAGE)?;
-        after = page.last().map(|(repository, digest, _)| (repository.clone(), *digest));
-        for (_, digest, record) in page {
-            if let Some((_, at)) = record.tags.iter().find(|(known, _)| known == tag) {
-                last = last.max(Some((*at, digest)));
-            }
-        }
-        if after.is_none() {
-            return Ok(last.map(|(_, digest)| digest));
-        }
-    }
 }

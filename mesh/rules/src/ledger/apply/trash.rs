@@ -74,6 +74,9 @@ fn replace<R: WriteRecords>(
     let place = key::record(repository, digest);
     if let Some(before) = records.trashed(repository, digest)? {
         records.remove(&key::by_end(before.until, repository, digest))?;
+        for (tag, _) in &before.tags {
+            records.remove(&key::tagged(repository, tag))?;
+        }
         if let Some(subject) = before.with {
             records.remove(&key::follower(repository, &subject, digest))?;
         }
@@ -82,6 +85,9 @@ fn replace<R: WriteRecords>(
         return records.remove(&place);
     }
     records.put(&key::by_end(record.until, repository, digest), &[])?;
+    for (tag, _) in &record.tags {
+        records.put(&key::tagged(repository, tag), &encode(digest)?)?;
+    }
     if let Some(subject) = record.with {
         records.put(&key::follower(repository, &subject, digest), &encode(digest)?)?;
     }
@@ -192,6 +198,12 @@ fn add<R: WriteRecords>(
 ) -> Result<(), RecordError> {
     let Deletion { at, by, why, with } = deletion.clone();
     let Some(until) = until(records, at, &repository.project())? else { return Ok(()) };
+    for tag in &tags {
+        // it comes back to what it named last
+        if let Some(other) = records.last_tagged(repository, tag)?.filter(|one| one != digest) {
+            names_again(records, repository, &other, tag)?;
+        }
+    }
     let before = records.trashed(repository, digest)?;
     let (mut all, known) = before.map_or((Vec::new(), None), |one| (one.tags, one.manifest));
     for tag in tags {
@@ -205,7 +217,8 @@ fn add<R: WriteRecords>(
     replace(records, repository, digest, &record)
 }
 
-/// A tag names a manifest again from which it was deleted.
+/// A tag names a manifest again from which it was deleted, or was deleted from another one since: the
+/// record of `digest` has it no more.
 pub(super) fn names_again<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,

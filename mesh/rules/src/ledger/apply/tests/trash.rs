@@ -5,7 +5,7 @@ use super::*;
 use crate::ledger::change::Change;
 use crate::ledger::collecting::LookForGarbage;
 use crate::ledger::quotas::{LookForQuotas, QuotaChange};
-use crate::ledger::trash::{LookForTrash, TrashChange, TrashUsage, Why, last_tagged, restoration};
+use crate::ledger::trash::{LookForTrash, TrashChange, TrashUsage, Why, restoration};
 use crate::policies::quota::Limits;
 use crate::words::manifest::{MADE_BY, Referrer};
 use crate::words::names::{ProjectName, Tag};
@@ -96,7 +96,7 @@ fn a_deleted_image_is_out_of_sight_and_comes_back_with_its_tags() {
     assert_eq!(records.usage(&demo()).unwrap().unwrap().used.storage, 0);
     let kept = records.trashed(&repository(), &digest(1)).unwrap().unwrap();
     assert_eq!((kept.by.as_str(), kept.why, kept.tags.len()), ("ann", Why::Deleted, 2));
-    assert_eq!(last_tagged(records, &repository(), &tag("u")).unwrap(), Some(digest(1)));
+    assert_eq!(records.last_tagged(&repository(), &tag("u")).unwrap(), Some(digest(1)));
 
     assert_eq!(restore(&mut ledger, 1, None), Outcome::Done);
     assert_eq!(
@@ -126,8 +126,31 @@ fn a_tag_brings_back_the_image_that_lost_it_last_whatever_else_was_deleted_of_ot
     assert_eq!(ledger.run(put(e, 2, "v", &[1])), Outcome::Done);
     delete(&mut ledger, 2);
     untag(&mut ledger, "x");
-    assert_eq!(last_tagged(&ledger.records, &repository(), &tag("v")).unwrap(), Some(digest(2)));
-    assert_eq!(last_tagged(&ledger.records, &repository(), &tag("x")).unwrap(), Some(digest(1)));
+    assert_eq!(ledger.records.last_tagged(&repository(), &tag("v")).unwrap(), Some(digest(2)));
+    assert_eq!(ledger.records.last_tagged(&repository(), &tag("x")).unwrap(), Some(digest(1)));
+}
+
+#[test]
+fn a_repository_comes_back_with_its_last_tags_in_whatever_order() {
+    for order in [[1, 2], [2, 1]] {
+        let mut ledger = with_trash(&[("trash", "7d")]);
+        let e = ledger.epoch();
+        for name in ["v", "w"] {
+            assert_eq!(ledger.run(put(e, 1, name, &[1])), Outcome::Done);
+        }
+        delete(&mut ledger, 1);
+        assert_eq!(ledger.run(put(e, 2, "v", &[1])), Outcome::Done);
+        assert_eq!(restore(&mut ledger, 1, None), Outcome::Done);
+        for n in [1, 2] {
+            delete(&mut ledger, n);
+        }
+        for n in order {
+            assert_eq!(restore(&mut ledger, n, None), Outcome::Done);
+        }
+        let tags = (digest_of(&ledger, "v"), digest_of(&ledger, "w"));
+        assert_eq!(tags, (Some(digest(2)), Some(digest(1))), "{order:?}");
+        assert!(!ledger.records.0.keys().any(|key| key.starts_with(b"9xn")));
+    }
 }
 
 #[test]

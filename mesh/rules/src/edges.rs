@@ -29,15 +29,15 @@ impl EdgeTerms {
     /// Whether something about people may be used while no replica can be reached, although `kept`
     /// is all that is known of it.
     pub fn believes(&self, kept: &Known) -> bool {
-        kept.age() <= self.access_age.min(self.alone_for)
+        kept.age().is_some_and(|age| age <= self.access_age.min(self.alone_for))
     }
 }
 
 /// How sure something about people is that was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// How long ago it was asked for.
-    pub asked: Duration,
+    /// How long ago it was asked for; `None` if nobody knows.
+    pub asked: Option<Duration>,
     /// How long ago a replica said how often people's records had been changed; `None` if none has.
     pub heard: Option<Duration>,
     /// Whether these records have changed since it was asked for.
@@ -46,11 +46,12 @@ pub struct Known {
 
 impl Known {
     /// For how long it may have been wrong: since it was asked for, or since a replica said later
-    /// that nothing had changed.
-    pub fn age(&self) -> Duration {
+    /// that nothing had changed. `None` if nobody knows: whether that was later is not known, either.
+    pub fn age(&self) -> Option<Duration> {
+        let asked = self.asked?;
         match self.heard {
-            Some(heard) if !self.superseded => self.asked.min(heard),
-            _ => self.asked,
+            Some(heard) if !self.superseded => Some(asked.min(heard)),
+            _ => Some(asked),
         }
     }
 }
@@ -80,8 +81,8 @@ fn always_asked(query: &Query) -> bool {
 /// An answer that an edge has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// How long ago the answer was right.
-    pub age: Duration,
+    /// How long ago the answer was right; `None` if nobody knows, because the clock was set back since.
+    pub age: Option<Duration>,
     /// Whether the answer was a record. If there was none, a replica is asked each time, so that
     /// what was just pushed is found.
     pub something: bool,
@@ -99,18 +100,19 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
         (Some(kept), _)
             if kept.something
                 && !kept.superseded
-                && kept.age <= terms.access_age
+                && kept.age.is_some_and(|age| age <= terms.access_age)
                 && !always_asked(query) =>
         {
             Use::Remembered
         }
         (_, false) => Use::Ask,
         (Some(Remembered { of_people: Some(known), .. }), true) if terms.believes(&known) => {
-            Use::Aged(known.age())
+            Use::Aged(known.age().unwrap_or_default())
         }
-        (Some(Remembered { age, of_people: None, .. }), true) if age <= terms.alone_for => {
-            Use::Aged(age)
-        }
+        (Some(Remembered { age, of_people: None, .. }), true) => match age.unwrap_or_default() {
+            age if age <= terms.alone_for => Use::Aged(age),
+            _ => Use::CutOff,
+        },
         (_, true) => Use::CutOff,
     }
 }
@@ -223,14 +225,14 @@ mod tests {
     }
 
     fn aged(seconds: u64) -> Option<Remembered> {
-        let age = Duration::from_secs(seconds);
+        let age = Some(Duration::from_secs(seconds));
         Some(Remembered { age, something: true, superseded: false, of_people: None })
     }
 
     /// Asked for and heard of so many seconds ago.
     fn known(asked: u64, heard: Option<u64>, superseded: bool) -> Known {
         let heard = heard.map(Duration::from_secs);
-        Known { asked: Duration::from_secs(asked), heard, superseded }
+        Known { asked: Some(Duration::from_secs(asked)), heard, superseded }
     }
 
     #[test]
@@ -243,6 +245,20 @@ mod tests {
         let nothing = aged(0).map(|kept| Remembered { something: false, ..kept });
         assert_eq!(usable(&project(), nothing, false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), nothing, true, &TERMS), Use::Aged(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_dated_is_asked_for_and_nobody_is_believed_by_it() {
+        let unknown = aged(0).map(|kept| Remembered { age: None, ..kept });
+        assert_eq!(usable(&project(), unknown, false, &TERMS), Use::Ask);
+        assert_eq!(usable(&project(), unknown, true, &TERMS), Use::Aged(Duration::ZERO));
+        let of_people = Known { asked: None, heard: None, superseded: false };
+        let person = unknown.map(|kept| Remembered { of_people: Some(of_people), ..kept });
+        assert_eq!(usable(&project(), person, false, &TERMS), Use::Ask);
+        assert_eq!(usable(&project(), person, true, &TERMS), Use::CutOff);
+        let since = Known { heard: Some(Duration::from_secs(5)), ..of_people };
+        let person = unknown.map(|kept| Remembered { of_people: Some(since), ..kept });
+        assert_eq!(usable(&project(), person, true, &TERMS), Use::CutOff);
     }
 
     #[test]

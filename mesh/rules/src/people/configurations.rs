@@ -405,9 +405,9 @@ impl Configured {
     /// Of users of a directory it is asked anew, and of others nobody said anything.
     pub fn is_forgotten(&self, belonging: Option<&Belonging>, now: Timestamp) -> bool {
         let of_provider = belonging.filter(|one| one.vouched.provider == Provider::Oidc);
-        of_provider.zip(self.vouched_for()).is_some_and(|(belonging, lasts)| {
-            u128::from(now.0.saturating_sub(belonging.since.0)) > lasts.as_millis()
-        })
+        of_provider
+            .zip(self.vouched_for())
+            .is_some_and(|(belonging, lasts)| now.apart(belonging.since) > lasts)
     }
 }
 

@@ -66,6 +66,18 @@ impl fmt::Display for Timestamp {
 }
 
 impl Timestamp {
+    /// The time from `earlier` to this one; `None` if `earlier` is later, because the clock was set
+    /// back since or another machine's clock is ahead. Then nobody knows how long ago it was.
+    pub fn since(self, earlier: Timestamp) -> Option<Duration> {
+        self.0.checked_sub(earlier.0).map(Duration::from_millis)
+    }
+
+    /// The time between this one and `other`, whichever is later. A time that is far ahead is as
+    /// doubtful as one that is long past.
+    pub fn apart(self, other: Timestamp) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
     /// The time `later` than this one.
     pub fn after(self, later: Duration) -> Timestamp {
         Timestamp(self.0.saturating_add(later.as_millis().min(u128::from(u64::MAX)) as u64))

@@ -281,9 +281,9 @@ impl Access {
             }
             Err(error) => {
                 let error = unanswered(&error);
-                let said = clock::timestamp().0.saturating_sub(belonging.since.0);
+                let said = clock::timestamp().apart(belonging.since).as_millis();
                 // it is recorded once an hour
-                if said < terms.lasts + 3_600_000 { Ok(true) } else { Err(error) }
+                if said < u128::from(terms.lasts) + 3_600_000 { Ok(true) } else { Err(error) }
             }
         }
     }

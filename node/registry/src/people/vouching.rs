@@ -20,7 +20,7 @@ use super::{Access, AccessError};
 const COMMIT: Duration = Duration::from_secs(10);
 /// What a provider said is recorded again when it is as old as this, though it is the same: how long
 /// ago somebody signed in is counted by it.
-const AGAIN: u64 = 3_600_000;
+const AGAIN: Duration = Duration::from_secs(3600);
 
 /// Somebody whom a provider knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Access {
         vouched: Vouched,
         by: &Actor,
     ) -> Result<Principal, AccessError> {
-        let is_old = clock::timestamp().0.saturating_sub(belonging.since.0) >= AGAIN;
+        let is_old = clock::timestamp().apart(belonging.since) >= AGAIN;
         if belonging.vouched != vouched || is_old {
             let change = DirectoryChange::Attest { user: account.id, vouched };
             if self.change_directory(change, by).await? != Outcome::Done {

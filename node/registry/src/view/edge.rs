@@ -381,14 +381,14 @@ impl EdgeRecords {
     /// records have not changed since.
     fn remembered(&self, at: Moment) -> bool {
         let known = self.known(at);
-        known.asked <= self.terms.access_age && !known.superseded
+        known.asked.is_some_and(|asked| asked <= self.terms.access_age) && !known.superseded
     }
 
     /// How sure something about people is that was asked for at this moment.
     fn known(&self, at: Moment) -> Known {
         let (now, people) = (clock::now(), self.people.lock());
         Known {
-            asked: now.since(at),
+            asked: Some(now.since(at)),
             heard: people.heard.map(|(_, heard)| now.since(heard)),
             superseded: at <= people.since.1,
         }
@@ -485,12 +485,11 @@ impl EdgeRecords {
     /// How sure an answer to `query` of this time is, if it is about people.
     fn known_of_people(&self, query: &Query, at: Timestamp, now: Timestamp) -> Option<Known> {
         let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
-        let since = |then: Timestamp| Duration::from_millis(now.0.saturating_sub(then.0));
         key::is_of_people(place).then(|| {
             let people = self.people.lock();
             Known {
-                asked: since(at),
-                heard: people.heard.map(|(heard, _)| since(heard)),
+                asked: now.since(at),
+                heard: people.heard.and_then(|(heard, _)| now.since(heard)),
                 superseded: at <= people.since.0,
             }
         })
@@ -579,7 +578,7 @@ impl Reading<'_> {
         let known = kept.as_ref().map(|(at, found)| {
             let of_people = self.edge.known_of_people(&query, *at, self.now);
             Remembered {
-                age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
+                age: self.now.since(*at),
                 something: **found != Found::Value(None),
                 superseded: of_people.is_some_and(|known| known.superseded)
                     || self.edge.is_old_verdict(&query, *at),

@@ -138,7 +138,7 @@ impl Ledger {
         }
         let applied = self.applied_now();
         let holders = term.granter.holders(now);
-        let mut renewing: BTreeSet<NodeId> = holders.keys().copied().collect();
+        let mut renewing = term.granter.renewing(now);
         renewing.insert(self.me);
         let mut caught_up: BTreeSet<NodeId> =
             holders.iter().filter(|(_, a)| a.0 + BEHIND >= applied.0).map(|(n, _)| *n).collect();

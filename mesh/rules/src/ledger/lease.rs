@@ -54,6 +54,8 @@ pub struct Granter {
     holders: BTreeMap<NodeId, HolderBook>,
     targets: BTreeMap<NodeId, Revision>,
     recalled: BTreeMap<NodeId, Moment>,
+    /// When each replica that keeps up last asked for a lease, whether it got one or not.
+    kept_up: BTreeMap<NodeId, Moment>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +100,7 @@ impl Granter {
             holders: BTreeMap::new(),
             targets: BTreeMap::new(),
             recalled: BTreeMap::new(),
+            kept_up: BTreeMap::new(),
         }
     }
 
@@ -153,6 +156,9 @@ impl Granter {
             book.request = request;
         }
         let target = self.targets.insert(node, self.applied).unwrap_or(self.applied);
+        if applied >= target {
+            self.kept_up.insert(node, now);
+        }
         self.recalled.retain(|_, at| now.since(*at) < SITS_OUT);
         let sits_out = self.recalled.contains_key(&node);
         if !self.may_lead(now) || applied < target || sits_out {
@@ -211,6 +217,15 @@ impl Granter {
             return Some(self.drained);
         }
         self.holders.values().filter(|b| b.applied < self.applied).map(|b| b.ends).min()
+    }
+
+    /// The nodes that have shown, within a lease's length, that they are there and keep up: those that
+    /// hold a lease, and those that asked for one. A node whose lease was asked back gets no other for a
+    /// while. It is not lost for that.
+    pub fn renewing(&self, now: Moment) -> BTreeSet<NodeId> {
+        let recent = |at: &Moment| now.since(*at) < self.terms.as_leader_counts();
+        let kept_up = self.kept_up.iter().filter(|(_, at)| recent(at)).map(|(node, _)| *node);
+        self.holders(now).into_keys().chain(kept_up).collect()
     }
 
     /// The nodes that hold a lease at `now`, and what each has applied.
@@ -482,6 +497,26 @@ mod tests {
         let mut before = Holder::new(TERMS);
         let last = (0..100).map(|_| before.ask(at(0))).last().unwrap();
         assert!(Holder::new(TERMS).ask(at(1)) > last);
+    }
+
+    #[test]
+    fn a_node_that_sits_out_and_keeps_up_is_not_lost() {
+        let (mut granter, [well, lags]) = (leader(), [NodeId(2), NodeId(3)]);
+        for node in [well, lags] {
+            assert!(granter.handle_renewal(at(0), node, 1, Revision(1)).is_some());
+        }
+        granter.handle_applied(Revision(2));
+        assert!(!granter.recalls(at(0), well) && granter.recalls(at(600), well));
+        granter.handle_return(well, 1);
+        for (number, ms) in (600..9_600).step_by(500).enumerate() {
+            granter.handle_applied(Revision(2 + number as u64));
+            for (node, applied) in [(well, 2 + number as u64), (lags, 1)] {
+                granter.handle_renewal(at(ms), node, 2 + number as u64, Revision(applied));
+            }
+        }
+        assert!(granter.holders(at(9_600)).is_empty(), "neither has a lease");
+        assert_eq!(granter.renewing(at(9_600)), BTreeSet::from([well]));
+        assert!(granter.renewing(at(12_000)).is_empty(), "it asks no more");
     }
 
     #[test]

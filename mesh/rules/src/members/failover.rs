@@ -31,8 +31,8 @@ pub struct FailoverTerms {
     pub return_after: Duration,
     /// The maximum age of a voter's view that counts.
     pub view_age: Duration,
-    /// How long a node must be without a lease to be lost although the gossip calls it up. Longer
-    /// than a lease.
+    /// How long a node must not have asked for a lease, or not have kept up, to be lost although the
+    /// gossip calls it up. Longer than a lease.
     pub silent_for: Duration,
 }
 
@@ -47,7 +47,8 @@ pub struct Situation<'a> {
     /// Nodes that have an unexpired lease and have applied all but the newest entries, including
     /// the leader itself.
     pub caught_up: &'a BTreeSet<NodeId>,
-    /// Nodes that have an unexpired lease, including the leader itself.
+    /// Nodes that have shown lately that they are there and keep up, including the leader itself: see
+    /// [`Granter::renewing`](crate::ledger::lease::Granter::renewing).
     pub renewing: &'a BTreeSet<NodeId>,
     /// Replicas that drain: they lose their projects, and get none.
     pub draining: &'a BTreeSet<NodeId>,

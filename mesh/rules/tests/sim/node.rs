@@ -20,6 +20,7 @@ use rules::words::names::{Epoch, NodeId, OperationId, Reference, Revision};
 use crate::consensus::{self, Consensus, Outbox, Role};
 use crate::history::History;
 use crate::returning::{Backup, Returning};
+use crate::signing;
 
 const RENEW: u64 = 500;
 const STOPPING: u64 = 5000;
@@ -48,6 +49,8 @@ pub(crate) enum Broken {
     EarlyJudges,
     /// A node that comes back with an old disk is let in as it is.
     TrustedDisks,
+    /// A signature takes effect whoever was the primary when it was made.
+    AnybodySigns,
 }
 
 /// What one node tells another.
@@ -257,12 +260,22 @@ impl Node {
         let entry = self.consensus.log[index as usize - 1].clone();
         self.applied = index;
         history.note_entry(index, &entry);
-        let envelope = entry.envelope?;
+        let mut envelope = entry.envelope?;
         let before = value_of(&self.records);
+        let project_before = project_of(&self.records);
+        if let (Broken::AnybodySigns, Some(project)) = (self.broken, &project_before) {
+            envelope.command = signing::relabelled(envelope.command, project.epoch);
+        }
+        let head_before = signing::head(&self.records);
         let mut tracked = Tracked::new(&mut self.records);
         let outcome = apply(&mut tracked, Revision(index), &envelope).unwrap();
         let changed = std::mem::take(&mut tracked.changed);
         self.unreleased.note(Revision(index), changed);
+        let signed =
+            signing::fault(project_before.as_ref(), head_before, &self.records, &envelope.command);
+        if let Some(why) = signed {
+            history.violate(format!("entry {index} is a signature {why}"));
+        }
         if let Command::PutManifest(new) | Command::PutManifestIf(_, new) = &envelope.command {
             let project = project_of(&self.records);
             if value_of(&self.records) != before {
@@ -396,7 +409,7 @@ impl Node {
         self.next_look = now + LOOK;
         failover.handle_view(moment(now), self.id, self.down.clone());
         let holders = granter.holders(moment(now));
-        let mut renewing: BTreeSet<NodeId> = holders.keys().copied().collect();
+        let mut renewing = granter.renewing(moment(now));
         let mut caught_up: BTreeSet<NodeId> =
             holders.iter().filter(|(_, a)| a.0 + 50 >= self.applied).map(|(n, _)| *n).collect();
         renewing.insert(self.id);
@@ -584,6 +597,22 @@ impl Node {
             }
         };
         let envelope = Envelope { operation, at: Timestamp(value), command };
+        let mut mail = self.propose(now, envelope, client, from);
+        // what was there before is signed: the write is under way
+        let there = value_of(&self.records).map(|value| Digest::sha256(&value.to_be_bytes()));
+        let there = there.map(|digest| (digest, value));
+        if let Some(command) =
+            there.and_then(|there| signing::sign(&self.records, &project, self.id, there))
+        {
+            // no client waits for it
+            let operation = OperationId(operation.0 | u128::from(self.id.0) << 96 | 1 << 110);
+            let envelope = Envelope { operation, at: Timestamp(value), command };
+            mail.extend(self.propose(now, envelope, client, from));
+        }
+        mail
+    }
+
+    fn propose(&mut self, now: u64, envelope: Envelope, client: usize, from: NodeId) -> Mail {
         match self.consensus.leader {
             Some(leader) if leader == self.id => {
                 self.take_proposal(now, self.id, envelope, client, from)
@@ -605,7 +634,6 @@ impl Node {
             return Vec::new();
         }
         let (revision, outbox) = self.consensus.propose(now, envelope.clone());
-
         self.waiting.push(Waiting { revision, outcome: None, envelope, client, from, via });
         wrap(outbox)
     }

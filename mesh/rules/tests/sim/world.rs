@@ -1,7 +1,7 @@
 //! The world around the nodes: time, links, faults, clients.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use rules::ledger::command::{Command, Envelope, NewProject, Outcome};
@@ -10,13 +10,14 @@ use rules::ledger::level::Level;
 use rules::ledger::records::{self, NodeRecord, User};
 use rules::proxies::proxy::ProxyChange;
 use rules::words::moment::Timestamp;
-use rules::words::names::{NodeId, OperationId};
+use rules::words::names::{Epoch, NodeId, OperationId};
 
 use crate::consensus::Role;
 use crate::dice::Dice;
 use crate::history::History;
 use crate::node::{Broken, Mail, Node, Talk, project_of, value_of};
 use crate::returning::Backup;
+use crate::signing;
 
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Faults {
@@ -88,6 +89,9 @@ pub(crate) struct World {
     pub(crate) history: History,
 }
 
+/// After the faults projects are at home within this time, and nothing moves for that.
+const HOME: u64 = 28_000;
+const CALM: u64 = 20_000;
 const TICK: u64 = 50;
 const RETRY: u64 = 2000;
 
@@ -157,7 +161,7 @@ impl World {
         world
     }
 
-    /// All nodes begin with the mesh formed: the same entries in every log.
+    /// All nodes begin with the mesh formed, and a project that signs: the same entries in every log.
     fn form(&mut self, ids: &[NodeId]) {
         let node = |id: &NodeId| NodeRecord {
             id: *id,
@@ -187,6 +191,7 @@ impl World {
                 proxy: ProxyChange::default(),
                 metadata: Default::default(),
             }),
+            signing::new_key(Epoch::FIRST, 1),
         ];
         for (i, command) in commands.into_iter().enumerate() {
             let operation = OperationId(i as u128 + 1);
@@ -199,6 +204,15 @@ impl World {
                 node.consensus.synced = node.consensus.commit;
             }
         }
+    }
+
+    /// How many signatures of each epoch the logs have, which are whole.
+    pub(crate) fn logged(&self) -> BTreeMap<Epoch, u64> {
+        let all = self.nodes.iter().filter_map(|node| {
+            let project = project_of(&node.records)?;
+            Some(signing::logged(&node.records, &project))
+        });
+        all.max_by_key(|logged| logged.values().sum::<u64>()).unwrap_or_default()
     }
 
     fn push(&mut self, at: u64, event: Event) {
@@ -221,15 +235,20 @@ impl World {
         self.run(end, true);
     }
 
-    /// Faults end: everything heals, everyone comes back.
-    pub(crate) fn run_healed(&mut self, seconds: u64) {
+    /// Faults end: everything heals, everyone comes back, projects go home and stay there.
+    pub(crate) fn run_healed(&mut self) {
         self.cut.clear();
+        self.backup = None; // and no old disk comes any more
         for i in 0..self.nodes.len() {
             self.wake(i);
             self.revive(i);
         }
-        let end = self.now + seconds * 1000;
-        self.run(end, false);
+        self.run(self.now + HOME, false);
+        let moves = self.moves();
+        self.run(self.now + CALM, false);
+        if self.moves() != moves {
+            self.history.violate("a failover without a failure".into());
+        }
     }
 
     fn run(&mut self, end: u64, trouble: bool) {

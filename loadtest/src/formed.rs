@@ -69,15 +69,15 @@ impl Formed {
         Self::with_guests(atoll, sites, &[], secure, more)
     }
 
-    /// The same without HTTPS, and each node's process finds in its environment what `ground` says
-    /// for its number and its data folder.
+    /// The same without HTTPS. Edges have settings of their own beside everybody's, and each node's
+    /// process finds in its environment what `ground` says for its number and its data folder.
     pub(crate) fn on(
         atoll: &Path,
         sites: &[Site],
-        more: &str,
+        (more, of_edges): (&str, &str),
         ground: &mut dyn FnMut(usize, &Path) -> Result<Environment>,
     ) -> Result<Self> {
-        Self::form(atoll, sites, &[], false, more, ground)
+        Self::form(atoll, sites, &[], false, (more, of_edges), ground)
     }
 
     /// The same, and behind the nodes' namespaces further ones in these regions, for others to
@@ -89,7 +89,7 @@ impl Formed {
         secure: bool,
         more: &str,
     ) -> Result<Self> {
-        Self::form(atoll, sites, guests, secure, more, &mut |_, _| Ok(Vec::new()))
+        Self::form(atoll, sites, guests, secure, (more, ""), &mut |_, _| Ok(Vec::new()))
     }
 
     fn form(
@@ -97,7 +97,7 @@ impl Formed {
         sites: &[Site],
         guests: &[usize],
         secure: bool,
-        more: &str,
+        (more, of_edges): (&str, &str),
         ground: &mut dyn FnMut(usize, &Path) -> Result<Environment>,
     ) -> Result<Self> {
         let regions: Vec<_> =
@@ -117,7 +117,8 @@ impl Formed {
         for (at, site) in sites.iter().enumerate() {
             let environment = ground(at, &formed.data(at))?;
             formed.environments.push(environment);
-            formed.admit(at, *site, &http, more)?;
+            let own = if site.edge { of_edges } else { "" };
+            formed.admit(at, *site, &http, &format!("{more}{own}"))?;
         }
         let voters = sites.iter().filter(|site| !site.edge).count().min(3);
         process::until("the ledger has its voters", PATIENCE, || {
@@ -290,6 +291,18 @@ impl Formed {
         let metadata = json!({ "public": "true", "durability": durability.to_string() });
         self.make("/api/v2.0/projects", &json!({ "project_name": name, "metadata": metadata }))
             .map(drop)
+    }
+
+    /// Sets metadata of a project.
+    pub(crate) fn configure_project(&self, name: &str, metadata: &Value) -> Result<()> {
+        let body = json!({ "metadata": metadata }).to_string().into_bytes();
+        let body: [&[u8]; 1] = [&body];
+        let path = format!("/api/v2.0/projects/{name}");
+        let headers = [("Content-Type", "application/json")];
+        let request = Request::new("PUT", &path).headers(&headers).body(&body);
+        let answer = self.administrator(0).send(&request, &mut Sink::Discard)?;
+        ensure!(answer.status == 200, "PUT {path}: status {}", answer.status);
+        Ok(())
     }
 
     /// Pushes an image of one layer through the first node and waits until `seen_by` know it; the

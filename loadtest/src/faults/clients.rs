@@ -25,11 +25,11 @@ const VALUES: Value = 6;
 /// Tags that are written to at a time.
 const SLOTS: usize = 6;
 /// How long a client waits for bytes. A node that is stopped keeps it no longer.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(12);
+pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(12);
 /// Between two requests of a client: the machine has few cores, and the nodes need them.
 const PAUSE: Duration = Duration::from_millis(15);
 /// After a failure.
-const RETRY: Duration = Duration::from_millis(60);
+pub(crate) const RETRY: Duration = Duration::from_millis(60);
 
 /// An image that somebody pushed, all of it random.
 #[derive(Clone, Debug)]
@@ -112,7 +112,9 @@ impl Clients {
         let mut client = stage.mesh.administrator(at).patient_for(CLIENT_PATIENCE);
         let mut number = 0;
         while !over.load(Ordering::Relaxed) {
-            let well = match dice.random_range(0..20) {
+            let well = match dice.random_range(0..if at < stage.replicas() { 20 } else { 7 }) {
+                // an edge takes no pushes
+                0..3 if at >= stage.replicas() => self.pull(&mut client, dice),
                 0..7 => self.read(&mut client, &self.some_tag(dice)),
                 7..12 => self.set(&mut client, dice),
                 12..14 => self.delete_tag(&mut client, dice),
@@ -266,12 +268,13 @@ impl Clients {
     }
 }
 
-/// The status of a GET and the sha256 of what came, if an answer came whole.
+/// The status of a GET and the sha256 of what came, if an answer came whole and does not warn that it
+/// may be stale.
 pub(crate) fn get(client: &mut Client, path: &str) -> Option<(u16, Digest)> {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let request = Request::new("GET", path);
     let answer = client.send(&request.headers(&[ACCEPT]), &mut Sink::Hash(&mut hasher)).ok()?;
-    Some((answer.status, hasher.finish()))
+    (!answer.warned).then(|| (answer.status, hasher.finish()))
 }
 
 fn delete(client: &mut Client, path: &str) -> Option<u16> {

@@ -10,6 +10,7 @@
 mod clients;
 mod ground;
 mod history;
+mod kept;
 mod plan;
 mod stage;
 mod verdict;
@@ -32,6 +33,7 @@ use crate::report::{Report, Table};
 use crate::{stop, tools};
 
 use clients::Clients;
+use kept::Kept;
 use plan::{Fault, Kind, Plan};
 use stage::{Stage, Watched, locked, pause_until};
 use verdict::Terms;
@@ -58,6 +60,9 @@ pub(crate) struct Faults {
     /// How many replicas, each in a region of its own
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
     nodes: u8,
+    /// How many edges, in the first regions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=3))]
+    edges: u8,
     /// The first seed; without it the one after the last in the file of trials
     #[arg(long)]
     seed: Option<u64>,
@@ -80,6 +85,8 @@ pub(crate) struct Faults {
 struct Outcome {
     seed: u64,
     nodes: usize,
+    #[serde(default)]
+    edges: usize,
     kinds: Vec<Kind>,
     network: String,
     commit: String,
@@ -92,6 +99,9 @@ struct Outcome {
     writes: usize,
     unknown: usize,
     failed: usize,
+    /// How often retention was said to run.
+    #[serde(default)]
+    runs: usize,
     /// The longest time in which no write was acknowledged at all, in seconds.
     longest_wait: f64,
     /// From the end of the faults until the mesh was whole, in seconds.
@@ -119,7 +129,9 @@ impl Faults {
             return self.shrink(&atoll, first);
         }
         let mut report = Report::new("faults", "Trials");
-        report.server("atoll", &format!("{}; {} regions", tools::version(&atoll), self.nodes));
+        let what =
+            format!("{}; {} regions, {} edges", tools::version(&atoll), self.nodes, self.edges);
+        report.server("atoll", &what);
         let mut all = Vec::new();
         let played = self.trials(&atoll, first, &file, &mut all);
         tell(&mut report, &all, &earlier(&file)?);
@@ -135,8 +147,9 @@ impl Faults {
             .collect();
         ensure!(
             failed.is_empty(),
-            "these seeds were not passed: {failed:?}. Play one again with --seed N --trials 1 --nodes {}",
-            self.nodes
+            "these seeds were not passed: {failed:?}. Play one again with --seed N --trials 1 --nodes {} --edges {}",
+            self.nodes,
+            self.edges
         );
         Ok(())
     }
@@ -146,7 +159,8 @@ impl Faults {
     }
 
     fn plan(&self, seed: u64, without: &[usize]) -> Plan {
-        let mut plan = Plan::of(seed, usize::from(self.nodes), &self.kinds());
+        let (replicas, edges) = (usize::from(self.nodes), usize::from(self.edges));
+        let mut plan = Plan::of(seed, replicas, edges, &self.kinds());
         let mut number = 0..;
         plan.faults.retain(|_| number.next().is_none_or(|number| !without.contains(&number)));
         plan
@@ -155,16 +169,21 @@ impl Faults {
     fn trials(&self, atoll: &Path, first: u64, file: &Path, all: &mut Vec<Outcome>) -> Result<()> {
         let begun = Instant::now();
         let mut mesh: Option<Trials> = None;
+        let over = || self.seconds.is_some_and(|most| begun.elapsed().as_secs() >= most);
         for (number, seed) in (first..).take(self.trials as usize).enumerate() {
-            if self.seconds.is_some_and(|seconds| begun.elapsed().as_secs() >= seconds) {
+            if over() {
                 break;
             }
             let trials = match mesh.take().filter(|trials| trials.played < TRIALS_OF_A_MESH) {
                 Some(trials) => mesh.insert(trials),
-                None => mesh.insert(Trials::of(Stage::raise(atoll, usize::from(self.nodes))?)),
+                None => mesh.insert(self.mesh(atoll)?),
             };
             let plan = self.plan(seed, &self.without);
-            let outcome = trials.play(&plan)?;
+            let mut outcome = trials.play(&plan)?;
+            let last = number + 1 == self.trials as usize || over();
+            if outcome.violations.is_empty() && (last || trials.played == TRIALS_OF_A_MESH) {
+                outcome.violations.extend(trials.leftovers()?);
+            }
             let verdict = match outcome.violations.as_slice() {
                 [] => "passed".to_owned(),
                 wrong => format!("NOT PASSED: {}", wrong.join("; ")),
@@ -185,13 +204,18 @@ impl Faults {
         Ok(())
     }
 
+    fn mesh(&self, atoll: &Path) -> Result<Trials> {
+        Stage::raise(atoll, usize::from(self.nodes), usize::from(self.edges)).map(Trials::of)
+    }
+
     /// Leaves out fault after fault while the rest still fails.
     fn shrink(&self, atoll: &Path, seed: u64) -> Result<()> {
         let mut without = self.without.clone();
         let fails = |without: &[usize]| -> Result<Option<Outcome>> {
             for _ in 0..TRIES {
-                let mut mesh = Trials::of(Stage::raise(atoll, usize::from(self.nodes))?);
-                let outcome = mesh.play(&self.plan(seed, without))?;
+                let mut mesh = self.mesh(atoll)?;
+                let mut outcome = mesh.play(&self.plan(seed, without))?;
+                outcome.violations.extend(mesh.leftovers()?);
                 if !outcome.violations.is_empty() {
                     return Ok(Some(outcome));
                 }
@@ -216,7 +240,10 @@ impl Faults {
         println!("{}", last.violations.join("\n"));
         let without = without.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         let rest = if without.is_empty() { String::new() } else { format!(" --without {without}") };
-        println!("again: loadtest faults --trials 1 --nodes {} --seed {seed}{rest}", self.nodes);
+        println!(
+            "again: loadtest faults --trials 1 --nodes {} --edges {} --seed {seed}{rest}",
+            self.nodes, self.edges
+        );
         Ok(())
     }
 }
@@ -225,20 +252,34 @@ impl Faults {
 struct Trials {
     stage: Stage,
     played: usize,
+    /// Whether a clock of the mesh has been wrong.
+    clocks: bool,
     read: Vec<usize>,
     terms: Terms,
 }
 
 impl Trials {
     fn of(stage: Stage) -> Self {
-        Trials { read: vec![0; stage.nodes()], stage, played: 0, terms: Terms::default() }
+        Trials {
+            read: vec![0; stage.nodes()],
+            stage,
+            played: 0,
+            clocks: false,
+            terms: Terms::default(),
+        }
+    }
+
+    fn leftovers(&self) -> Result<Option<String>> {
+        verdict::leftovers(&self.stage, self.clocks)
     }
 
     fn play(&mut self, plan: &Plan) -> Result<Outcome> {
         stop::check()?;
         self.played += 1;
+        self.clocks |= plan.kinds().contains(&Kind::Clock);
         let stage = &self.stage;
         let (clients, ended) = (Clients::prepare(stage, plan.seed)?, stage.ended());
+        let kept = Kept::new(plan.seed);
         let (over, unwatched) = (AtomicBool::new(false), AtomicBool::new(false));
         let watched = Mutex::new(Watched::default());
         let (waited, healed, broken) = std::thread::scope(|scope| {
@@ -252,6 +293,7 @@ impl Trials {
                     let (clients, over) = (&clients, &over);
                     scope.spawn(move || clients.work(stage, number % stage.nodes(), seed, over));
                 }
+                scope.spawn(|| kept.work(stage, plan.seed, &over));
                 let begun = Instant::now();
                 let played = stage.play(plan, begun);
                 pause_until(begun + Duration::from_secs_f64(plan.lasts()));
@@ -259,7 +301,13 @@ impl Trials {
             });
             let waited = played?;
             let healed = verdict::healed(stage)?;
-            let broken = verdict::broken_promises(stage, &clients)?;
+            let mut broken = verdict::broken_promises(stage, &clients)?;
+            if healed.is_ok() {
+                let kept = kept.afterwards(stage, self.clocks);
+                broken
+                    .extend(kept.unwrap_or_else(|error| vec![format!("it had healed: {error:#}")]));
+                stop::check()?;
+            }
             // reading back has changed nothing: the records are compared once more
             let again = if healed.is_ok() { verdict::healed(stage)?.map(drop) } else { Ok(()) };
             anyhow::Ok((waited, healed.and_then(|took| again.map(|()| took)), broken))
@@ -272,7 +320,8 @@ impl Trials {
         let (counts, origin) = (clients.histories.counts(), Origin::now());
         let outcome = Outcome {
             seed: plan.seed,
-            nodes: stage.nodes(),
+            nodes: stage.replicas(),
+            edges: stage.nodes() - stage.replicas(),
             kinds: plan.kinds(),
             network: plan.network.name.to_owned(),
             commit: origin.commit,
@@ -284,6 +333,7 @@ impl Trials {
             writes: counts.writes,
             unknown: counts.unknown,
             failed: clients.failed.load(Ordering::Relaxed),
+            runs: kept.runs.load(Ordering::Relaxed),
             longest_wait: waited.as_secs_f64(),
             healed: healed.ok().map(|took| took.as_secs_f64()),
             ended: stage.ended() - ended,

@@ -97,8 +97,8 @@ pub(crate) struct Plan {
 const CALM: f64 = 1.5;
 
 impl Plan {
-    /// The trial of a seed, among `nodes` nodes, of some of `kinds`.
-    pub(crate) fn of(seed: u64, nodes: usize, kinds: &[Kind]) -> Self {
+    /// The trial of a seed, among so many nodes, of some of `kinds`.
+    pub(crate) fn of(seed: u64, replicas: usize, edges: usize, kinds: &[Kind]) -> Self {
         let dice = &mut StdRng::seed_from_u64(seed);
         let network = PROFILES[[0, 0, 1, 2][dice.random_range(0..4)]];
         // one trial in four is a storm: several at once; the others have one kind, so that a table
@@ -110,7 +110,7 @@ impl Plan {
             let mut at = CALM;
             for _ in 0..repeats(*kind, dice) {
                 let lasts = lasts(*kind, dice);
-                let victim = victim(*kind, nodes, dice);
+                let victim = victim(*kind, replicas + edges, dice);
                 faults.push(Fault { kind: *kind, victim, at, lasts, degree: dice.random() });
                 at += lasts + dice.random_range(0.3..2.5);
             }
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_seed_says_everything() {
-        assert_eq!(Plan::of(7, 3, &ALL), Plan::of(7, 3, &ALL));
-        let plans: Vec<_> = (0..50).map(|seed| Plan::of(seed, 3, &ALL)).collect();
+        assert_eq!(Plan::of(7, 3, 1, &ALL), Plan::of(7, 3, 1, &ALL));
+        let plans: Vec<_> = (0..50).map(|seed| Plan::of(seed, 3, 1, &ALL)).collect();
         assert!(plans.iter().all(|plan| !plan.faults.is_empty() && plan.lasts() > 2.0 * CALM));
         assert!(plans.iter().any(|plan| plan.kinds().len() > 1), "there are storms");
         assert!(plans.iter().all(|plan| plan.faults.iter().all(|fault| fault.at >= CALM)));
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn only_what_was_asked_for_happens() {
         for seed in 0..20 {
-            assert_eq!(Plan::of(seed, 3, &[Kind::Clock]).kinds(), [Kind::Clock]);
+            assert_eq!(Plan::of(seed, 3, 1, &[Kind::Clock]).kinds(), [Kind::Clock]);
         }
     }
 }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::ground::{self, Ground, Illness};
+use super::kept;
 use super::plan::{Fault, Kind, Plan, Victim};
 use crate::formed::{Formed, Site};
 use crate::network::{PROFILES, Profile};
@@ -27,8 +28,17 @@ pub(crate) const PROJECT: &str = "trial";
 const LOOK: Duration = Duration::from_millis(200);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers that may be stale are refused, so that what a client reads must be in the one order.
-const SETTINGS: &str = "reads:\n  without_lease: refuse\n";
+/// Answers that may be stale are refused, so that what a client reads must be in the one order. What
+/// nothing refers to leaves the disks within seconds, so that what is lost by that is seen.
+const SETTINGS: &str = "reads: {without_lease: refuse}
+collection: {grace: 3s, every: 1s}
+uploads: {expire_after: 15s}
+retention: {confirm_over: 100}
+";
+/// What an edge knows of a deleted image counts no longer.
+const OF_EDGES: &str = "edge: {access_age: 3s}\n";
+/// The time for which the project keeps what was deleted.
+const TRASH: &str = "2s";
 
 /// A mesh and what it stands on.
 #[derive(Debug)]
@@ -36,6 +46,7 @@ pub(crate) struct Stage {
     /// The mesh.
     pub(crate) mesh: Formed, // before what it stands on
     grounds: Vec<Ground>,
+    replicas: usize,
     nodes: Vec<Node>,
     _folder: TempDir,
 }
@@ -61,21 +72,29 @@ pub(crate) struct Watched {
 }
 
 impl Stage {
-    /// Forms a mesh of `nodes` regions of one replica.
-    pub(crate) fn raise(atoll: &Path, nodes: usize) -> Result<Self> {
+    /// Forms a mesh of `replicas` regions of one replica, with an edge in the first `edges`.
+    pub(crate) fn raise(atoll: &Path, replicas: usize, edges: usize) -> Result<Self> {
         let folder = TempDir::with_prefix("loadtest-faults-")?;
         let library = ground::library(folder.path())?;
-        let sites: Vec<_> = (0..nodes).map(Site::replica).collect();
+        let sites: Vec<_> =
+            (0..replicas).map(Site::replica).chain((0..edges).map(Site::edge)).collect();
         let mut grounds = Vec::new();
-        let mesh = Formed::on(atoll, &sites, SETTINGS, &mut |at, data| {
+        let mesh = Formed::on(atoll, &sites, (SETTINGS, OF_EDGES), &mut |at, data| {
             let ground = Ground::new(folder.path(), &library, at, data)?;
             let environment = ground.environment();
             grounds.push(ground);
             Ok(environment)
         })?;
         mesh.create_project(PROJECT, 2)?;
-        let nodes = (0..nodes).map(|_| Node::default()).collect();
-        Ok(Stage { mesh, grounds, nodes, _folder: folder })
+        mesh.configure_project(PROJECT, &json!({ "trash": TRASH }))?;
+        kept::keep_the_newest(&mesh)?;
+        let nodes = sites.iter().map(|_| Node::default()).collect();
+        Ok(Stage { mesh, grounds, replicas, nodes, _folder: folder })
+    }
+
+    /// How many replicas it has. They come before its edges.
+    pub(crate) fn replicas(&self) -> usize {
+        self.replicas
     }
 
     /// How many nodes it has.
@@ -116,7 +135,7 @@ impl Stage {
     /// Asks all nodes who is primary, until `over`.
     pub(crate) fn watch(&self, over: &AtomicBool, watched: &Mutex<Watched>) {
         while !over.load(Ordering::Relaxed) {
-            for at in 0..self.nodes() {
+            for at in 0..self.replicas() {
                 if let Ok(status) = self.mesh.status(at) {
                     locked(watched).note(&status);
                 }
@@ -165,7 +184,7 @@ impl Stage {
     /// The nodes that a fault befalls. If nobody is known to lead, the first does for it.
     fn victims(&self, victim: Victim) -> Vec<usize> {
         let statuses: Vec<_> =
-            (0..self.nodes()).filter_map(|at| self.mesh.status(at).ok()).collect();
+            (0..self.replicas()).filter_map(|at| self.mesh.status(at).ok()).collect();
         let number = |name: &str| name.strip_prefix("node-")?.parse::<usize>().ok();
         let leader = statuses
             .iter()
@@ -381,8 +400,6 @@ pub(crate) fn pause_until(end: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

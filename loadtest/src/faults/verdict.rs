@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use rules::words::digest::Digest;
+use serde_json::{Value, json};
 
 use super::clients::{Clients, Pushed, get};
 use super::stage::{PROJECT, Stage, locked};
 use crate::formed::BEGINS;
-use crate::mesh::alive_in;
+use crate::mesh::{PATIENCE, alive_in};
 use crate::registry::{blob_path, manifest_path};
+use crate::wire::{Request, Sink};
 use crate::{process, stop};
 
 /// How long a mesh may take to get over what befell it. It is no figure: beyond it somebody must
 /// come and help.
 const HEALED_WITHIN: Duration = Duration::from_secs(180);
+/// How long disks may have what nothing refers to any more. Uploads that broke off expire meanwhile.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 /// How long what is held somewhere may be answered with 503 after that.
 const READ_WITHIN: Duration = Duration::from_secs(60);
 
@@ -40,6 +45,9 @@ fn what_is_missing(stage: &Stage) -> Result<(), String> {
         }
         if !stage.mesh.is_ready(at) {
             return Err(format!("node-{at} is not ready"));
+        }
+        if at >= stage.replicas() {
+            continue; // an edge has no records
         }
         let status = stage.mesh.status(at).map_err(|error| format!("node-{at}: {error:#}"))?;
         if alive_in(&status) != stage.nodes() {
@@ -79,14 +87,19 @@ pub(crate) fn broken_promises(stage: &Stage, clients: &Clients) -> Result<Vec<St
                 broken.push(format!("node-{at}, {tag}: {error:#}"));
             }
         }
-        let mut settled = |path: &str| {
+        // what a replica says first counts; an edge may not have heard yet
+        let waits = at >= stage.replicas();
+        let mut settled = |path: &str, right: &dyn Fn((u16, Digest)) -> bool| {
             let mut last = None;
             let answer = process::until("an answer that says something", READ_WITHIN, || {
                 last = get(&mut client, path);
-                Ok(last.filter(|(status, _)| matches!(status, 200 | 404)))
+                let says = |answer: &(u16, Digest)| {
+                    right(*answer) || (!waits && matches!(answer.0, 200 | 404))
+                };
+                Ok(last.filter(says))
             });
             stop::check()?;
-            anyhow::Ok(answer.ok().or(last))
+            anyhow::Ok(answer.ok().or(last).map(|answer| (right(answer), answer)))
         };
         for Pushed { tag, manifest, blobs } in &*locked(&clients.pushed) {
             let repository = &clients.repository;
@@ -96,16 +109,16 @@ pub(crate) fn broken_promises(stage: &Stage, clients: &Clients) -> Result<Vec<St
             ];
             paths.extend(blobs.iter().map(|blob| (blob_path(repository, blob), *blob)));
             for (path, digest) in paths {
-                let answer = settled(&path)?;
-                if answer != Some((200, digest)) {
+                let answer = settled(&path, &|answer| answer == (200, digest))?;
+                if !answer.is_some_and(|(right, _)| right) {
                     broken.push(format!("node-{at}: {path} was acknowledged; now {answer:?}"));
                 }
             }
         }
         for image in &*locked(&clients.deleted) {
             let path = manifest_path(&clients.repository, &image.manifest.to_string());
-            let answer = settled(&path)?.map(|(status, _)| status);
-            if answer != Some(404) {
+            let answer = settled(&path, &|(status, _)| status == 404)?;
+            if !answer.is_some_and(|(right, _)| right) {
                 broken.push(format!("node-{at}: {path} was deleted; now {answer:?}"));
             }
         }
@@ -113,6 +126,49 @@ pub(crate) fn broken_promises(stage: &Stage, clients: &Clients) -> Result<Vec<St
     broken.extend(clients.histories.violations());
     broken.append(&mut locked(&clients.violations));
     Ok(broken)
+}
+
+/// Places of a node's inventory that are zero when nothing dead is left and nothing live is lost.
+const NOTHING: [&str; 5] = [
+    "/kept_because/unexplained/count",
+    "/stray_files/count",
+    "/arriving/count",
+    "/missing_files",
+    "/quarantined",
+];
+/// Those that are zero once the time of what was begun is over. A clock that was ahead has dated that
+/// time ahead, too.
+const NOTHING_DUE: [&str; 3] =
+    ["/kept_because/garbage/count", "/kept_because/granted/count", "/uploads/count"];
+
+/// Waits until each disk has what the ledger says, and nothing else; what does not come true. `clocks`
+/// says that clocks were wrong.
+pub(crate) fn leftovers(stage: &Stage, clocks: bool) -> Result<Option<String>> {
+    let due: &[&str] = if clocks { &[] } else { &NOTHING_DUE };
+    let mut left = String::new();
+    let look = |at: usize| -> Result<Option<String>> {
+        let mut client = stage.mesh.administrator(at).patient_for(PATIENCE);
+        let mut body = Vec::new();
+        let request = Request::new("GET", "/api/atoll/v1/inventory");
+        let answer = client.send(&request, &mut Sink::Keep(&mut body))?;
+        ensure!(answer.status == 200, "its inventory: {}", answer.status);
+        let all: Value = serde_json::from_slice(&body)?;
+        let is_zero = |place: &&&str| all.pointer(place).is_none_or(|count| *count == json!(0));
+        let found = NOTHING.iter().chain(due).find(|place| !is_zero(place));
+        Ok(found.map(|place| format!("{place}: {all}")))
+    };
+    let settled = process::until("the disks have what they should", SETTLED_WITHIN, || {
+        for at in 0..stage.nodes() {
+            let found = look(at).unwrap_or_else(|error| Some(format!("{error:#}")));
+            if let Some(found) = found {
+                left = format!("node-{at}: {found}");
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    });
+    stop::check()?;
+    Ok(settled.err().map(|_| format!("something is left over or lost: {left}")))
 }
 
 /// Words that a node may not say, with what they mean.

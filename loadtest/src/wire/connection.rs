@@ -55,6 +55,7 @@ impl Connection {
         let answer = Answer {
             status: head.status,
             location: head.location,
+            warned: head.warned,
             bytes,
             first,
             total: begun.elapsed(),

@@ -15,6 +15,8 @@ pub(crate) struct Head {
     pub(crate) framing: Framing,
     /// Where to go on, as the server wrote it.
     pub(crate) location: Option<String>,
+    /// Whether it warns that it may be stale.
+    pub(crate) warned: bool,
     /// Whether the connection may carry another request.
     pub(crate) keep: bool,
 }
@@ -66,7 +68,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadHead> {
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let (status, persistent) =
         status_line(lines.next().unwrap_or_default()).ok_or(BadHead::StatusLine)?;
-    let mut head = Head { status, framing: Framing::UntilClose, location: None, keep: persistent };
+    let mut head = Head {
+        status,
+        framing: Framing::UntilClose,
+        location: None,
+        warned: false,
+        keep: persistent,
+    };
     let (mut length, mut chunked) = (None, false);
     for line in lines {
         let colon = line.iter().position(|byte| *byte == b':').ok_or(BadHead::Field)?;
@@ -82,6 +90,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadHead> {
             head.keep = (head.keep || has_word(value, b"keep-alive")) && !has_word(value, b"close");
         } else if name.eq_ignore_ascii_case(b"location") {
             head.location = Some(String::from_utf8_lossy(value).into_owned());
+        } else if name.eq_ignore_ascii_case(b"warning") {
+            head.warned |= value.starts_with(b"11"); // RFC 7234, 5.5: 110 and 111
         }
     }
     head.framing = match (chunked, length) {
@@ -138,7 +148,10 @@ mod tests {
         let (read, used) = head(text).unwrap().unwrap();
         assert_eq!(used, text.len() - 4);
         let location = Some("/v2/a/b".to_owned());
-        assert_eq!(read, Head { status: 201, framing: Framing::Length(12), location, keep: true });
+        assert_eq!(
+            read,
+            Head { status: 201, framing: Framing::Length(12), location, warned: false, keep: true }
+        );
     }
 
     #[test]

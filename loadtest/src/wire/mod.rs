@@ -184,6 +184,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Where to go on, as the server wrote it.
     pub(crate) location: Option<String>,
+    /// Whether it warns that it may be stale.
+    pub(crate) warned: bool,
     /// The body's length as received.
     pub(crate) bytes: u64,
     /// From the first byte sent to the whole head read.

@@ -1,0 +1,152 @@
+//! A repository of which a retention rule keeps the newest tags: somebody pushes one tag after
+//! another and has the rule run, while faults befall the mesh.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rules::words::digest::Digest;
+use serde_json::{Value, json};
+
+use super::clients::{CLIENT_PATIENCE, RETRY, get};
+use super::stage::{PROJECT, Stage, locked};
+use crate::content::{Blob, manifest};
+use crate::formed::Formed;
+use crate::registry::{self, manifest_path};
+use crate::wire::{Client, Request, Sink};
+
+/// What the rule keeps of each repository.
+const KEPT: usize = 5;
+/// Between two pushes.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The rule runs after so many pushes.
+const RUN_AFTER: usize = 4;
+const RUNS: &str = "/api/v2.0/retentions/trial/executions";
+
+/// What one trial's pusher knows.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    repository: String,
+    /// Tags in the order of their pushes; with the manifest if the push was acknowledged.
+    pushed: Mutex<Vec<(String, Option<Digest>)>>,
+    /// How often the rule was said to run.
+    pub(crate) runs: AtomicUsize,
+}
+
+/// Has the trials' project keep the newest tags of the repositories that [`Kept`] uses.
+pub(crate) fn keep_the_newest(mesh: &Formed) -> Result<()> {
+    let rule = json!({
+        "template": "latestPushedK",
+        "params": { "latestPushedK": KEPT },
+        "tag_selectors": [{ "decoration": "matches", "pattern": "**" }],
+        "scope_selectors": { "repository": [{ "decoration": "repoMatches", "pattern": "kept-*" }] },
+    });
+    let policy = json!({ "scope": { "level": "project", "ref": PROJECT }, "rules": [rule] });
+    mesh.make("/api/v2.0/retentions", &policy).map(drop)
+}
+
+impl Kept {
+    pub(crate) fn new(seed: u64) -> Self {
+        Kept {
+            repository: format!("{PROJECT}/kept-{seed:x}-{:04x}", rand::random::<u16>()),
+            pushed: Mutex::default(),
+            runs: AtomicUsize::new(0),
+        }
+    }
+
+    /// Pushes and has the rule run, at whichever node, until `over`.
+    pub(crate) fn work(&self, stage: &Stage, seed: u64, over: &AtomicBool) {
+        let dice = &mut StdRng::seed_from_u64(seed);
+        while !over.load(Ordering::Relaxed) {
+            let at = dice.random_range(0..stage.replicas());
+            let mut client = stage.mesh.administrator(at).patient_for(CLIENT_PATIENCE);
+            let well = self.push(&mut client).is_ok();
+            if locked(&self.pushed).len().is_multiple_of(RUN_AFTER) && run(&mut client).is_ok() {
+                self.runs.fetch_add(1, Ordering::Relaxed);
+            }
+            sleep(if well { PAUSE } else { RETRY });
+        }
+    }
+
+    fn push(&self, client: &mut Client) -> Result<()> {
+        let (layer, config) = (Blob::random(2048), Blob::config());
+        let whole = manifest(&config, &[(layer.digest, layer.bytes.len())]);
+        let tag = format!("k{}", locked(&self.pushed).len());
+        locked(&self.pushed).push((tag.clone(), None));
+        registry::upload_blob(client, &self.repository, &layer)?;
+        registry::upload_blob(client, &self.repository, &config)?;
+        registry::put_manifest(client, &self.repository, &tag, &whole)?;
+        if let Some((_, acknowledged)) = locked(&self.pushed).last_mut() {
+            *acknowledged = Some(whole.digest);
+        }
+        Ok(())
+    }
+
+    /// When the mesh has healed: pushes as many as are kept, and has the rule run to its end. Then
+    /// exactly these are there, at every node. What is not so. `clocks` says that clocks were wrong:
+    /// nothing is deleted by a clock that is behind what was recorded.
+    ///
+    /// # Errors
+    /// If a mesh that is whole refuses a push or a run.
+    pub(crate) fn afterwards(&self, stage: &Stage, clocks: bool) -> Result<Vec<String>> {
+        let mut client = stage.mesh.administrator(0).patient_for(CLIENT_PATIENCE);
+        for _ in 0..KEPT {
+            self.push(&mut client)?;
+        }
+        let before = newest_run(&mut client)?["id"].as_u64();
+        run(&mut client)?;
+        let ended = crate::process::until("the retention has run", crate::mesh::PATIENCE, || {
+            let run = newest_run(&mut client)?;
+            let is_over = !matches!(run["status"].as_str(), Some("Running" | "Pending"));
+            Ok(Some(run).filter(|run| run["id"].as_u64() > before && is_over))
+        })?;
+        let mut wrong = Vec::new();
+        let refused = clocks && ended["result"].as_str().is_some_and(|why| why.contains("clock"));
+        if ended["status"] != "Succeed" && !refused {
+            wrong.push(format!("the retention ended so: {ended}"));
+        }
+        for at in 0..stage.nodes() {
+            let mut client = stage.mesh.administrator(at).patient_for(CLIENT_PATIENCE);
+            let pushed = locked(&self.pushed);
+            let newest = pushed.len() - KEPT;
+            for (number, (tag, digest)) in pushed.iter().enumerate() {
+                let path = manifest_path(&self.repository, tag);
+                let found = get(&mut client, &path);
+                let right = match found {
+                    Some((200, found)) if number >= newest => Some(found) == *digest,
+                    Some((404, _)) => number < newest,
+                    Some((200, _)) if refused => true,
+                    _ => false,
+                };
+                if !right {
+                    wrong.push(format!(
+                        "node-{at}: {path}, number {number} of {}: {found:?}",
+                        pushed.len()
+                    ));
+                }
+            }
+        }
+        Ok(wrong)
+    }
+}
+
+fn run(client: &mut Client) -> Result<()> {
+    let body: [&[u8]; 1] = [br#"{"dry_run": false}"#];
+    let headers = [("Content-Type", "application/json")];
+    let request = Request::new("POST", RUNS).headers(&headers).body(&body);
+    let answer = client.send(&request, &mut Sink::Discard)?;
+    ensure!(answer.status == 201, "a run of the retention: {}", answer.status);
+    Ok(())
+}
+
+fn newest_run(client: &mut Client) -> Result<Value> {
+    let mut body = Vec::new();
+    let answer = client.send(&Request::new("GET", RUNS), &mut Sink::Keep(&mut body))?;
+    ensure!(answer.status == 200, "runs of the retention: {}", answer.status);
+    let runs: Vec<Value> = serde_json::from_slice(&body)?;
+    Ok(runs.into_iter().max_by_key(|run| run["id"].as_u64()).unwrap_or_default())
+}

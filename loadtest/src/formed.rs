@@ -143,15 +143,44 @@ impl Formed {
             self.password =
                 std::fs::read_to_string(self.data(at).join("admin-password"))?.trim().into();
         } else {
-            let role = if site.edge { "edge" } else { "replica" };
-            let said = succeed(
-                self.command(0, "invite").args(["--role", role, "--config"]).arg(self.settings(0)),
-            )?;
-            let token = said.lines().last().context("invite prints a token")?.trim().to_owned();
-            succeed(self.command(at, "join").arg(token).arg("--config").arg(self.settings(at)))?;
+            self.join(at, 0, if site.edge { "edge" } else { "replica" })?;
         }
         self.nodes.push(Mutex::new(None));
         self.start(at)
+    }
+
+    /// Joins `at` with a token of the node `by`.
+    fn join(&self, at: usize, by: usize, role: &str) -> Result<()> {
+        let said = succeed(
+            self.command(by, "invite").args(["--role", role, "--config"]).arg(self.settings(by)),
+        )?;
+        let token = said.lines().last().context("invite prints a token")?.trim().to_owned();
+        succeed(self.command(at, "join").arg(token).arg("--config").arg(self.settings(at)))
+            .map(drop)
+    }
+
+    /// A replica that does not run has lost its disk: has the node `by` remove it, joins it anew under
+    /// its name, and starts it. Both are tried again while the others choose who leads.
+    pub(crate) fn replace(&self, at: usize, by: usize) -> Result<()> {
+        std::fs::remove_dir_all(self.data(at))?;
+        let password = self.folder.path().join("password");
+        std::fs::write(&password, self.password.expose())?;
+        let (name, url) = (format!("node-{at}"), format!("http://{}:5000", address(by)));
+        let patiently = |what: &str, step: &dyn Fn() -> Result<()>| {
+            let mut last = Ok(());
+            let done = process::until(what, PATIENCE, || {
+                last = step();
+                Ok(last.is_ok().then_some(()))
+            });
+            done.or_else(|late| last.map_err(|error| error.context(late)))
+        };
+        patiently("a replica that lost its disk is removed", &|| {
+            let mut remove = self.command(by, "remove");
+            remove.args([&name, "--yes", "--url", &url]).arg("--password-file").arg(&password);
+            succeed(&mut remove).map(drop)
+        })?;
+        patiently("a replica is let in anew", &|| self.join(at, by, "replica"))?;
+        self.launch(at)
     }
 
     /// A certificate for everybody, and the clients' trust in it; the section of the settings.

@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Full,
     /// A clock that jumps, forwards or back
     Clock,
+    /// A disk is gone; the replica is removed, and joins anew under its name
+    Replace,
 }
 
 impl Kind {
@@ -103,15 +105,21 @@ impl Plan {
         let network = PROFILES[[0, 0, 1, 2][dice.random_range(0..4)]];
         // one trial in four is a storm: several at once; the others have one kind, so that a table
         // of kinds says something
-        let count = if dice.random_range(0..4) == 0 { dice.random_range(2..5) } else { 1 };
+        let storm = dice.random_range(0..4) == 0 && kinds != [Kind::Replace];
+        let count = if storm { dice.random_range(2..5) } else { 1 };
+        // what is durable twice stands the loss of one disk, and of no other one meanwhile
+        let kinds: Vec<_> = kinds.iter().filter(|kind| !storm || **kind != Kind::Replace).collect();
         let mut faults = Vec::new();
         for _ in 0..count {
             let Some(kind) = kinds.choose(dice) else { break };
             let mut at = CALM;
-            for _ in 0..repeats(*kind, dice) {
-                let lasts = lasts(*kind, dice);
-                let victim = victim(*kind, replicas + edges, dice);
-                faults.push(Fault { kind: *kind, victim, at, lasts, degree: dice.random() });
+            for _ in 0..repeats(**kind, dice) {
+                let lasts = lasts(**kind, dice);
+                let victim = match kind {
+                    Kind::Replace => victim(**kind, replicas, dice),
+                    _ => victim(**kind, replicas + edges, dice),
+                };
+                faults.push(Fault { kind: **kind, victim, at, lasts, degree: dice.random() });
                 at += lasts + dice.random_range(0.3..2.5);
             }
         }
@@ -140,7 +148,7 @@ fn repeats(kind: Kind, dice: &mut StdRng) -> usize {
         Kind::Blink => dice.random_range(2..6),
         Kind::Kill | Kind::Power | Kind::Clock | Kind::Pair => dice.random_range(1..4),
         Kind::Stop | Kind::Cut | Kind::Deaf | Kind::Full | Kind::Fail => dice.random_range(1..3),
-        Kind::Flap | Kind::Weather | Kind::Slow | Kind::Hang => 1,
+        Kind::Flap | Kind::Weather | Kind::Slow | Kind::Hang | Kind::Replace => 1,
     }
 }
 
@@ -148,7 +156,7 @@ fn repeats(kind: Kind, dice: &mut StdRng) -> usize {
 fn lasts(kind: Kind, dice: &mut StdRng) -> f64 {
     match kind {
         Kind::Blink => dice.random_range(0.0..0.3),
-        Kind::Kill | Kind::Power => dice.random_range(0.5..12.0),
+        Kind::Kill | Kind::Power | Kind::Replace => dice.random_range(0.5..12.0),
         // a stopped node comes back as what it was, with clocks that went on: the worst is long
         Kind::Stop if dice.random_range(0..8) == 0 => dice.random_range(20.0..60.0),
         Kind::Stop | Kind::Cut | Kind::Pair | Kind::Deaf => dice.random_range(0.2..15.0),

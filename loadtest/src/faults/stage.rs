@@ -218,7 +218,9 @@ impl Stage {
     ) -> Result<()> {
         let end = Instant::now() + Duration::from_secs_f64(fault.lasts);
         match fault.kind {
-            Kind::Blink | Kind::Kill | Kind::Power => self.kill(fault, victims, end, dice)?,
+            Kind::Blink | Kind::Kill | Kind::Power | Kind::Replace => {
+                self.kill(fault, victims, end, dice)?;
+            }
             Kind::Stop => {
                 for at in victims {
                     self.nodes[*at].stopped.fetch_add(1, Ordering::SeqCst);
@@ -274,6 +276,9 @@ impl Stage {
         }
         pause_until(end);
         for at in victims {
+            if fault.kind == Kind::Replace {
+                self.mesh.replace(*at, (*at + 1) % self.replicas())?;
+            }
             if self.nodes[*at].held.fetch_sub(1, Ordering::SeqCst) == 1 {
                 let _ = self.mesh.launch(*at); // the supervisor may have been first
             }

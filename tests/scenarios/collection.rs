@@ -1,5 +1,6 @@
 //! What nothing refers to any more leaves the disks of all replicas, and nothing else does. Pushes
-//! that count on a blob keep it.
+//! that count on a blob keep it. So it is when regions lose each other (`ATOLL_LOSSES` times, 2; after
+//! six each pair of regions and each region has been cut off).
 
 use std::path::Path;
 
@@ -8,9 +9,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::{Blob, Image};
+use tests::islands::Islands;
 use tests::people::must;
-use tests::process;
-use tests::wait;
+use tests::repository::Refusal;
+use tests::{accounting, process, wait};
 
 const THREE: [(&str, &str); 3] =
     [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
@@ -146,6 +148,132 @@ fn a_collection_that_somebody_asks_for_is_a_run_and_an_event() {
     let events = get(&mesh, "/api/v2.0/auditlog-exts?q=resource_type=blob&page_size=100");
     let said = events[0]["resource"].as_str().unwrap_or_default();
     assert!(said.starts_with("2 that nothing refers to, "), "{events}");
+}
+
+/// Who does not hear whom.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    /// Two regions do not hear each other, and both hear the third.
+    EachOther(usize, usize),
+    /// One region hears nobody.
+    Everybody(usize),
+}
+
+const LOSSES: [Loss; 6] = [
+    Loss::EachOther(0, 1),
+    Loss::Everybody(0),
+    Loss::EachOther(1, 2),
+    Loss::Everybody(1),
+    Loss::EachOther(0, 2),
+    Loss::Everybody(2),
+];
+
+fn losses() -> usize {
+    std::env::var("ATOLL_LOSSES").ok().and_then(|losses| losses.parse().ok()).unwrap_or(2)
+}
+
+fn lose(mesh: &Islands, loss: Loss, lost: bool) {
+    match loss {
+        Loss::EachOther(one, other) => mesh.part(one, other, lost),
+        Loss::Everybody(at) if lost => mesh.cut(at),
+        Loss::Everybody(at) => mesh.heal(at),
+    }
+}
+
+/// Whether a deletion was acknowledged. If not, it may have been done all the same.
+fn is_deleted(mesh: &Islands, at: usize, image: &Image) -> bool {
+    let path = format!("/v2/demo/app/manifests/{}", image.digest());
+    let answer = mesh.client(at).ask(Method::DELETE, &path).send();
+    answer.is_ok_and(|answer| matches!(answer.status, 202 | 404))
+}
+
+/// That an image that was acknowledged is whole at a node. A node may say that it cannot know, or be
+/// silent; it may not say that there is no such image.
+fn is_whole(mesh: &Islands, at: usize, tag: &str, image: &Image) -> Result<(), String> {
+    match mesh.repository(at, "demo/app").pull(tag) {
+        Ok(found) if found.digest == image.digest() => Ok(()),
+        Err(Refusal::Answered(answer)) if answer.status == 404 => {
+            panic!("{tag} was acknowledged and is lost at {at}: {answer}")
+        }
+        other => Err(format!("{tag} at {at}: {other:?}")),
+    }
+}
+
+/// All the while somebody pushes, deletes and collects at each node. What is deleted shares a layer
+/// with what stays, and some of it is pushed again.
+#[test]
+fn regions_that_lose_each_other_during_a_collection_lose_nothing_that_is_live() {
+    let mesh =
+        Islands::raise_with("collection: {grace: 1s, every: 1s}\nuploads: {expire_after: 5s}\n");
+    let none = json!({"metadata": {"trash": "0"}});
+    must(&mesh.client(0), Method::PUT, "/api/v2.0/projects/demo", &none, 200);
+    let base = Blob::random(30_000);
+    let image = || Image::of_layers(vec![base.clone(), Blob::random(10_000)]);
+    let mut live: Vec<(String, Image)> = Vec::new();
+    for (round, loss) in LOSSES.iter().cycle().take(losses()).enumerate() {
+        let (early, late): (Vec<Image>, Vec<Image>) =
+            ((0..6).map(|_| image()).collect(), (0..6).map(|_| image()).collect());
+        let stays: Vec<Image> = (0..3).map(|_| image()).collect();
+        let named = |what: &str, at: usize| format!("{what}-{round}-{at}");
+        for (what, images) in [("early", &early), ("late", &late), ("stays", &stays)] {
+            for (at, image) in images.iter().enumerate() {
+                let there = mesh.repository(at % 3, "demo/app");
+                wait::until_ok("a push is taken", || there.push(image, &named(what, at)));
+            }
+        }
+        for (at, image) in early.iter().enumerate() {
+            wait::until("it is deleted", || is_deleted(&mesh, at % 3, image).then_some(()));
+        }
+        live.extend(stays.into_iter().enumerate().map(|(at, image)| (named("stays", at), image)));
+        let taken = std::thread::scope(|beside| {
+            let deleting = beside.spawn(|| {
+                for (at, image) in late.iter().enumerate() {
+                    is_deleted(&mesh, at % 3, image);
+                }
+            });
+            lose(&mesh, *loss, true);
+            let pushing: Vec<_> = (0..3)
+                .map(|at| {
+                    // a new one, and one that was deleted a moment ago
+                    let images = [("new", image()), ("again", early[at].clone())];
+                    let (mesh, images) = (&mesh, images.map(|(what, i)| (named(what, at), i)));
+                    beside.spawn(move || {
+                        let all = json!({"older_than_seconds": 0});
+                        images.map(|(tag, image)| {
+                            drop(mesh.client(at).send_json(Method::POST, COLLECTION, &all));
+                            let pushed = mesh.repository(at, "demo/app").push(&image, &tag);
+                            pushed.is_ok().then_some((tag, image))
+                        })
+                    })
+                })
+                .collect();
+            let taken: Vec<_> =
+                pushing.into_iter().flat_map(|one| one.join().expect("it pushes")).collect();
+            deleting.join().expect("it deletes");
+            taken
+        });
+        let revived: Vec<bool> = taken.iter().skip(1).step_by(2).map(Option::is_some).collect();
+        live.extend(taken.into_iter().flatten());
+        for (tag, image) in &live {
+            wait::until(&format!("{tag} is somewhere ({loss:?})"), || {
+                (0..3).any(|at| is_whole(&mesh, at, tag, image).is_ok()).then_some(())
+            });
+        }
+        lose(&mesh, *loss, false);
+        for at in 0..3 {
+            for (tag, image) in &live {
+                wait::until_ok("it is whole", || is_whole(&mesh, at, tag, image));
+            }
+        }
+        let gone = early.iter().enumerate().filter(|(at, _)| revived.get(*at) != Some(&true));
+        for (at, image) in gone.chain(late.iter().enumerate()) {
+            // a push that was not acknowledged may have been recorded
+            wait::until("it is deleted", || is_deleted(&mesh, at % 3, image).then_some(()));
+            let path = format!("/v2/demo/app/manifests/{}", image.digest());
+            must(&mesh.client(0), Method::GET, &path, &Value::Null, 404);
+        }
+        accounting::settles(&[0, 1, 2].map(|at| mesh.client(at)));
+    }
 }
 
 /// A mesh whose project keeps nothing of what is deleted.

@@ -123,6 +123,116 @@ fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
     }
 }
 
+/// The node that leads the ledger, or the primary of a project, as some node sees it.
+fn seen(mesh: &Formed, what: impl Fn(&Value) -> Option<String>) -> usize {
+    wait::until("somebody knows it", || {
+        let name = (0..3).find_map(|at| what(&mesh.status(at).ok()?))?;
+        THREE.iter().position(|(one, _)| *one == name)
+    })
+}
+
+/// What all images of a project take, as somebody reads it who follows every manifest.
+fn recount(mesh: &Formed, at: usize, project: &str) -> Value {
+    let client = mesh.client(at);
+    let get = |path: &str| must(&client, Method::GET, path, &Value::Null, 200).json();
+    let list = |path: &str| get(path).as_array().cloned().unwrap_or_default();
+    let (mut sizes, mut tags) = (BTreeMap::<String, u64>::new(), 0);
+    let repositories = list(&format!("{PROJECTS}/{project}/repositories?page_size=100"));
+    for repository in &repositories {
+        let name = repository["name"].as_str().expect("a name").to_owned();
+        let short = name.strip_prefix(&format!("{project}/")).expect("the project's").to_owned();
+        let of = format!("{PROJECTS}/{project}/repositories/{short}/artifacts");
+        for artifact in list(&format!("{of}?page_size=100&with_tag=true")) {
+            let digest = artifact["digest"].as_str().expect("a digest");
+            tags += artifact["tags"].as_array().map_or(0, Vec::len);
+            let manifest = must(
+                &client,
+                Method::GET,
+                &format!("/v2/{name}/manifests/{digest}"),
+                &Value::Null,
+                200,
+            );
+            sizes.insert(digest.to_owned(), manifest.body.len() as u64);
+            let manifest = manifest.json();
+            let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
+            for blob in layers.iter().chain([&manifest["config"]]) {
+                let digest = blob["digest"].as_str().expect("a digest").to_owned();
+                sizes.insert(digest, blob["size"].as_u64().expect("a size"));
+            }
+        }
+    }
+    let storage: u64 = sizes.values().sum();
+    json!({"storage": storage, "tags": tags, "repositories": repositories.len()})
+}
+
+/// A push goes on until it is taken or has no room. Whoever was killed meanwhile may have taken it:
+/// then it costs nothing to push it again.
+#[test]
+fn pushes_end_exactly_at_the_edge_while_the_primary_and_the_leader_are_killed() {
+    let mesh = Formed::of(&THREE, "");
+    let admin = mesh.client(0);
+    let (all, fit) = (90, 31);
+    let images: Vec<Image> = (0..all).map(|_| Image::random(&[20_000])).collect();
+    let one = size(&[&images[0]]);
+    let small = limited(&admin, "small", fit * one);
+    let over = std::sync::atomic::AtomicUsize::new(0);
+    let taken: Vec<bool> = std::thread::scope(|beside| {
+        let pushers: Vec<_> = (0..9)
+            .map(|pusher| {
+                let (mesh, images, over) = (&mesh, &images, &over);
+                beside.spawn(move || {
+                    let mine = images.iter().enumerate().filter(|(at, _)| at % 9 == pusher);
+                    let push = |(number, image): (usize, &Image)| {
+                        let mut tries = 0;
+                        let taken = wait::until("a push is taken, or has no room", || {
+                            tries += 1;
+                            let name = format!("small/app-{}", number % 3);
+                            let repository = mesh.repository((pusher + tries) % 3, &name);
+                            match repository.push(image, &format!("t{number}")) {
+                                Ok(()) => Some(true),
+                                Err(no) => match no.answer() {
+                                    Some(answer) if answer.status == 403 => {
+                                        is_over(answer);
+                                        Some(false)
+                                    }
+                                    _ => None,
+                                },
+                            }
+                        });
+                        over.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        taken
+                    };
+                    mine.map(push).collect::<Vec<bool>>()
+                })
+            })
+            .collect();
+        // three times while something is left to do: the primary, the leader, the primary
+        for round in 0..3 {
+            let before = over.load(std::sync::atomic::Ordering::Relaxed);
+            wait::until("some pushes have ended", || {
+                let now = over.load(std::sync::atomic::Ordering::Relaxed);
+                (now >= before + 8 || now == all).then_some(())
+            });
+            let killed = match round {
+                1 => seen(&mesh, |status| Some(status["leader"]["name"].as_str()?.to_owned())),
+                _ => seen(&mesh, |status| tests::mesh::primary(status, "small")),
+            };
+            mesh.members()[killed].stop(Signal::KILL);
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            mesh.members()[killed].serve();
+            mesh.members()[killed].wait_ready();
+        }
+        pushers.into_iter().flat_map(|one| one.join().expect("no pusher panics")).collect()
+    });
+    assert_eq!(taken.iter().filter(|taken| **taken).count() as u64, fit, "exactly what fits");
+    let counted = json!({"storage": fit * one, "tags": fit, "repositories": 3});
+    for at in 0..3 {
+        assert_eq!(quota(&mesh.client(at), small)["used"], counted);
+        assert_eq!(recount(&mesh, at, "small"), counted, "counted by reading");
+    }
+    mesh.agree();
+}
+
 #[test]
 fn clients_are_told_before_the_bytes_and_with_the_manifest() {
     let mesh = Formed::of(&THREE[..1], "");

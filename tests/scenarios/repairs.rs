@@ -1,5 +1,5 @@
 //! Copies that are missing are made by themselves: after a region is gone, and when a project wants
-//! more of them. And when somebody says so.
+//! more of them. And when somebody says so. A disk that is full makes them wait.
 //!
 //! How many copies there are is asked for as an operator would ask: what would be lost if a node
 //! were removed now.
@@ -10,6 +10,7 @@ use tests::formed::Formed;
 use tests::image::Image;
 use tests::process::{self, Finished};
 use tests::repository::set_durability;
+use tests::small_disk::SmallDisk;
 use tests::wait;
 
 const THREE: [(&str, &str); 3] =
@@ -139,6 +140,81 @@ fn a_replica_that_is_away_for_a_moment_gets_its_copies_when_it_is_back() {
             blob.file(&mesh.members()[2].data()).exists().then_some(())
         });
     }
+}
+
+/// Another program has filled the disk. What blobs may use is used up, and the ledger's part is not.
+#[test]
+fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
+    const MIB: usize = 1 << 20;
+    let mut mesh = Formed::of(&THREE[..2], SOON);
+    let member = mesh.prepare("three", "eu-central-1", SOON);
+    let _small = SmallDisk::of(&member.data(), "128m");
+    member.must_join(&mesh.members()[0].invite());
+    member.serve();
+    member.wait_ready();
+    mesh.add(member);
+    set_durability(&mesh.client(0), "demo", 1);
+    let images: Vec<Image> = (0..3).map(|_| Image::random(&[6 * MIB, 6 * MIB])).collect();
+    for (number, image) in images.iter().enumerate() {
+        let pushed = mesh.repository(0, "demo/app").push(image, &format!("{number}"));
+        pushed.unwrap_or_else(|no| panic!("{number}: {no}"));
+    }
+    let on_three = |mesh: &Formed| {
+        let all = images.iter().flat_map(|image| &image.blobs);
+        let (data, all) = (mesh.members()[2].data(), all.filter(|blob| blob.bytes.len() > MIB));
+        all.filter(|blob| blob.file(&data).exists()).count()
+    };
+    assert_eq!(on_three(&mesh), 0, "durability is 1");
+    let ballast = mesh.members()[2].data().join("ballast");
+    let free = || {
+        let disk = rustix::fs::statvfs(&mesh.members()[2].data()).expect("a file system");
+        (disk.f_bavail * disk.f_frsize) as usize
+    };
+    let fill = free() - 24 * MIB;
+    std::fs::write(&ballast, vec![7; fill]).expect("there is room for it");
+
+    set_durability(&mesh.client(0), "demo", 3);
+    let job = wait::until_ok("a repair says what is full, and where", || {
+        let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&project=demo");
+        for job in jobs.as_array().into_iter().flatten() {
+            let id = job["id"].as_str().expect("an id");
+            let log = get(&mesh, 0, &format!("/api/atoll/v1/jobs/{id}/log")).to_string();
+            if log.contains("to three: ") && log.contains("the disk of data_dir has") {
+                return Ok(id.to_owned());
+            }
+        }
+        Err(jobs.to_string())
+    });
+    let shown = get(&mesh, 1, &format!("/api/atoll/v1/jobs/{job}"));
+    let said = shown["result"].as_str().unwrap_or_default().to_owned();
+    assert!(said.contains("still in too few regions") || shown["state"] == "running", "{shown}");
+    // the second region has its copies, and the ledger lives on
+    wait::until("the second region has all", || (lost_without(&mesh, 1, "one") == 0).then_some(()));
+    for number in 0..10 {
+        let (image, tag) = (Image::tiny(), format!("small-{number}"));
+        set_durability(&mesh.client(number % 3), "demo", 2);
+        let pushed = mesh.repository(number % 3, "demo/app").push(&image, &tag);
+        pushed.unwrap_or_else(|no| panic!("{tag}: {no}"));
+        mesh.repository(2, "demo/app").pull(&tag).unwrap_or_else(|no| panic!("{tag}: {no}"));
+    }
+    set_durability(&mesh.client(0), "demo", 3);
+    let ready = mesh.client(2).get("/readyz").unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(ready.status, 200, "{ready}");
+    assert!(on_three(&mesh) < 6, "they do not fit");
+
+    std::fs::remove_file(&ballast).expect("it is there");
+    wait::until("it has all copies", || (on_three(&mesh) == 6).then_some(()));
+    wait::until("the repair says so", || {
+        let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&project=demo");
+        let jobs = jobs.as_array()?.clone();
+        (jobs.first()?["state"] == "done").then_some(())
+    });
+    for (number, image) in images.iter().enumerate() {
+        let found = mesh.repository(2, "demo/app").pull(&format!("{number}"));
+        let found = found.unwrap_or_else(|no| panic!("{number}: {no}"));
+        assert_eq!(found.digest, image.digest());
+    }
+    mesh.agree();
 }
 
 /// Nobody pulls the blob, so only a node that reads what it has can find the wrong byte.

@@ -1,15 +1,17 @@
 //! What a project does not retain goes, with its layers, and what it retains stays. Immutable tags
-//! do not move. A pull keeps what nobody pushes any more.
+//! do not move. A pull keeps what nobody pushes any more. What is pushed beside a run stays.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::Image;
+use tests::people::must;
 use tests::process::{self, Finished};
-use tests::repository::create_project;
-use tests::wait;
+use tests::repository::{Refusal, create_project};
+use tests::{accounting, wait};
 
 const THREE: [(&str, &str); 3] =
     [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
@@ -261,6 +263,108 @@ fn what_is_pulled_stays_and_what_is_not_goes() {
     assert!(removed.success, "{removed:?}");
     let none = atoll(&mesh, "retention", &["run", "demo"]);
     assert!(!none.success && none.err.contains("no retention policy"), "{none:?}");
+}
+
+/// Runs the retention of `demo`, asked at a node; the number of artifacts that it has deleted.
+fn run_retention(mesh: &Formed, place: &str, at: usize) -> u64 {
+    let begin = json!({"dry_run": false, "confirmed": true});
+    let begun = must(&mesh.client(at), Method::POST, place, &begin, 201);
+    let job = begun.json()["job"].as_str().expect("a job").to_owned();
+    let ended = wait::until("the run ends", || {
+        let shown = mesh.client(0).get(&format!("/api/atoll/v1/jobs/{job}")).ok()?.json();
+        matches!(shown["state"].as_str(), Some("done" | "failed")).then_some(shown)
+    });
+    assert_eq!(ended["state"], "done", "{ended}");
+    // "3 of 6 artifacts deleted"
+    let result = ended["result"].as_str().expect("a sentence");
+    let deleted = result.split(' ').next().and_then(|word| word.parse().ok());
+    deleted.unwrap_or_else(|| panic!("{ended}"))
+}
+
+/// Puts an image under a tag, whatever was collected in between, and shows that what was acknowledged
+/// is there: at another node, whole. `tag` is moved by nobody else.
+fn moves(mesh: &Formed, at: usize, tag: &str, image: &Image) {
+    wait::until_ok("a push beside runs is taken", || {
+        match mesh.repository(at, "demo/app").push(image, tag) {
+            Err(Refusal::Answered(answer)) if answer.status >= 500 => Err(answer.to_string()),
+            // a layer that nothing referred to was collected after the client had sent it
+            Err(Refusal::Answered(answer)) if answer.status == 404 => Err(answer.to_string()),
+            Err(other) => panic!("{tag}: {other}"),
+            Ok(()) => Ok(()),
+        }
+    });
+    for reader in [at, (at + 1) % 3] {
+        let found = mesh.repository(reader, "demo/app").pull(tag);
+        let found = found.unwrap_or_else(|no| panic!("{tag} at {reader} after its push: {no}"));
+        assert_eq!(found.digest, image.digest(), "{tag} at {reader}");
+    }
+}
+
+/// The same few images get and lose their tags all the time, so that a run often looks at one that has
+/// none, and deletes it or not while a client pushes it.
+#[test]
+fn what_is_pushed_while_the_retention_runs_stays_whole() {
+    let mesh = Formed::of(&THREE, SOON);
+    let trash = json!({"metadata": {"trash": "0"}});
+    must(&mesh.client(0), Method::PUT, "/api/v2.0/projects/demo", &trash, 200);
+    let policy = json!({
+        "scope": {"level": "project", "ref": "demo"},
+        "rules": [{"template": "always", "params": {},
+            "tag_selectors": [{"decoration": "matches", "pattern": "keep-*",
+                "extras": "{\"untagged\":false}"}],
+            "scope_selectors": {"repository": [{"decoration": "repoMatches", "pattern": "app"}]}}],
+    });
+    let made = must(&mesh.client(0), Method::POST, "/api/v2.0/retentions", &policy, 201);
+    let place = format!("{}/executions", made.header("location").expect("a place"));
+    let pool: Vec<Image> = (0..6).map(|_| Image::random(&[3_000])).collect();
+    let (over, rounds) = (AtomicBool::new(false), tests::rounds(30));
+    let runs = std::thread::scope(|beside| {
+        let runs = beside.spawn(|| {
+            let mut deleted = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                deleted.push(run_retention(&mesh, &place, deleted.len() % 3));
+            }
+            deleted
+        });
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let (mesh, pool) = (&mesh, &pool);
+                beside.spawn(move || {
+                    for round in 0..rounds {
+                        // the writers' own tags, at each node in turn, and one that all three move
+                        let image = &pool[(round * (writer + 1) + 2 * writer) % pool.len()];
+                        moves(mesh, (writer + round) % 3, &format!("keep-{writer}"), image);
+                        let there = mesh.repository(writer, "demo/app");
+                        wait::until_ok("a push of the common tag is taken", || {
+                            there.push(&pool[(round + writer) % pool.len()], "keep-all")
+                        });
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        over.store(true, Ordering::Relaxed);
+        let runs = runs.join().expect("the runs end well");
+        assert!(ended.iter().all(Result::is_ok), "a writer has panicked, see above");
+        runs
+    });
+    assert!(runs.iter().sum::<u64>() > 0, "the runs met nothing: {runs:?}");
+    run_retention(&mesh, &place, 1);
+    let mut tagged = Vec::new();
+    for tag in ["keep-0", "keep-1", "keep-2", "keep-all"] {
+        let found = [0, 1, 2].map(|at| {
+            let found = mesh.repository(at, "demo/app").pull(tag);
+            found.unwrap_or_else(|no| panic!("{tag} at {at}: {no}")).digest
+        });
+        assert!(found.iter().all(|one| *one == found[0]), "{tag}: {found:?}");
+        tagged.push(found[0].clone());
+    }
+    for image in pool.iter().filter(|image| !tagged.iter().any(|one| one == image.digest())) {
+        let path = format!("/v2/demo/app/manifests/{}", image.digest());
+        must(&mesh.client(1), Method::GET, &path, &Value::Null, 404);
+    }
+    accounting::settles(&[0, 1, 2].map(|at| mesh.client(at)));
+    mesh.agree();
 }
 
 fn atoll(mesh: &Formed, verb: &str, arguments: &[&str]) -> Finished {

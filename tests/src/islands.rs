@@ -43,6 +43,15 @@ impl Islands {
     /// When a namespace cannot be made or the mesh does not form.
     #[must_use]
     pub fn raise() -> Self {
+        Self::raise_with("")
+    }
+
+    /// The same with `more` in the settings of all nodes.
+    ///
+    /// # Panics
+    /// When a namespace cannot be made or the mesh does not form.
+    #[must_use]
+    pub fn raise_with(more: &str) -> Self {
         let machine = crate::whole_machine();
         let folder = TempDir::with_prefix("atoll-islands-").expect("a temporary folder");
         let sea = namespace(folder.path(), "sea");
@@ -56,11 +65,11 @@ impl Islands {
             _machine: machine,
         };
         bridge(&all.sea, &all.islands, address);
-        all.form();
+        all.form(more);
         all
     }
 
-    fn form(&mut self) {
+    fn form(&mut self, more: &str) {
         for (at, region) in REGIONS.iter().enumerate() {
             let here = address(at);
             let place = Place {
@@ -68,7 +77,7 @@ impl Islands {
                 mesh: format!("{here}:7400"),
                 network: Some(self.network(at)),
             };
-            let node = Member::new(self.folder.path(), region, region, place, "", "");
+            let node = Member::new(self.folder.path(), region, region, place, "", more);
             if at == 0 {
                 self.password = node.init();
             } else {
@@ -113,6 +122,15 @@ impl Islands {
     /// Plugs it in again.
     pub fn heal(&self, at: usize) {
         ip(&self.sea, &format!("link set port{at} master bridge"));
+    }
+
+    /// Two nodes do not hear each other any more, and both hear the third, or they do again.
+    pub fn part(&self, one: usize, other: usize, parted: bool) {
+        let word = if parted { "on" } else { "off" };
+        for at in [one, other] {
+            // isolated ports of a bridge pass on nothing to each other
+            ip(&self.sea, &format!("link set port{at} type bridge_slave isolated {word}"));
+        }
     }
 
     /// Whether one island hears another at all.

@@ -36,8 +36,10 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("kill_primary::", Weight::Slots(1), 130),
     ("trials::", Weight::Slots(1), 110),
     ("jobs::a_job", Weight::Slots(1), 90),
-    // five primaries are killed
+    // nine primaries are killed, and the next ones are waited for
     ("job_kills::", Weight::Slots(1), 90),
+    // regions are cut off, twice
+    ("collection::regions", Weight::Slots(1), 100),
     // a drill lasts 25 seconds, and its projects return
     ("drill::a_region", Weight::Slots(1), 60),
     ("trash::", Weight::Slots(1), 40),

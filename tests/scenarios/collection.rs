@@ -7,7 +7,7 @@ use std::path::Path;
 use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::formed::Formed;
+use tests::formed::{Formed, UNHURRIED};
 use tests::image::{Blob, Image};
 use tests::islands::Islands;
 use tests::people::must;
@@ -148,6 +148,62 @@ fn a_collection_that_somebody_asks_for_is_a_run_and_an_event() {
     let events = get(&mesh, "/api/v2.0/auditlog-exts?q=resource_type=blob&page_size=100");
     let said = events[0]["resource"].as_str().unwrap_or_default();
     assert!(said.starts_with("2 that nothing refers to, "), "{events}");
+}
+
+/// A replica that is paused says nothing, so that a collection waits for it.
+#[test]
+fn a_collection_can_be_stopped_at_any_node() {
+    let settings = "collection: {grace: 1s, every: 1h}\nuploads: {expire_after: 1s}\n";
+    let mesh = without_trash(&format!("{settings}{UNHURRIED}"));
+    let image = Image::random(&[60_000]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    delete(&mesh, 1, &format!("/v2/demo/app/manifests/{}", image.digest()));
+    let begin = || {
+        let schedule = "/api/v2.0/system/gc/schedule";
+        let what = json!({"schedule": {"type": "Manual"}, "parameters": {}});
+        mesh.client(0).send_json(Method::POST, schedule, &what)
+    };
+    let status = mesh.status(0).unwrap_or_else(|no| panic!("{no}"));
+    let leader = status["leader"]["name"].as_str().expect("a leader").to_owned();
+    let paused = if leader == THREE[2].0 { 1 } else { 2 };
+    let other = 3 - paused;
+    // what fails because of the pause before somebody can stop it is begun again
+    let place = wait::until("a collection is stopped", || {
+        mesh.members()[paused].signal(Signal::STOP);
+        let begun = begin().unwrap_or_else(|none| panic!("{none}"));
+        let place = begun.header("location").map(str::to_owned);
+        let number = place.as_deref().and_then(|place| place.rsplit('/').next());
+        let stopped = gc(&mesh, other, &["stop", number.unwrap_or("0")]);
+        mesh.members()[paused].signal(Signal::CONT);
+        let place = place.filter(|_| begun.status == 201 && stopped.success)?;
+        wait::until("it ends", || {
+            let run = mesh.client(other).get(&place).ok()?.json();
+            match run["job_status"].as_str()? {
+                "Running" => None,
+                status => Some(status == "Stopped"),
+            }
+        })
+        .then_some(place)
+    });
+    let log = mesh.client(paused).get(&format!("{place}/log"));
+    let log = log.unwrap_or_else(|none| panic!("{none}"));
+    let said = String::from_utf8_lossy(&log.body).into_owned();
+    assert!(said.contains("it was stopped by admin; 0 blobs are collected"), "{said}");
+    assert!(image.blobs.iter().any(|blob| on_disk(&mesh, 0, blob)), "nothing was collected");
+    // to stop what has ended is no error, as in Harbor
+    must(&mesh.client(paused), Method::PUT, &place, &json!({"status": "Stopped"}), 200);
+    must(&mesh.client(0), Method::PUT, &place, &json!({"status": "Running"}), 400);
+    must(&mesh.client(0), Method::PUT, "/api/v2.0/system/gc/7", &json!({}), 400);
+    let unknown = json!({"status": "Stopped"});
+    must(&mesh.client(0), Method::PUT, "/api/v2.0/system/gc/7", &unknown, 404);
+    must(&mesh.client(0), Method::PUT, "/api/v2.0/system/purgeaudit/7", &unknown, 404);
+    let none = gc(&mesh, 0, &["stop"]);
+    assert!(!none.success && none.err.contains("no collection is under way"), "{none:?}");
+    // the next one does what that one did not
+    wait::until("the bytes are gone", || {
+        drop(begin());
+        image.blobs.iter().all(|blob| (0..3).all(|at| !on_disk(&mesh, at, blob))).then_some(())
+    });
 }
 
 /// Who does not hear whom.
@@ -301,14 +357,19 @@ fn get(mesh: &Formed, path: &str) -> Value {
     answer.json()
 }
 
-/// `atoll gc run`, at the second node.
-fn run(mesh: &Formed, arguments: &[&str]) -> Value {
+/// `atoll gc`, at a node.
+fn gc(mesh: &Formed, at: usize, arguments: &[&str]) -> process::Finished {
     let password = mesh.folder().join("password-for-gc");
     std::fs::write(&password, mesh.password()).expect("a file");
-    let url = format!("http://{}", mesh.members()[1].place().http);
+    let url = format!("http://{}", mesh.members()[at].place().http);
     let mut command = mesh.members()[0].atoll("gc");
-    command.arg("run").args(arguments).args(["--output", "json", "--url", &url]);
-    let told = process::finish(command.arg("--password-file").arg(password));
+    command.args(arguments).args(["--url", &url]);
+    process::finish(command.arg("--password-file").arg(password))
+}
+
+/// `atoll gc run`, at the second node.
+fn run(mesh: &Formed, arguments: &[&str]) -> Value {
+    let told = gc(mesh, 1, &[&["run", "--output", "json"], arguments].concat());
     assert!(told.success, "{}", told.err);
     serde_json::from_str(&told.out).unwrap_or_else(|e| panic!("{e}: {}", told.out))
 }

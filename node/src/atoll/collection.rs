@@ -5,10 +5,12 @@ use std::time::Duration;
 use ground::clock;
 use http::{Response, StatusCode};
 use registry::blobs::collecting::{NotCollected, Round, Waiting};
+use registry::view::upkeep;
 use rules::ledger::collecting::LookForGarbage;
+use rules::ledger::upkeep::UpkeepKind;
 use rules::words::moment::Timestamp;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::info;
 
 use super::Atoll;
@@ -37,6 +39,11 @@ impl Atoll {
         let waiting = ground::supervise::at_length(|| collecting.waiting())?;
         let Waiting { blobs, bytes, oldest, more } = waiting;
         let (collections, freshness) = self.door.read(|records| records.collections()).await?;
+        let under_way: Vec<Value> = upkeep::running(&self.neighbours, UpkeepKind::Collection)
+            .await
+            .into_iter()
+            .map(|run| json!({"id": run.began.0, "began": run.began.to_string(), "stopped": run.stopped}))
+            .collect();
         let mut response = json_answer(
             StatusCode::OK,
             &json!({
@@ -47,6 +54,7 @@ impl Atoll {
                     "counted_all": !more,
                 },
                 "collections": collections,
+                "under_way": under_way,
                 "grace_seconds": terms.grace.as_secs(),
                 "every_seconds": terms.every.as_secs(),
             }),
@@ -65,7 +73,10 @@ impl Atoll {
         };
         let grace = wanted.older_than_seconds.map(Duration::from_secs);
         let grace = grace.unwrap_or(self.collecting.terms().grace);
-        let round = self.collecting.collect(grace, wanted.dry_run).await.map_err(|error| {
+        let asked = json!({"dry_run": wanted.dry_run, "older_than_seconds": grace.as_secs()});
+        let run = self.collecting.begin(&asked.to_string());
+        let round = self.collecting.collect(grace, wanted.dry_run, Some(&run)).await;
+        let round = round.map_err(|error| {
             let code = match error {
                 NotCollected::Level(_) => Code::Conflict,
                 NotCollected::Records(_) | NotCollected::Store(_) => Code::Internal,
@@ -75,7 +86,7 @@ impl Atoll {
             };
             Failure::new(code, error.to_string())
         })?;
-        let Round { due, counted_on, collected, bytes } = round;
+        let Round { due, counted_on, collected, bytes, stopped } = round;
         // each may be counted on for as long as a push of this moment is, and no longer unless it is
         // pushed or asked for again
         let counted_for = self.collecting.terms().counted_for.as_millis() as u64;
@@ -95,6 +106,7 @@ impl Atoll {
                 "collected": collected,
                 "bytes": bytes,
                 "dry_run": wanted.dry_run,
+                "stopped": stopped,
             }),
         ))
     }

@@ -40,6 +40,7 @@ mod verifiers;
 
 use std::sync::Arc;
 
+use ground::supervise::Tasks;
 use http::{HeaderName, Method, Response};
 use mesh::secrets::Secrets;
 use registry::blobs::collecting::Collecting;
@@ -120,6 +121,8 @@ pub struct Harbor {
     pub project_creation: ProjectCreation,
     /// Deadlines of writes.
     pub terms: WriteTerms,
+    /// What goes on after a client's answer.
+    pub tasks: Tasks,
 }
 
 impl Harbor {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use http::{Method, Response, StatusCode};
 use registry::scans::everything::{SCHEDULE, SETTING};
+use registry::scans::rescans;
+use registry::writes::Refusal;
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::LookForJobs;
@@ -74,6 +76,25 @@ impl Harbor {
             self.scans.ask_for_all(&project.name, by).await?;
         }
         Ok(())
+    }
+
+    /// Ends the scans that were asked for all images and have not begun, and the jobs that would ask for
+    /// more. Scans that run, and those of single images, go on.
+    pub(super) async fn stop_scan_all(&self, by: &Actor) -> Result<Response<Payload>, Failure> {
+        for job in self.read_at_length(|records| records.active_jobs()).await? {
+            if job.task.kind == rescans::KIND {
+                match self.jobs.stop(job.id, by).await {
+                    // it has ended meanwhile
+                    Ok(()) | Err(Refusal::NotFound | Refusal::Conflict(_)) => {}
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+        }
+        let projects = self.read(|records| records.projects()).await?;
+        for project in projects.iter().filter(|project| project.upstream.is_none()) {
+            self.scans.stop_all(project, by).await?;
+        }
+        Ok(answer(StatusCode::ACCEPTED))
     }
 
     /// How far the scans are of all images that were ever to be scanned (`Stats` of Harbor).

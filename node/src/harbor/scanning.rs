@@ -210,6 +210,7 @@ impl Harbor {
                 Ok(json_answer(StatusCode::OK, &scanner_metadata()))
             }
             (_, Scanning::Schedule) => self.answer_about_scan_all(request, by).await,
+            (_, Scanning::Stop) => self.stop_scan_all(by).await,
             (_, Scanning::Metrics) => self.show_scan_metrics().await,
             (_, Scanning::Summary) => self.show_security(&request).await,
             (_, Scanning::Vulnerabilities) => self.list_vulnerabilities(&request).await,

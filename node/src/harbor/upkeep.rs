@@ -1,24 +1,28 @@
 //! Collections and purges of the audit log in Harbor's API (`handler/gc.go`, `handler/purge.go`): a
-//! schedule for each, runs, and what they did.
+//! schedule for each, runs, what they did, and how they are stopped.
 //!
 //! Here garbage is always collected, so the schedule of collections is kept and shown, and decides
 //! nothing. The log is purged by its schedule, beside what `audit.keep_for` and `audit.keep` forget.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ground::clock;
 use http::{Method, Response, StatusCode};
-use registry::blobs::collecting::NotCollected;
+use registry::blobs::collecting::{Collecting, NotCollected};
 use registry::events::purging::{self, NotPurged};
+use registry::view::neighbours::Neighbours;
+use registry::view::runs::UnderWay;
+use registry::view::upkeep;
 use rules::ledger::events::{Actor, PurgeOrder};
 use rules::ledger::level::Level;
-use rules::ledger::upkeep::{LookForUpkeep, UpkeepKind, UpkeepRun};
+use rules::ledger::upkeep::{LookForUpkeep, RunningUpkeep, UpkeepEnd, UpkeepKind, UpkeepRun};
 use rules::people::configurations::Configured;
 use rules::policies::quota::bytes;
 use rules::words::query::{self, Field, Kind, number, text};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::lists::PageRequest;
 use super::schedules::{self, Times, Wants};
@@ -27,6 +31,10 @@ use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
 use crate::http::upkeep::Upkeep;
 use crate::http::{Code, Failure, Payload};
+
+/// How long an answer waits for the end of what was begun. Most runs end at once, and then the answer can
+/// say why one has failed; Harbor's clients look at the others until they are over.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// The setting that says when garbage is collected elsewhere.
 const GC_SCHEDULE: &str = "gc_schedule";
@@ -55,22 +63,48 @@ struct Parameters {
     include_event_types: Option<String>,
 }
 
+/// A run as it is shown: one that has ended, or is under way at some replica.
+struct ShownRun {
+    run: UpkeepRun,
+    under_way: bool,
+}
+
+impl ShownRun {
+    fn ended(run: UpkeepRun) -> Self {
+        ShownRun { run, under_way: false }
+    }
+
+    fn running(running: RunningUpkeep) -> Self {
+        let RunningUpkeep { kind, scheduled, parameters, began, stopped } = running;
+        let said = if stopped { "it is told to stop" } else { "it is under way" };
+        let (failed, log) = (None, said.to_owned());
+        let run = UpkeepRun { kind, scheduled, parameters, began, ended: began, failed, log };
+        ShownRun { run, under_way: true }
+    }
+
+    /// Harbor's word.
+    fn status(&self) -> &'static str {
+        match self.run.end() {
+            _ if self.under_way => "Running",
+            UpkeepEnd::Done => "Success",
+            UpkeepEnd::Failed => "Error",
+            UpkeepEnd::Stopped => "Stopped",
+        }
+    }
+
+    fn trigger(&self) -> &'static str {
+        if self.run.scheduled { "SCHEDULE" } else { "MANUAL" }
+    }
+}
+
 /// What `q` and `sort` may be about.
-const FIELDS: &[Field<UpkeepRun>] = &[
-    Field::new("id", Kind::Number, |run| number(run.began.0)),
-    Field::new("job_kind", Kind::Text, |run| text(trigger(run))),
-    Field::new("job_status", Kind::Text, |run| text(status(run))),
-    Field::new("creation_time", Kind::Time, |run| query::Value::Time(run.began)),
-    Field::new("update_time", Kind::Time, |run| query::Value::Time(run.ended)),
+const FIELDS: &[Field<ShownRun>] = &[
+    Field::new("id", Kind::Number, |one| number(one.run.began.0)),
+    Field::new("job_kind", Kind::Text, |one| text(one.trigger())),
+    Field::new("job_status", Kind::Text, |one| text(one.status())),
+    Field::new("creation_time", Kind::Time, |one| query::Value::Time(one.run.began)),
+    Field::new("update_time", Kind::Time, |one| query::Value::Time(one.run.ended)),
 ];
-
-fn trigger(run: &UpkeepRun) -> &'static str {
-    if run.scheduled { "SCHEDULE" } else { "MANUAL" }
-}
-
-fn status(run: &UpkeepRun) -> &'static str {
-    if run.failed.is_some() { "Error" } else { "Success" }
-}
 
 fn job_name(kind: UpkeepKind) -> &'static str {
     match kind {
@@ -80,13 +114,14 @@ fn job_name(kind: UpkeepKind) -> &'static str {
 }
 
 /// `GCHistory` and `ExecHistory` of Harbor.
-fn show(run: &UpkeepRun) -> Value {
+fn show(one: &ShownRun) -> Value {
+    let run = &one.run;
     json!({
         "id": run.began.0,
         "job_name": job_name(run.kind),
-        "job_kind": trigger(run),
+        "job_kind": one.trigger(),
         "job_parameters": run.parameters,
-        "job_status": status(run),
+        "job_status": one.status(),
         "schedule": {"type": if run.scheduled { "Schedule" } else { "Manual" }},
         "deleted": false,
         "creation_time": run.began.to_string(),
@@ -155,16 +190,27 @@ impl Harbor {
             (_, Upkeep::Schedule(kind)) => self.show_upkeep(kind).await,
             (_, Upkeep::Runs(kind)) => {
                 let wanted = PageRequest::read(&request)?;
-                let runs = self.read_at_length(|records| records.upkeep_runs(kind)).await?;
+                let running = upkeep::running(&self.neighbours, kind).await;
+                let mut runs: Vec<ShownRun> = running.into_iter().map(ShownRun::running).collect();
+                let ended = self.read_at_length(|records| records.upkeep_runs(kind)).await?;
+                // one may have ended between the two looks
+                runs.retain(|one| ended.iter().all(|run| run.began != one.run.began));
+                runs.extend(ended.into_iter().map(ShownRun::ended));
+                runs.sort_by_key(|one| Reverse(one.run.began));
                 wanted.answer_chosen(runs, FIELDS, |_| "", show)
             }
+            (&Method::PUT, Upkeep::Run(kind, id)) => self.stop_upkeep(request, kind, id, by).await,
             (_, Upkeep::Run(kind, id)) => {
                 Ok(json_answer(StatusCode::OK, &show(&self.upkeep_run(kind, id).await?)))
             }
             (_, Upkeep::Log(kind, id)) => {
-                let run = self.upkeep_run(kind, id).await?;
-                let said = run.failed.unwrap_or(run.log);
-                let mut response = Response::new(Payload::full(format!("{} {said}\n", run.ended)));
+                let UpkeepRun { ended, failed, log, .. } = self.upkeep_run(kind, id).await?.run;
+                let said = match (failed, log) {
+                    (Some(why), done) if !done.is_empty() => format!("{why}; {done}"),
+                    (Some(why), _) => why,
+                    (None, done) => done,
+                };
+                let mut response = Response::new(Payload::full(format!("{ended} {said}\n")));
                 let kind = http::HeaderValue::from_static("text/plain");
                 response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
                 Ok(response)
@@ -172,9 +218,49 @@ impl Harbor {
         }
     }
 
-    async fn upkeep_run(&self, kind: UpkeepKind, id: u64) -> Result<UpkeepRun, Failure> {
-        let run = self.read(|records| records.upkeep_run(kind, id)).await?;
+    async fn upkeep_run(&self, kind: UpkeepKind, id: u64) -> Result<ShownRun, Failure> {
+        let ended = || self.read(|records| records.upkeep_run(kind, id));
+        if let Some(run) = ended().await? {
+            return Ok(ShownRun::ended(run));
+        }
+        let running = upkeep::running(&self.neighbours, kind).await;
+        if let Some(one) = running.into_iter().find(|one| one.began.0 == id) {
+            return Ok(ShownRun::running(one));
+        }
+        // it may have ended between the two looks
+        let run = ended().await?.map(ShownRun::ended);
         run.ok_or_else(|| Failure::new(Code::NotFound, format!("there is no run {id}")))
+    }
+
+    /// Stops a run. As in Harbor (`pkg/task/execution.go`) one that has ended is no error.
+    async fn stop_upkeep(
+        &self,
+        mut request: Request,
+        kind: UpkeepKind,
+        id: u64,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        #[derive(Deserialize)]
+        struct Wanted {
+            status: String,
+        }
+        let bytes = request.body.whole(super::BODY).await?;
+        if !bytes.is_empty() {
+            let wanted: Wanted =
+                serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body: {e}")))?;
+            if !wanted.status.eq_ignore_ascii_case("stopped") {
+                return Err(bad("status is Stopped, or there is no body"));
+            }
+        }
+        if !upkeep::stop(&self.neighbours, kind, id, &by.name).await {
+            let run = self.upkeep_run(kind, id).await?;
+            if run.under_way {
+                // it began at a replica that did not answer in time
+                let message = format!("run {id} could not be stopped now; try again");
+                return Err(Failure::new(Code::Unavailable, message));
+            }
+        }
+        Ok(answer(StatusCode::OK))
     }
 
     async fn show_upkeep(&self, kind: UpkeepKind) -> Result<Response<Payload>, Failure> {
@@ -261,46 +347,23 @@ impl Harbor {
         Ok(answer(if creates { StatusCode::CREATED } else { StatusCode::OK }))
     }
 
-    /// Collects what is due, and records the run. Returns its number.
+    /// Begins to collect what is due. Returns the number of the run, which is over or goes on.
     async fn collect_now(&self, parameters: &Parameters, by: &Actor) -> Result<u64, Failure> {
         self.writes.check_level(Level::UPKEEP)?;
         let workers = parameters.workers()?;
         let dry = parameters.dry_run == Some(true);
-        let began = clock::timestamp();
-        let grace: Duration = self.collecting.terms().grace;
-        let round = self.collecting.collect(grace, dry).await;
-        let (failed, log) = match &round {
-            Ok(round) => {
-                let would = if dry { "would be" } else { "are" };
-                let said = format!(
-                    "{} blobs {would} collected, {}; pushes count on {} more",
-                    round.collected,
-                    bytes(round.bytes),
-                    round.counted_on
-                );
-                (None, said)
-            }
-            Err(error) => (Some(error.to_string()), String::new()),
-        };
         let asked = json!({"dry_run": dry, "delete_untagged": false, "workers": workers});
-        let run = UpkeepRun {
-            kind: UpkeepKind::Collection,
-            scheduled: false,
-            parameters: asked.to_string(),
-            began,
-            ended: clock::timestamp(),
-            failed,
-            log,
-        };
-        let recorded = purging::record(&self.neighbours, run, by, self.terms.commit).await;
-        let number = recorded.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
-        match round {
-            Ok(_) => Ok(number),
-            Err(error @ (NotCollected::Records(_) | NotCollected::Store(_))) => {
-                Err(Failure::new(Code::Internal, error.to_string()))
-            }
-            Err(error) => Err(Failure::new(Code::Unavailable, error.to_string())),
-        }
+        let run = self.collecting.begin(&asked.to_string());
+        let number = run.began().0;
+        let (collecting, neighbours) = (self.collecting.clone(), self.neighbours.clone());
+        let (by, commit) = (by.clone(), self.terms.commit);
+        let (tell, told) = oneshot::channel();
+        self.tasks.spawn("collection.asked", async move {
+            let ended = collect(&collecting, &neighbours, run, dry, &by, commit).await;
+            // whoever asked may have been answered
+            drop(tell.send(ended));
+        });
+        soon(number, told).await
     }
 
     async fn purge_now(&self, parameters: &Parameters, by: &Actor) -> Result<u64, Failure> {
@@ -312,16 +375,69 @@ impl Harbor {
             "include_event_types": parameters.include_event_types.as_deref().unwrap_or_default(),
             "dry_run": order.dry_run,
         });
-        let purged = self.purging.run(&order, false, &asked.to_string(), by).await;
-        purged.map_err(|error| {
-            let code = match error {
-                NotPurged::Level(_) => Code::Denied,
-                NotPurged::Ledger(_) => Code::Unavailable,
-                NotPurged::Records(_) => Code::Internal,
-            };
-            Failure::new(code, error.to_string())
-        })
+        let run = self.purging.begin(false, &asked.to_string()).map_err(not_purged)?;
+        let number = run.began().0;
+        let (purging, by) = (self.purging.clone(), by.clone());
+        let (tell, told) = oneshot::channel();
+        self.tasks.spawn("purge-audit.asked", async move {
+            let ended = purging.run(run, &order, &by).await.map_err(not_purged);
+            drop(tell.send(ended));
+        });
+        soon(number, told).await
     }
+}
+
+/// The number of a run, and the error if it fails at once.
+async fn soon(number: u64, told: oneshot::Receiver<Result<u64, Failure>>) -> Result<u64, Failure> {
+    match tokio::time::timeout(SHORT, told).await {
+        Ok(Ok(ended)) => ended,
+        // it goes on, or this node stops
+        Ok(Err(_)) | Err(_) => Ok(number),
+    }
+}
+
+/// Collects what is due, and records the run. Returns its number.
+async fn collect(
+    collecting: &Collecting,
+    neighbours: &Neighbours,
+    run: UnderWay,
+    dry: bool,
+    by: &Actor,
+    commit: Duration,
+) -> Result<u64, Failure> {
+    let grace: Duration = collecting.terms().grace;
+    let round = collecting.collect(grace, dry, Some(&run)).await;
+    let (failed, log) = match &round {
+        Ok(round) => {
+            let would = if dry { "would be" } else { "are" };
+            let said = format!(
+                "{} blobs {would} collected, {}; pushes count on {} more",
+                round.collected,
+                bytes(round.bytes),
+                round.counted_on
+            );
+            (run.is_stopped().filter(|_| round.stopped), said)
+        }
+        Err(error) => (Some(error.to_string()), String::new()),
+    };
+    let recorded = upkeep::record(neighbours, run.ended(failed, log), by, commit).await;
+    let number = recorded.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
+    match round {
+        Ok(_) => Ok(number),
+        Err(error @ (NotCollected::Records(_) | NotCollected::Store(_))) => {
+            Err(Failure::new(Code::Internal, error.to_string()))
+        }
+        Err(error) => Err(Failure::new(Code::Unavailable, error.to_string())),
+    }
+}
+
+fn not_purged(error: NotPurged) -> Failure {
+    let code = match error {
+        NotPurged::Level(_) => Code::Denied,
+        NotPurged::Ledger(_) => Code::Unavailable,
+        NotPurged::Records(_) => Code::Internal,
+    };
+    Failure::new(code, error.to_string())
 }
 
 fn gc_parameters(settings: &Configured) -> String {

@@ -15,6 +15,8 @@ pub enum Scanning {
     Metadata(String),
     /// `/api/v2.0/system/scanAll/schedule`
     Schedule,
+    /// `/api/v2.0/system/scanAll/stop`
+    Stop,
     /// `/api/v2.0/scans/all/metrics`, and the same of scheduled ones
     Metrics,
     /// `/api/v2.0/security/summary`
@@ -24,11 +26,12 @@ pub enum Scanning {
 }
 
 impl Scanning {
-    const ALL: [Scanning; 7] = [
+    const ALL: [Scanning; 8] = [
         Scanning::Allowlist,
         Scanning::Scanners,
         Scanning::Ping,
         Scanning::Schedule,
+        Scanning::Stop,
         Scanning::Metrics,
         Scanning::Summary,
         Scanning::Vulnerabilities,
@@ -43,6 +46,7 @@ impl Scanning {
             Scanning::Scanner(_) => "/api/v2.0/scanners/{scanner}",
             Scanning::Metadata(_) => "/api/v2.0/scanners/{scanner}/metadata",
             Scanning::Schedule => "/api/v2.0/system/scanAll/schedule",
+            Scanning::Stop => "/api/v2.0/system/scanAll/stop",
             Scanning::Metrics => "/api/v2.0/scans/all/metrics",
             Scanning::Summary => "/api/v2.0/security/summary",
             Scanning::Vulnerabilities => "/api/v2.0/security/vul",
@@ -54,7 +58,7 @@ impl Scanning {
         match self {
             Scanning::Allowlist => "GET, HEAD, PUT",
             Scanning::Schedule => "GET, HEAD, POST, PUT",
-            Scanning::Ping => "POST",
+            Scanning::Ping | Scanning::Stop => "POST",
             Scanning::Scanner(_) => "GET, HEAD, PATCH",
             Scanning::Scanners
             | Scanning::Metadata(_)

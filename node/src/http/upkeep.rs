@@ -35,7 +35,8 @@ impl Upkeep {
     pub(super) fn methods(self) -> &'static str {
         match self {
             Upkeep::Schedule(_) => "GET, HEAD, POST, PUT",
-            Upkeep::Runs(_) | Upkeep::Run(..) | Upkeep::Log(..) => "GET, HEAD",
+            Upkeep::Run(..) => "GET, HEAD, PUT",
+            Upkeep::Runs(_) | Upkeep::Log(..) => "GET, HEAD",
         }
     }
 

@@ -144,6 +144,7 @@ impl Rooms for Peers {
                 Answer::Pulled
             }
             Ask::Scrub { now } => self.scrub(now),
+            Ask::Upkeep(ask) => Answer::Upkeep(self.neighbours.upkeep.answer(&ask)),
             Ask::Job(JobAsk::Report(id)) => Answer::Job(self.jobs.report_here(id)),
             Ask::Build => self.build(),
             // the mesh answers these itself

@@ -43,6 +43,7 @@ use mesh::service::{MeshService, ServiceTerms};
 use metrics_exporter_prometheus::PrometheusHandle;
 use registry::view::listed::Listed;
 use registry::view::neighbours::Neighbours;
+use registry::view::runs::UpkeepRuns;
 use registry::view::{EdgeRecords, Records};
 use rules::edges::EdgeTerms;
 use rules::ledger::level::Level;
@@ -212,6 +213,7 @@ pub async fn start(
         links: links.clone(),
         members: members.clone(),
         records: records.clone(),
+        upkeep: UpkeepRuns::default(),
     });
 
     links.judge_by(Arc::new(Listed(records.clone())));

@@ -387,6 +387,7 @@ impl Rooms {
             durability: settings.projects.durability,
             project_creation: terms::project_creation(settings),
             terms: terms::writes(settings),
+            tasks: on.tasks.clone(),
         };
         let atoll = Atoll {
             door,

@@ -103,6 +103,10 @@ impl Level {
     pub const TRASH: Level = Level(11);
     /// From this level on a region can be drilled.
     pub const DRILLS: Level = Level(11);
+    /// From this level on replicas are asked which runs of the upkeep they have, and to stop them.
+    pub const STOPS: Level = Level(11);
+    /// From this level on a manifest with many signatures is deleted in steps, so that none stays.
+    pub const STEPS: Level = Level(11);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RETURNS;
 }

@@ -1,5 +1,6 @@
 //! Runs of the mesh's upkeep that people see: collections that somebody asked for, and purges of the
-//! audit log. A run is recorded when it has ended, and the newest ones are kept.
+//! audit log. A run is recorded when it has ended, and the newest ones are kept. Until then only the
+//! node knows of it that has it: see [`RunningUpkeep`].
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,11 @@ pub const KEPT: usize = 100;
 /// The maximum length of a text of a run, in characters.
 pub const LONGEST: usize = 2000;
 
+/// What the reason of a run that was stopped begins with; by whom follows.
+const STOPPED: &str = "it was stopped by ";
+
 /// What a run was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum UpkeepKind {
     /// The collection of what nothing refers to.
     Collection,
@@ -44,13 +48,53 @@ pub struct UpkeepRun {
     pub began: Timestamp,
     /// When it ended.
     pub ended: Timestamp,
-    /// Why it has failed, if it has.
+    /// Why it has not come to its end, if it has not: it has failed, or was stopped.
     pub failed: Option<String>,
     /// What it has done, in a sentence.
     pub log: String,
 }
 
+/// How a run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpkeepEnd {
+    /// All is done.
+    Done,
+    /// It could not go on.
+    Failed,
+    /// Somebody stopped it.
+    Stopped,
+}
+
+/// A run that is under way, at the node that has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningUpkeep {
+    /// What it is for.
+    pub kind: UpkeepKind,
+    /// Whether a schedule began it. Otherwise somebody did.
+    pub scheduled: bool,
+    /// What it was asked for, as JSON.
+    pub parameters: String,
+    /// When it began, which is also its number.
+    pub began: Timestamp,
+    /// Whether somebody has stopped it. It ends when it can.
+    pub stopped: bool,
+}
+
+/// What [`UpkeepRun::failed`] has of a run that `by` has stopped.
+pub fn stopped_by(by: &str) -> String {
+    format!("{STOPPED}{by}")
+}
+
 impl UpkeepRun {
+    /// How it has ended.
+    pub fn end(&self) -> UpkeepEnd {
+        match &self.failed {
+            None => UpkeepEnd::Done,
+            Some(why) if why.starts_with(STOPPED) => UpkeepEnd::Stopped,
+            Some(_) => UpkeepEnd::Failed,
+        }
+    }
+
     /// The minimum feature level, see [`Command::level`](super::command::Command::level).
     pub fn level(&self) -> Level {
         Level::UPKEEP
@@ -85,3 +129,24 @@ pub trait LookForUpkeep: Look {
 }
 
 impl<R: Look + ?Sized> LookForUpkeep for R {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_stopped_has_not_failed() {
+        let run = |failed: Option<&str>| UpkeepRun {
+            kind: UpkeepKind::Purge,
+            scheduled: false,
+            parameters: String::new(),
+            began: Timestamp(1),
+            ended: Timestamp(2),
+            failed: failed.map(str::to_owned),
+            log: String::new(),
+        };
+        assert_eq!(run(None).end(), UpkeepEnd::Done);
+        assert_eq!(run(Some(&stopped_by("ann"))).end(), UpkeepEnd::Stopped);
+        assert_eq!(run(Some("the node one did not say")).end(), UpkeepEnd::Failed);
+    }
+}

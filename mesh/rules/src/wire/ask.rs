@@ -19,6 +19,7 @@ use super::looking::{Found, Lookup};
 use super::people::{Credentials, Verdict};
 use super::proxies::{Listing, Referring, Resolution};
 use super::sealing::{SealingAnswer, SealingAsk};
+use super::upkeep::UpkeepAsk;
 use crate::blobs::holding::{Held, Stock};
 use crate::blobs::scrubbing::Progress;
 use crate::ledger::command::{Envelope, Outcome};
@@ -27,6 +28,7 @@ use crate::ledger::level::Build;
 use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
 use crate::ledger::returning::{ReturnStep, Shown};
+use crate::ledger::upkeep::RunningUpkeep;
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
@@ -172,6 +174,8 @@ pub enum Ask {
         /// Whether it asks, or takes part now.
         step: ReturnStep,
     },
+    /// From a replica: about runs of the upkeep that you have.
+    Upkeep(UpkeepAsk),
 }
 
 impl Ask {
@@ -262,4 +266,6 @@ pub enum Answer {
     Scrub(Progress),
     /// See [`Ask::Returned`]; `None` if this node has seen nothing of it.
     Returned(Option<Shown>),
+    /// See [`Ask::Upkeep`].
+    Upkeep(Vec<RunningUpkeep>),
 }

@@ -17,6 +17,7 @@ mod people;
 mod proxies;
 pub mod questions;
 mod sealing;
+mod upkeep;
 
 use serde::Serialize;
 
@@ -36,6 +37,7 @@ pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
 pub use proxies::{Listing, ReferrersPage, Referring, Resolution, TagsPage};
 pub use sealing::{SealingAnswer, SealingAsk};
+pub use upkeep::UpkeepAsk;
 
 /// The version of the protocol.
 pub const VERSION: u8 = 3;

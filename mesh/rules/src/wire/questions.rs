@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Answer, Ask, CacheAnswer, CacheAsk, CollectionAnswer, CollectionAsk, Credentials, Found,
     JobAsk, JobReport, Listing, Lookup, NoLedger, Proposed, Referring, Resolution, SealingAnswer,
-    SealingAsk, Verdict, WriteError,
+    SealingAsk, UpkeepAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::blobs::scrubbing::Progress;
@@ -13,6 +13,7 @@ use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
 use crate::ledger::returning::{ReturnStep, Shown};
+use crate::ledger::upkeep::RunningUpkeep;
 use crate::ledger::{fingerprint, level};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
@@ -103,5 +104,7 @@ question!(Collection { ask: CollectionAsk } -> CollectionAnswer,
 question!(Scrub { now: bool } -> Progress, Ask::Scrub { now }, Answer::Scrub(progress) => progress);
 question!(Returned { shown: Shown, step: ReturnStep } -> Option<Shown>,
     Ask::Returned { shown, step }, Answer::Returned(seen) => seen);
+question!(Upkeep { ask: UpkeepAsk } -> Vec<RunningUpkeep>,
+    Ask::Upkeep(ask), Answer::Upkeep(runs) => runs);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

@@ -15,6 +15,7 @@ use rules::ledger::collecting::{self, AT_ONCE, CollectChange, Collected, Garbage
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::level::Level;
 use rules::ledger::records::{BlobRecord, Look, RecordError, key};
+use rules::ledger::upkeep::UpkeepKind;
 use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE, NoLedger, questions};
 use rules::words::digest::Digest;
 use rules::words::moment::{Moment, Timestamp};
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::view::neighbours::Neighbours;
+use crate::view::runs::UnderWay;
 
 /// The number of blobs that are removed while nothing can become held.
 const TOGETHER: usize = 32;
@@ -98,6 +100,8 @@ pub struct Round {
     pub collected: u64,
     /// The number of their bytes, as far as the ledger knows it.
     pub bytes: u64,
+    /// Whether somebody has stopped it before its end.
+    pub stopped: bool,
 }
 
 /// How much garbage there is.
@@ -338,8 +342,8 @@ impl Collecting {
             if clock::now() < due {
                 continue;
             }
-            let pause = match self.collect(self.terms.grace, false).await {
-                Ok(Round { due, counted_on, collected, bytes }) => {
+            let pause = match self.collect(self.terms.grace, false, None).await {
+                Ok(Round { due, counted_on, collected, bytes, .. }) => {
                     if collected > 0 {
                         info!(due, counted_on, collected, bytes, "garbage is collected");
                     }
@@ -359,9 +363,25 @@ impl Collecting {
         }
     }
 
-    /// Collects what has been garbage for `grace`, or only counts it (`dry`). Any replica may.
-    pub async fn collect(&self, grace: Duration, dry: bool) -> Result<Round, NotCollected> {
-        let _turn = self.turn.lock().await;
+    /// Begins a run that somebody has asked for, and that can be stopped.
+    pub fn begin(&self, parameters: &str) -> UnderWay {
+        let now = clock::timestamp();
+        self.neighbours.upkeep.begin(UpkeepKind::Collection, false, parameters, now)
+    }
+
+    /// Collects what has been garbage for `grace`, or only counts it (`dry`). Any replica may. If it is
+    /// a `run`, it ends between two commands when that is stopped.
+    pub async fn collect(
+        &self,
+        grace: Duration,
+        dry: bool,
+        run: Option<&UnderWay>,
+    ) -> Result<Round, NotCollected> {
+        let is_stopped = || run.is_some_and(|run| run.is_stopped().is_some());
+        let stopped = |round| Ok(Round { stopped: true, ..round });
+        let Some(_turn) = unless_stopped(run, self.turn.lock()).await else {
+            return stopped(Round::default());
+        };
         if self.neighbours.records.view()?.level()? < Level::COLLECTION {
             return Err(NotCollected::Level(Level::COLLECTION));
         }
@@ -373,21 +393,32 @@ impl Collecting {
             let Some(last) = page.last() else { return Ok(round) };
             after = Some(*last);
             let digests: Vec<Digest> = page.iter().map(|one| one.digest).collect();
-            let counted_on = self.counted_on(&digests).await?;
+            let Some(counted_on) = unless_stopped(run, self.counted_on(&digests)).await else {
+                return stopped(round);
+            };
+            let counted_on = counted_on?;
             let due: Vec<Digest> =
                 digests.into_iter().filter(|digest| !counted_on.contains(digest)).collect();
             round.due += page.len() as u64;
             round.counted_on += (page.len() - due.len()) as u64;
-            let view = self.neighbours.records.view()?;
-            for digest in &due {
-                round.collected += 1;
-                round.bytes += size_of(&*view, digest)?;
-            }
-            drop(view);
-            for some in due.chunks(IN_ONE).filter(|_| !dry) {
-                let change = CollectChange::Collect { digests: some.to_vec(), before };
-                self.propose(Command::Collect(change)).await?;
-                self.wait_for_all().await?;
+            for some in due.chunks(IN_ONE) {
+                if is_stopped() {
+                    return stopped(round);
+                }
+                let view = self.neighbours.records.view()?;
+                for digest in some {
+                    round.collected += 1;
+                    round.bytes += size_of(&*view, digest)?;
+                }
+                drop(view);
+                if !dry {
+                    let change = CollectChange::Collect { digests: some.to_vec(), before };
+                    self.propose(Command::Collect(change)).await?;
+                    match unless_stopped(run, self.wait_for_all()).await {
+                        Some(all) => all?,
+                        None => return stopped(round),
+                    }
+                }
             }
         }
     }
@@ -465,6 +496,16 @@ impl Collecting {
                 return Ok(waiting);
             }
         }
+    }
+}
+
+/// What `work` comes to; `None` if the run is stopped before.
+async fn unless_stopped<T>(run: Option<&UnderWay>, work: impl Future<Output = T>) -> Option<T> {
+    let Some(run) = run else { return Some(work.await) };
+    tokio::select! {
+        biased;
+        () = run.stopped() => None,
+        done = work => Some(done),
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use ground::clock;
 use ground::supervise::{Tasks, at_length};
-use rules::ledger::command::{Command, Outcome};
+use rules::ledger::command::Command;
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::{Actor, Event, EventId, EventTable, EventsChange, PurgeOrder, key};
 use rules::ledger::jobs::cron::Cron;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, ReadRecords, RecordError, decode};
-use rules::ledger::upkeep::{LookForUpkeep, UpkeepKind, UpkeepRun};
+use rules::ledger::upkeep::{LookForUpkeep, UpkeepKind};
 use rules::people::configurations::Configured;
 use rules::wire::NoLedger;
 use rules::words::moment::Timestamp;
@@ -20,6 +20,8 @@ use rules::words::names::OperationId;
 use tracing::{debug, info, warn};
 
 use crate::view::neighbours::Neighbours;
+use crate::view::runs::UnderWay;
+use crate::view::upkeep;
 
 /// The setting that says when the log is purged.
 pub const SCHEDULE: &str = "purge_audit_schedule";
@@ -63,50 +65,56 @@ impl Purging {
         tasks.spawn("purge-audit", async move { purging.follow().await });
     }
 
-    /// Forgets what `order` names of before now, and records the run with what it did. Returns its
-    /// number.
-    pub async fn run(
-        &self,
-        order: &PurgeOrder,
-        scheduled: bool,
-        parameters: &str,
-        by: &Actor,
-    ) -> Result<u64, NotPurged> {
+    /// Begins a run, which [`Purging::run`] carries out.
+    pub fn begin(&self, scheduled: bool, parameters: &str) -> Result<UnderWay, NotPurged> {
         if self.neighbours.records.view()?.level()? < Level::UPKEEP {
             return Err(NotPurged::Level(Level::UPKEEP));
         }
-        let began = clock::timestamp();
-        let purged = self.purge(order, began).await;
+        let now = clock::timestamp();
+        Ok(self.neighbours.upkeep.begin(UpkeepKind::Purge, scheduled, parameters, now))
+    }
+
+    /// Forgets what `order` names of before its begin, and records the run with what it did. Returns
+    /// its number.
+    pub async fn run(
+        &self,
+        run: UnderWay,
+        order: &PurgeOrder,
+        by: &Actor,
+    ) -> Result<u64, NotPurged> {
+        let mut events = 0;
+        let purged = self.purge(order, &run, &mut events).await;
         let would = if order.dry_run { "would be" } else { "are" };
-        let (failed, log) = match &purged {
-            Ok(events) => (None, format!("{events} events {would} purged")),
-            Err(error) => (Some(error.to_string()), String::new()),
+        let failed = match &purged {
+            Ok(stopped) => stopped.clone(),
+            Err(error) => Some(error.to_string()),
         };
-        let run = UpkeepRun {
-            kind: UpkeepKind::Purge,
-            scheduled,
-            parameters: parameters.to_owned(),
-            began,
-            ended: clock::timestamp(),
-            failed,
-            log,
-        };
-        let number = record(&self.neighbours, run, by, self.commit).await?;
+        let done = run.ended(failed, format!("{events} events {would} purged"));
+        let number = upkeep::record(&self.neighbours, done, by, self.commit).await?;
         purged.map(|_| number)
     }
 
-    async fn purge(&self, order: &PurgeOrder, now: Timestamp) -> Result<u64, NotPurged> {
-        let before = order.before(now);
-        let mut purged = 0;
+    /// Why it ended before its end, if somebody has stopped it.
+    async fn purge(
+        &self,
+        order: &PurgeOrder,
+        run: &UnderWay,
+        purged: &mut u64,
+    ) -> Result<Option<String>, NotPurged> {
+        let before = order.before(run.began());
         for table in [EventTable::Changes, EventTable::Counted] {
             let mut after = None::<Vec<u8>>;
             loop {
+                let stopped = run.is_stopped();
+                if stopped.is_some() {
+                    return Ok(stopped);
+                }
                 let view = self.neighbours.records.view()?;
                 let last = after.take();
                 let (some, next) =
                     at_length(|| chosen(&*view, table, last.as_deref(), order, before))?;
                 drop(view);
-                purged += some.len() as u64;
+                *purged += some.len() as u64;
                 if !some.is_empty() && !order.dry_run {
                     let change = EventsChange::Purge { events: some, before };
                     let command = Command::Events(Box::new(change));
@@ -120,7 +128,7 @@ impl Purging {
                 }
             }
         }
-        Ok(purged)
+        Ok(None)
     }
 
     async fn follow(&self) {
@@ -135,7 +143,10 @@ impl Purging {
             }
             match self.due(&mut known) {
                 Ok(Some((order, parameters))) => {
-                    let ran = self.run(&order, true, &parameters, &Actor::mesh()).await;
+                    let ran = match self.begin(true, &parameters) {
+                        Ok(run) => self.run(run, &order, &Actor::mesh()).await,
+                        Err(error) => Err(error),
+                    };
                     match ran {
                         Ok(_) => info!("the audit log is purged, as its schedule says"),
                         Err(error) => warn!(%error, "the audit log could not be purged"),
@@ -195,25 +206,6 @@ fn chosen<R: ReadRecords + ?Sized>(
         }
     }
     Ok((chosen, page.into_iter().next_back().map(|(place, _)| place)))
-}
-
-/// Records a run that has ended. Returns its number.
-pub async fn record(
-    neighbours: &Neighbours,
-    mut run: UpkeepRun,
-    by: &Actor,
-    commit: Duration,
-) -> Result<u64, NoLedger> {
-    loop {
-        let command = Command::Upkeep(Box::new(run.clone())).audited(by.clone());
-        let operation = OperationId(rand::random());
-        let proposed = neighbours.records.propose(operation, command, commit).await?;
-        match proposed.outcome {
-            // another one began in the same millisecond
-            Outcome::Exists => run.began.0 += 1,
-            _ => return Ok(run.began.0),
-        }
-    }
 }
 
 #[cfg(test)]

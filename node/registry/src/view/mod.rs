@@ -11,6 +11,8 @@ mod kept;
 pub mod listed;
 mod looking;
 pub mod neighbours;
+pub mod runs;
+pub mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;

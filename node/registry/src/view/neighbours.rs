@@ -20,6 +20,7 @@ use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Region, RepositoryName};
 
 use crate::view::Records;
+use crate::view::runs::UpkeepRuns;
 
 /// The nodes that this node can ask.
 pub struct Neighbours {
@@ -33,6 +34,8 @@ pub struct Neighbours {
     pub members: Arc<Members>,
     /// The records of the members.
     pub records: Records,
+    /// The runs of the mesh's upkeep at this node.
+    pub upkeep: UpkeepRuns,
 }
 
 /// The maximum number of edges that are asked for a blob that no replica holds.

@@ -248,6 +248,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                 ("update_time", text.clone()),
             ]),
         ),
+        ("StoppedRun", object(&[("status", json!({"type": "string", "enum": ["Stopped"]}))])),
         ("Asked", object(&[("id", text.clone()), ("project", text)])),
     ]
 }

@@ -70,6 +70,12 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Pulled", Ask::Pulled(vec![])),
         ("Scrub", Ask::Scrub { now: true }),
         ("Returned", Ask::Returned { shown: Shown::default(), step: ReturnStep::Asks }),
+        (
+            "Upkeep",
+            Ask::Upkeep(super::super::UpkeepAsk::Running(
+                crate::ledger::upkeep::UpkeepKind::Collection,
+            )),
+        ),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

@@ -148,8 +148,24 @@ fn what_is_not_retained_goes_with_its_layers_and_the_rest_stays() {
     let runs = runs.unwrap_or_else(|none| panic!("{none}")).json();
     let states: Vec<&Value> =
         runs.as_array().into_iter().flatten().map(|run| &run["status"]).collect();
-    assert_eq!(states, [&json!("Succeed"), &json!("Failed"), &json!("Succeed")], "{runs}");
+    assert_eq!(states, [&json!("Success"), &json!("Error"), &json!("Success")], "{runs}");
+    tasks_are_told(&mesh, &runs[0]);
     is_logged(&mesh);
+}
+
+/// What Harbor's clients read of a run: a task for each repository that rules are about, and its log.
+fn tasks_are_told(mesh: &Formed, run: &Value) {
+    let place = format!("/api/v2.0/retentions/shop/executions/{}/tasks", run["id"]);
+    let get =
+        |path: &str, status: u16| must(&mesh.client(2), Method::GET, path, &Value::Null, status);
+    let tasks = get(&place, 200).json();
+    assert_eq!(tasks.as_array().map(Vec::len), Some(1), "no rule is about the other one: {tasks}");
+    let task = &tasks[0];
+    assert_eq!((&task["repository"], &task["status"]), (&json!("web"), &json!("Success")));
+    assert_eq!((&task["total"], &task["retained"]), (&json!(6), &json!(3)), "{task}");
+    let log = String::from_utf8_lossy(&get(&format!("{place}/1"), 200).body).into_owned();
+    assert_eq!(log.lines().filter(|line| line.contains(" DEL shop/web@")).count(), 3, "{log}");
+    get(&format!("{place}/2"), 404);
 }
 
 /// What the runs on `shop` were, in the audit log and among the jobs of each node.

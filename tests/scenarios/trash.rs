@@ -89,6 +89,13 @@ fn what_was_deleted_is_gone_at_once_and_comes_back_as_it_was() {
     assert_eq!(of(image.digest())["tags"], json!(["a", "b"]), "{listed}");
     assert_eq!(of(image.digest())["deleted_by"], "admin", "{listed}");
     assert_eq!(of(signature.digest())["with"], image.digest(), "{listed}");
+    let table = atoll(&mesh, "trash", &["list", "demo"]).out;
+    let row = |digest: &str| {
+        let row = table.lines().find(|line| line.contains(digest) && line.starts_with("artifact"));
+        row.unwrap_or_else(|| panic!("{digest}: {table}")).to_owned()
+    };
+    assert!(row(signature.digest()).contains(&image.digest()[..19]), "{table}");
+    assert!(!row(image.digest()).contains(&signature.digest()[..19]), "{table}");
     // a node that knew nothing else dies and comes back
     mesh.members()[2].stop(Signal::KILL);
     mesh.members()[2].serve();
@@ -149,6 +156,22 @@ fn what_must_go_goes_at_once_and_the_rest_when_its_time_is_over() {
     let now = atoll(&mesh, "artifact", &["delete", "demo/app:leaked", "--now"]);
     assert!(now.success, "{}", now.err);
     wait::until("the leaked bytes are on no disk", || gone(&leaked).then_some(()));
+
+    // a tag whose artifact stays
+    for tag in ["gone", "now"] {
+        let put = mesh.repository(0, "demo/app").put_manifest(tag, &again);
+        put.unwrap_or_else(|no| panic!("{no}"));
+    }
+    let rows = || {
+        let table = atoll(&mesh, "trash", &["list", "demo"]).out;
+        table.lines().filter(|line| line.starts_with("tag ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(atoll(&mesh, "tag", &["delete", "demo/app:gone"]).success);
+    assert!(rows().len() == 1 && rows()[0].contains(" gone "), "{:?}", rows());
+    let now = atoll(&mesh, "tag", &["delete", "demo/app:now", "--now"]);
+    assert!(now.success && rows().is_empty(), "{now:?} {:?}", rows());
+    let found = mesh.repository(2, "demo/app").pull("again").unwrap_or_else(|no| panic!("{no}"));
+    assert_eq!(found.digest, again.digest());
 
     // a push of the same takes it out of the trash
     delete(&admin, again.digest());

@@ -193,7 +193,7 @@ fn with_output_json_each_verb_prints_one_document() {
     done(&format!("immutable remove team {}", rules[0]["id"]));
     desk.json("retention apply team --preset environments --production main-*");
     let run = desk.json("retention run team --dry-run");
-    assert!(run["status"] == "Succeed" && run["log"].is_array(), "{run}");
+    assert!(run["status"] == "Success" && run["log"].is_array(), "{run}");
     done("retention remove team");
     done("allowlist set CVE-2024-1");
     for line in [

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use http::{Method, Response, StatusCode};
-use registry::jobs::retentions::{self, Order, Retentions};
+use registry::jobs::retentions::{self, InRepository, Order, Retentions, Told};
 use registry::people::Caller;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::cron::Cron;
@@ -14,6 +14,7 @@ use rules::ledger::policies::{LookForPolicies, PolicyChange, Retention};
 use rules::ledger::records::{Project, ReadRecords, RecordError, decode};
 use rules::people::configurations::Configured;
 use rules::policies::retention::{Environments, RetentionRule, Template, environments};
+use rules::wire::JobReport;
 use rules::words::names::{JobId, ProjectName};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde::Deserialize;
@@ -233,20 +234,47 @@ pub(super) fn show_templates() -> Response<Payload> {
     )
 }
 
-fn show_run(project: &Project, job: &Job, dry: bool) -> Value {
-    let status = match job.state {
+/// Harbor's word (`src/jobservice/job/status.go`).
+fn status(job: &Job) -> &'static str {
+    match job.state {
         JobState::Waiting => "Pending",
         JobState::Running(_) => "Running",
-        JobState::Done => "Succeed",
-        JobState::Failed => "Failed",
+        JobState::Done => "Success",
+        JobState::Failed => "Error",
         JobState::Stopped => "Stopped",
+    }
+}
+
+/// The tasks of a run, one for each repository that rules are about. Those that the run has not come to
+/// yet are not among them.
+fn tasks(job: &Job, told: &Told) -> Vec<Value> {
+    let task = |(at, one): (usize, &InRepository)| {
+        let repository = one.repository.as_str();
+        json!({
+            "id": at + 1,
+            "execution_id": job.id.number(),
+            "repository": repository.split_once('/').map_or(repository, |(_, rest)| rest),
+            "status": "Success",
+            // what Harbor says of each task that has ended
+            "status_code": 3,
+            "start_time": job.began.unwrap_or(job.created).to_string(),
+            "end_time": job.ended.map(|at| at.to_string()),
+            "job_id": job.id.to_string(),
+            "total": one.found.artifacts,
+            "retained": one.found.retained,
+        })
     };
+    told.repositories.iter().enumerate().map(task).collect()
+}
+
+fn show_run(project: &Project, job: &Job, dry: bool) -> Value {
     json!({
         "id": job.id.number(),
         "policy_id": project.id.0,
+        "type": "RETENTION",
         "start_time": job.began.unwrap_or(job.created).to_string(),
         "end_time": job.ended.map(|at| at.to_string()),
-        "status": status,
+        "status": status(job),
         "trigger": if job.schedule.is_some() { "Schedule" } else { "Manual" },
         "dry_run": dry,
         "job": job.id.to_string(),
@@ -435,7 +463,14 @@ impl Harbor {
         Ok(answer(StatusCode::OK))
     }
 
-    /// A run has one task, which is about the whole project.
+    /// The log and the tasks are in the memory of the node that had the run.
+    async fn report(&self, job: &Job) -> Result<JobReport, Failure> {
+        self.jobs.report(job).await.ok_or_else(|| {
+            let message = "the tasks and the log are in the memory of the node that had the run, which does not answer or was restarted since";
+            Failure::new(Code::NotFound, message)
+        })
+    }
+
     pub(super) async fn list_tasks(
         &self,
         request: &Request,
@@ -445,33 +480,32 @@ impl Harbor {
         let wanted = PageRequest::pages(request)?;
         let job = self.run(project, id).await?;
         let report = self.jobs.report(&job).await.unwrap_or_default();
-        let found: Value = serde_json::from_str(&report.progress).unwrap_or_default();
-        let shown = show_run(project, &job, false);
-        let task = json!({
-            "id": 1,
-            "execution_id": job.id.number(),
-            "repository": project.name.as_str(),
-            "status": shown["status"],
-            "start_time": shown["start_time"],
-            "end_time": shown["end_time"],
-            "job_id": job.id.to_string(),
-            "total": found["artifacts"],
-            "retained": found["retained"],
-        });
-        Ok(wanted.answer(&[task], |_| "", Value::clone))
+        let told: Told = serde_json::from_str(&report.progress).unwrap_or_default();
+        Ok(wanted.answer(&tasks(&job, &told), |_| "", Value::clone))
     }
 
+    /// The log of one repository; `task` 0, which Harbor does not have, is all of it.
     pub(super) async fn show_run_log(
         &self,
         project: &Project,
         id: JobId,
+        task: u64,
     ) -> Result<Response<Payload>, Failure> {
         let job = self.run(project, id).await?;
-        let Some(report) = self.jobs.report(&job).await else {
-            let message = "the log is in the memory of the node that had the run, which does not answer or was restarted since";
-            return Err(Failure::new(Code::NotFound, message));
+        let report = self.report(&job).await?;
+        let told: Told = serde_json::from_str(&report.progress).unwrap_or_default();
+        let at = usize::try_from(task).ok().and_then(|task| task.checked_sub(1));
+        let of = match at {
+            None => None,
+            Some(at) => Some(told.repositories.get(at).ok_or_else(|| {
+                Failure::new(Code::NotFound, format!("run {} has no task {task}", id.number()))
+            })?),
         };
-        let lines: String = report.log.iter().map(|(at, line)| format!("{at} {line}\n")).collect();
+        let is_of = |line: &str| {
+            of.is_none_or(|one| line.split(['@', ' ']).any(|word| word == one.repository))
+        };
+        let lines = report.log.iter().filter(|(_, line)| is_of(line));
+        let lines: String = lines.map(|(at, line)| format!("{at} {line}\n")).collect();
         let mut response = Response::new(Payload::full(lines));
         crate::http::answer::set(&mut response, "content-type", "text/plain");
         Ok(response)
@@ -504,7 +538,7 @@ impl Harbor {
             (_, Policy::Runs) => self.list_runs(&request, &project).await,
             (_, Policy::Run(id)) => self.stop_run(request, &project, id, by).await,
             (_, Policy::Tasks(id)) => self.list_tasks(&request, &project, id).await,
-            (_, Policy::Log(id)) => self.show_run_log(&project, id).await,
+            (_, Policy::Log(id, task)) => self.show_run_log(&project, id, task).await,
         }
     }
 }

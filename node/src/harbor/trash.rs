@@ -6,9 +6,9 @@ use rules::ledger::change::Change;
 use rules::ledger::command::Outcome;
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
-use rules::ledger::records::{Project, ReadRecords};
+use rules::ledger::records::{Look, Project, ReadRecords};
 use rules::ledger::trash::{
-    AT_ONCE, LookForTrash, Restoration, TrashChange, TrashRecord, Why, restoration,
+    AT_ONCE, LookForTrash, MOST_RESTORED, TrashChange, TrashRecord, Why, restoration,
 };
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
@@ -167,7 +167,8 @@ impl Harbor {
         Ok(json_answer(StatusCode::OK, &shown))
     }
 
-    /// Restores an artifact, if the trash has it.
+    /// Restores an artifact, if the trash has it, and all that belongs to it, in as many steps as that
+    /// takes. If one of them is refused, what was restored before stays.
     async fn restore_one(
         &self,
         repository: &RepositoryName,
@@ -177,36 +178,44 @@ impl Harbor {
         restored: &mut Restored,
     ) -> Result<bool, Failure> {
         let look = |records: &dyn ReadRecords| restoration(records, repository, digest);
-        let Restoration { all, missing, too_much } = self.read_at_length(look).await?;
-        if too_much {
+        let found = self.read_at_length(look).await?;
+        if found.too_much {
             let message = format!(
-                "more than {AT_ONCE} artifacts belong to {digest}: restore those that it lists first, by their digests"
+                "more than {MOST_RESTORED} artifacts belong to {digest}: restore those that it lists first, by their digests"
             );
             return Err(Failure::new(Code::Conflict, message));
         }
-        if all.is_empty() {
-            return Ok(false);
+        let taken = |tag: &Tag| {
+            let message = format!(
+                "{repository}:{tag} names something now; restore {digest} by its digest, and it comes back without that tag"
+            );
+            Failure::new(Code::Conflict, message)
+        };
+        let steps = found.steps(repository, digest, tag.as_ref());
+        // before the first step, and not after some
+        if let Some(tag) = tag.as_ref().filter(|_| steps.len() > 1)
+            && self.read(|records| records.tag(repository, tag)).await?.is_some()
+        {
+            return Err(taken(tag));
         }
-        let (count, taken) = (all.len() as u64, tag.clone());
-        let change = TrashChange::Restore { repository: repository.clone(), digest, tag, all };
-        let kind = WriteKind::Fenced(Change::Trash(Box::new(change)));
-        match self.writes.commit(&repository.project(), kind, by).await {
-            Ok(_) => {
-                restored.artifacts += count;
-                restored.missing.extend(missing.iter().map(ToString::to_string));
-                Ok(true)
+        let mut any = false;
+        for step in steps {
+            let TrashChange::Restore { all, .. } = &step else { continue };
+            let count = all.len() as u64;
+            let kind = WriteKind::Fenced(Change::Trash(Box::new(step)));
+            match (self.writes.commit(&repository.project(), kind, by).await, &tag) {
+                (Ok(_), _) => {
+                    restored.artifacts += count;
+                    any = true;
+                }
+                // it was restored or pushed meanwhile
+                (Err(Refusal::NotFound), _) => {}
+                (Err(Refusal::Exists), Some(tag)) => return Err(taken(tag)),
+                (Err(refusal), _) => return Err(refusal.into()),
             }
-            // it was restored or pushed meanwhile
-            Err(Refusal::NotFound) => Ok(false),
-            Err(Refusal::Exists) => {
-                let tag = taken.map_or(String::new(), |tag| tag.to_string());
-                let message = format!(
-                    "{repository}:{tag} names something now; restore {digest} by its digest, and it comes back without that tag"
-                );
-                Err(Failure::new(Code::Conflict, message))
-            }
-            Err(refusal) => Err(refusal.into()),
         }
+        restored.missing.extend(found.missing.iter().filter(|_| any).map(ToString::to_string));
+        Ok(any)
     }
 
     /// Removes what the trash has: all, that of a repository, or one artifact with what went with it.

@@ -17,8 +17,8 @@ pub enum Policy {
     Run(JobId),
     /// `/api/v2.0/retentions/PROJECT/executions/ID/tasks`
     Tasks(JobId),
-    /// `/api/v2.0/retentions/PROJECT/executions/ID/tasks/TASK`: the log.
-    Log(JobId),
+    /// `/api/v2.0/retentions/PROJECT/executions/ID/tasks/TASK`: the log of a repository; 0 is all of it.
+    Log(JobId, u64),
 }
 
 impl Policy {
@@ -31,7 +31,7 @@ impl Policy {
             Policy::Runs => "/api/v2.0/retentions/{project}/executions",
             Policy::Run(_) => "/api/v2.0/retentions/{project}/executions/{id}",
             Policy::Tasks(_) => "/api/v2.0/retentions/{project}/executions/{id}/tasks",
-            Policy::Log(_) => "/api/v2.0/retentions/{project}/executions/{id}/tasks/{task}",
+            Policy::Log(..) => "/api/v2.0/retentions/{project}/executions/{id}/tasks/{task}",
         }
     }
 
@@ -42,7 +42,7 @@ impl Policy {
             Policy::ImmutableRule(_) => "PUT, DELETE",
             Policy::Retention => "GET, HEAD, PUT, DELETE",
             Policy::Run(_) => "PATCH",
-            Policy::Tasks(_) | Policy::Log(_) => "GET, HEAD",
+            Policy::Tasks(_) | Policy::Log(..) => "GET, HEAD",
         }
     }
 
@@ -66,8 +66,7 @@ impl Policy {
         match (parts.next(), parts.next(), parts.next()) {
             (None, ..) => Some(Policy::Run(id)),
             (Some("tasks"), None, _) => Some(Policy::Tasks(id)),
-            // a run has one task
-            (Some("tasks"), Some("1"), None) => Some(Policy::Log(id)),
+            (Some("tasks"), Some(task), None) => Some(Policy::Log(id, task.parse().ok()?)),
             _ => None,
         }
     }
@@ -83,7 +82,7 @@ impl Policy {
             Policy::Runs,
             Policy::Run(id),
             Policy::Tasks(id),
-            Policy::Log(id),
+            Policy::Log(id, 1),
         ]
     }
 }

@@ -30,6 +30,9 @@ use crate::words::names::{LabelId, ProjectName, RepositoryName, Tag};
 
 /// The maximum number of records of one change.
 pub const AT_ONCE: usize = 100;
+/// The maximum number of manifests that are restored with one: what is restored is in memory, and each
+/// [`AT_ONCE`] of it are one entry of the log.
+pub const MOST_RESTORED: usize = 10_000;
 /// The maximum number of tags of one record. More are forgotten.
 pub const MOST_TAGS: usize = 500;
 
@@ -350,8 +353,31 @@ pub struct Restoration {
     pub all: Vec<Digest>,
     /// What an index among them lists, and what is neither in the repository nor in its trash.
     pub missing: BTreeSet<Digest>,
-    /// Whether there is more than [`AT_ONCE`] allows.
+    /// Whether there is more than [`MOST_RESTORED`].
     pub too_much: bool,
+}
+
+impl Restoration {
+    /// The changes that restore it, one after the other. The first ones restore what others list or are
+    /// about, so that nothing is there without what it needs, whichever of them is the last one. `wanted`
+    /// gets `tag`, if that is said.
+    pub fn steps(
+        &self,
+        repository: &RepositoryName,
+        wanted: Digest,
+        tag: Option<&Tag>,
+    ) -> Vec<TrashChange> {
+        let step = |some: &[Digest]| {
+            let has_wanted = some.contains(&wanted);
+            TrashChange::Restore {
+                repository: repository.clone(),
+                digest: if has_wanted { wanted } else { some[0] },
+                tag: tag.filter(|_| has_wanted).cloned(),
+                all: some.to_vec(),
+            }
+        };
+        self.all.chunks(AT_ONCE).map(step).collect()
+    }
 }
 
 /// What is restored if a manifest is: what it lists, what these list, and what has gone with any of
@@ -366,14 +392,14 @@ pub fn restoration<R: Look + ?Sized>(
     // each is looked at twice: when it is met, and when all that it lists has its place
     let mut left = vec![(digest, false)];
     while let Some((one, listed)) = left.pop() {
-        if seen.len() > AT_ONCE {
+        if seen.len() > MOST_RESTORED {
             found.too_much = true;
             return Ok(found);
         }
         let Some(record) = records.trashed(repository, &one)? else { continue };
         let Some(manifest) = record.manifest.filter(|_| !listed) else {
             found.all.push(one);
-            let followers = records.went_with(repository, &one, AT_ONCE + 1)?;
+            let followers = records.went_with(repository, &one, MOST_RESTORED + 1)?;
             left.extend(
                 followers.into_iter().filter(|one| seen.insert(*one)).map(|one| (one, false)),
             );

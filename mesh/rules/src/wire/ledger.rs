@@ -121,6 +121,20 @@ impl WriteKind {
         }
     }
 
+    /// Whether it deletes a manifest, which may take several entries, see
+    /// [`Outcome::Unfinished`](crate::ledger::command::Outcome::Unfinished).
+    pub fn deletes_manifest(&self) -> bool {
+        let change = match self {
+            WriteKind::Fenced(change) => change,
+            WriteKind::Audited(audited) => match &audited.what {
+                PlainWrite::Fenced(change) => change,
+                PlainWrite::Put(..) => return false,
+            },
+            WriteKind::PutManifest(_) | WriteKind::PutManifestIf(..) => return false,
+        };
+        matches!(change, Change::DeleteManifest { .. } | Change::DeleteIf { .. })
+    }
+
     /// The minimum feature level of the mesh: below it, some replica could not decode the write or
     /// its entry.
     pub fn level(&self) -> Level {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ground::clock;
 use ground::supervise::at_length;
 use rules::ledger::change::Change;
+use rules::ledger::command::Outcome;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::{Priority, RunEnd, Task};
 use rules::ledger::policies::{AT_ONCE, LookForPolicies, Policies};
@@ -56,7 +57,7 @@ pub struct Order {
 }
 
 /// What a run has found, of a repository or of a project.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// The number of artifacts that rules are about.
     pub artifacts: u64,
@@ -75,6 +76,27 @@ impl Found {
         self.deleted += other.deleted;
         self.bytes += other.bytes;
     }
+}
+
+/// How far a run is, as [`JobReport::progress`](rules::wire::JobReport) has it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// Of all repositories together.
+    #[serde(flatten)]
+    pub all: Found,
+    /// Of those that were looked at and that rules are about, in the order of names; the first 400.
+    #[serde(default)]
+    pub repositories: Vec<InRepository>,
+}
+
+/// What was found in one repository.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InRepository {
+    /// Its name.
+    pub repository: String,
+    /// What was found.
+    #[serde(flatten)]
+    pub found: Found,
 }
 
 /// What becomes of a repository.
@@ -197,7 +219,7 @@ impl Retentions {
                 total.deleted, total.artifacts, self.confirm_over
             )));
         }
-        let (mut done, mut named) = (Found::default(), 0);
+        let (mut done, mut named, mut each) = (Found::default(), 0, Vec::new());
         for repository in &repositories {
             if run.is_stopped() {
                 return Ok(RunEnd::Stopped(format!("{} artifacts deleted", done.deleted)));
@@ -207,18 +229,22 @@ impl Retentions {
                 false => self.retire(&policies, repository).await?,
             };
             done.add(judged.found);
+            if judged.found.artifacts > 0 && each.len() < NAMED {
+                let found = judged.found;
+                each.push(InRepository { repository: repository.to_string(), found });
+            }
             for (candidate, fate) in &judged.artifacts {
                 named += 1;
                 if named <= NAMED {
                     run.log(line(repository, candidate, *fate));
                 }
             }
-            run.progress(show(&done));
+            run.progress(show(done, &each));
         }
         if named > NAMED {
             run.log(format!("and {} more", named - NAMED));
         }
-        run.progress(show(&done));
+        run.progress(show(done, &each));
         let verb = if order.dry_run { "would be deleted" } else { "deleted" };
         Ok(RunEnd::Done(format!(
             "{} of {} artifacts {verb}, with {} bytes",
@@ -251,6 +277,8 @@ impl Retentions {
                 Change::Retire { repository: repository.clone(), digests, judged: now, manifests };
             let project = repository.project();
             match self.writes.commit(&project, WriteKind::Fenced(change), &Actor::mesh()).await {
+                // one with many signatures is deleted in steps
+                Ok(Outcome::Unfinished) => {}
                 Ok(_) if all == AT_ONCE => {}
                 // all of it was touched meanwhile, or is gone
                 Ok(_) | Err(Refusal::NotFound) => return Ok(std::mem::take(told)),
@@ -400,8 +428,8 @@ fn contents(
     Ok(contents)
 }
 
-fn show(found: &Found) -> String {
-    json!(found).to_string()
+fn show(all: Found, each: &[InRepository]) -> String {
+    json!(Told { all, repositories: each.to_vec() }).to_string()
 }
 
 fn line(repository: &RepositoryName, candidate: &Candidate, fate: Fate) -> String {

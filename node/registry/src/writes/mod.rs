@@ -155,7 +155,7 @@ impl Writes {
             false => kind,
         };
         let mut write = Write { operation: OperationId(rand::random()), kind };
-        let end = clock::now() + self.terms.commit + transfer_time(write.kind.payload());
+        let mut end = clock::now() + self.terms.commit + transfer_time(write.kind.payload());
         let mut last = String::from("the project's primary did not answer");
         loop {
             let seen = self.records.version();
@@ -169,6 +169,11 @@ impl Writes {
                 )));
             }
             match self.ask_primary(&record, &write).await {
+                Ok(Ok(Outcome::Unfinished)) if write.kind.deletes_manifest() => {
+                    write.operation = OperationId(rand::random());
+                    end = clock::now() + self.terms.commit;
+                    continue;
+                }
                 Ok(Ok(outcome)) => return settle(outcome),
                 Ok(Err(WriteError::NotPrimary)) => {
                     last = "its primary has just changed".into();

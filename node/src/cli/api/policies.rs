@@ -198,12 +198,14 @@ async fn run(api: &Api, project: &str, body: &Value) -> io::Result<()> {
     let ended = loop {
         let all = api.all(&path).await?;
         let ours = all.into_iter().find(|one| one["id"] == *id).unwrap_or_default();
-        if matches!(ours["status"].as_str(), Some("Succeed" | "Failed" | "Stopped")) {
+        // nodes of an earlier build say the second words
+        let over = ["Success", "Error", "Stopped", "Succeed", "Failed"];
+        if ours["status"].as_str().is_some_and(|status| over.contains(&status)) {
             break ours;
         }
         tokio::time::sleep(LOOK).await;
     };
-    let log = api.plain(&format!("{path}/{}/tasks/1", text(id))).await;
+    let log = api.plain(&format!("{path}/{}/tasks/0", text(id))).await;
     if api.is_json() {
         let mut shown = ended.clone();
         shown["log"] = log.unwrap_or_default().lines().collect();
@@ -217,7 +219,7 @@ async fn run(api: &Api, project: &str, body: &Value) -> io::Result<()> {
         println!("{}", text(&ended["result"]));
     }
     match ended["status"].as_str() {
-        Some("Succeed") => Ok(()),
+        Some("Success" | "Succeed") => Ok(()),
         _ => Err(io::Error::other(format!("the run has ended: {}", text(&ended["result"])))),
     }
 }

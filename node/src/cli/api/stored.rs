@@ -95,6 +95,9 @@ enum TagVerb {
     Delete {
         /// PROJECT/NAME:TAG.
         artifact: String,
+        /// Leave nothing in the trash of the tags that were ever taken off this artifact.
+        #[arg(long)]
+        now: bool,
     },
 }
 
@@ -248,10 +251,18 @@ pub(in crate::cli) fn tags(command: &TagCommand) -> io::Result<()> {
                 api.send(Method::POST, &path, Some(&json!({"name": tag}))).await?;
                 api.say(&format!("{artifact} is {tag}, too"));
             }
-            TagVerb::Delete { artifact } => {
-                let (_, tag) = named(artifact)?;
-                let path = format!("{}/tags/{tag}", artifact_path(artifact)?);
-                api.send(Method::DELETE, &path, None).await?;
+            TagVerb::Delete { artifact, now } => {
+                let (repository, tag) = named(artifact)?;
+                let place = artifact_path(artifact)?;
+                // afterwards nothing knows what a tag was
+                let digest = match now {
+                    true => api.get(&place).await?["digest"].as_str().map(str::to_owned),
+                    false => None,
+                };
+                api.send(Method::DELETE, &format!("{place}/tags/{tag}"), None).await?;
+                if let Some(digest) = digest {
+                    empty_now(&api, &format!("{repository}@{digest}")).await?;
+                }
                 api.say(&format!("tag {artifact} is gone; its artifact stays"));
             }
         }

@@ -69,6 +69,10 @@ async fn list(api: &Api, place: &str) -> io::Result<()> {
         let tags = one["tags"].as_array().cloned().unwrap_or_default();
         let names: Vec<&str> = tags.iter().filter_map(Value::as_str).collect();
         one["tag_names"] = names.join(",").into();
+        one["what"] = if one["artifact"] == true { "artifact" } else { "tag" }.into();
+        // enough to find the row of what it went with
+        let with = one["with"].as_str().map(|digest| digest.get(..19).unwrap_or(digest));
+        one["with_short"] = with.unwrap_or_default().into();
     }
     if api.is_json() {
         let mut told = told;
@@ -77,6 +81,7 @@ async fn list(api: &Api, place: &str) -> io::Result<()> {
         return Ok(());
     }
     let columns = [
+        ("WHAT", "/what"),
         ("REPOSITORY", "/repository"),
         ("DIGEST", "/digest"),
         ("TAGS", "/tag_names"),
@@ -84,6 +89,7 @@ async fn list(api: &Api, place: &str) -> io::Result<()> {
         ("BY", "/deleted_by"),
         ("REASON", "/reason"),
         ("UNTIL", "/until"),
+        ("WITH", "/with_short"),
     ];
     api.print(&records, &columns);
     Ok(())

@@ -268,25 +268,35 @@ pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// The maximum number of manifests that go with the one that they are about. Somebody may have signed
-/// signatures of signatures.
+/// The maximum number of manifests that go in one step with the one that they are about. Somebody may
+/// have signed signatures of signatures.
 const FOLLOWERS: usize = 50;
 
 /// Removes a manifest, the tags that name it, and its links; and what is about it by a tag's name,
-/// unless that has another tag.
+/// unless that has another tag. The manifest itself goes with the last step, so that whoever asks again
+/// ends what was begun.
 pub(in crate::ledger) fn delete<R: WriteRecords>(
     records: &mut R,
     deletion: &Deletion,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
+    let level = records.level()?;
+    if level >= Level::STEPS {
+        if !records.has_manifest(repository, digest)? {
+            return Ok(Outcome::NotFound);
+        }
+        if !remove_made_about(records, &deletion.with(*digest), repository, digest)? {
+            return Ok(Outcome::Unfinished);
+        }
+    }
     if remove(records, deletion, repository, digest)? == Outcome::NotFound {
         return Ok(Outcome::NotFound);
     }
-    if records.level()? < Level::FALLBACK_TAGS {
+    if level < Level::FALLBACK_TAGS {
         return Ok(Outcome::Done);
     }
-    if records.level()? >= Level::MADE {
+    if (Level::MADE..Level::STEPS).contains(&level) {
         remove_made_about(records, &deletion.with(*digest), repository, digest)?;
     }
     let (mut gone, mut left) = (vec![*digest], FOLLOWERS);
@@ -306,25 +316,29 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
 }
 
 /// Removes what the mesh has made about a manifest, and signatures of it, unless they have a tag:
-/// somebody wants them then.
+/// somebody wants them then. Returns whether none is left.
 fn remove_made_about<R: WriteRecords>(
     records: &mut R,
     deletion: &Deletion,
     repository: &RepositoryName,
     subject: &Digest,
-) -> Result<(), RecordError> {
+) -> Result<bool, RecordError> {
     let with_signatures = records.level()? >= Level::SIGNATURES;
     let mut left = FOLLOWERS;
     for (_, referrer) in records.scan(&key::referrers(repository, subject), None, usize::MAX)? {
         let referrer: Referrer = decode(&referrer)?;
         let goes = referrer.annotations.contains_key(MADE_BY)
             || with_signatures && is_evidence(referrer.artifact_type.as_deref());
-        if left > 0 && goes && !is_tagged(records, repository, &referrer.digest)? {
-            left -= 1;
-            remove(records, deletion, repository, &referrer.digest)?;
+        if !goes || is_tagged(records, repository, &referrer.digest)? {
+            continue;
         }
+        if left == 0 {
+            return Ok(false);
+        }
+        left -= 1;
+        remove(records, deletion, repository, &referrer.digest)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Whether a tag names a manifest. If not all tags of the repository are in the index, all of them are

@@ -156,7 +156,7 @@ pub(super) fn retire<R: WriteRecords>(
         return Ok(Outcome::Refused("too many artifacts, or too early".into()));
     }
     let rules = immutable_rules(records, project)?;
-    let mut deleted = false;
+    let (mut deleted, mut unfinished) = (false, false);
     for digest in digests {
         let place = records_key::manifest(repository, digest);
         let Some(manifest) = records.record::<ManifestRecord>(&place)? else { continue };
@@ -172,11 +172,16 @@ pub(super) fn retire<R: WriteRecords>(
             }
         }
         if newest < judged && !immutable {
-            manifests::delete(records, deletion, repository, digest)?;
+            let outcome = manifests::delete(records, deletion, repository, digest)?;
+            unfinished |= outcome == Outcome::Unfinished;
             deleted = true;
         }
     }
-    Ok(if deleted { Outcome::Done } else { Outcome::NotFound })
+    Ok(match (unfinished, deleted) {
+        (true, _) => Outcome::Unfinished,
+        (false, true) => Outcome::Done,
+        (false, false) => Outcome::NotFound,
+    })
 }
 
 /// Notes when artifacts were pulled. What is not there, or older than what is known, is ignored.

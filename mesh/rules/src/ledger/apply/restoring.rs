@@ -1,5 +1,7 @@
 //! The trash: what somebody restores or removes, and what has been there for its time.
 
+use std::collections::BTreeSet;
+
 use super::quotas;
 use super::trash::discard;
 use super::{labels, manifests, scanning, signatures};
@@ -69,27 +71,31 @@ pub(super) fn change<R: WriteRecords>(
     }
 }
 
-/// Removes the record of a manifest, and those of what went with it.
+/// Removes the record of a manifest, and those of what went with it: a signature of a leaked image tells
+/// of it. What went with something goes before that, so that the next step finds what is left.
 fn empty_one<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
-    let Some(record) = records.trashed(repository, digest)? else {
+    if records.trashed(repository, digest)?.is_none() {
         return Ok(Outcome::NotFound);
-    };
-    // a signature of a leaked image tells of it: what went with it goes with it, as far as one entry
-    // may look
-    let (mut gone, mut left) = (vec![*digest], AT_ONCE);
-    discard(records, at, repository, digest, record)?;
-    while let Some(subject) = gone.pop() {
-        for follower in records.went_with(repository, &subject, left)? {
-            if let Some(record) = records.trashed(repository, &follower)? {
-                discard(records, at, repository, &follower, record)?;
-                left = left.saturating_sub(1);
-                gone.push(follower);
-            }
+    }
+    let (mut path, mut seen, mut left) = (vec![*digest], BTreeSet::from([*digest]), AT_ONCE);
+    while let Some(one) = path.last().copied() {
+        let with = records.went_with(repository, &one, seen.len() + 1)?;
+        if let Some(follower) = with.into_iter().find(|follower| seen.insert(*follower)) {
+            path.push(follower);
+            continue;
+        }
+        if left == 0 {
+            return Ok(Outcome::Unfinished);
+        }
+        left -= 1;
+        path.pop();
+        if let Some(record) = records.trashed(repository, &one)? {
+            discard(records, at, repository, &one, record)?;
         }
     }
     Ok(Outcome::Done)

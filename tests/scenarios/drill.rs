@@ -61,6 +61,8 @@ fn a_region_refuses_its_clients_the_others_go_on_and_it_ends_by_itself() {
     if region == "us-east-1" {
         wait::until("the region's edge refuses", || refused(edge, "/v2/"));
     }
+    let told = tests::shop::atoll(&mesh, others[0], "status", &["--no-copies"]);
+    assert!(told.out.contains(&format!("a drill of {region} by admin")), "{told:?}");
     // pushes and pulls elsewhere, while the project moves
     let mut pushed: Vec<(String, Image)> = Vec::new();
     let moved = wait::until("the project moves", || {
@@ -87,6 +89,12 @@ fn a_region_refuses_its_clients_the_others_go_on_and_it_ends_by_itself() {
         let back = primary(&mesh, others[0]) == Some(home);
         (back && refused(home, "/readyz").is_none()).then_some(())
     });
+    let last = process::finish(&mut drill(&mesh, others[1], &[]));
+    let says = format!("no drill is under way; the last one was of {region}, from ");
+    assert!(last.success && last.out.starts_with(&says), "{last:?}");
+    assert!(!last.out.contains("not back yet"), "{last:?}");
+    let told = tests::shop::atoll(&mesh, others[0], "status", &["--no-copies"]);
+    assert!(told.success && !told.out.contains("a drill of"), "{told:?}");
     for (tag, image) in pushed.iter().chain([&("kept".to_owned(), kept)]) {
         let found = mesh.repository(home, "demo/app").pull(tag);
         assert_eq!(found.unwrap_or_else(|no| panic!("{tag}: {no}")).digest, image.digest());

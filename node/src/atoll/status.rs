@@ -7,6 +7,7 @@ use ground::supervise::at_length;
 use http::{Response, StatusCode};
 use mesh::ledger::LeaseState;
 use rules::blobs::holding::{Held, Stock};
+use rules::ledger::drills::LookForDrills;
 use rules::ledger::level::Level;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Project, key};
@@ -107,6 +108,7 @@ impl Atoll {
             })),
             "trust": self.show_trust()?,
             "edge": self.show_edge(),
+            "drill": self.show_drill_under_way()?,
             "cache": self.show_cache(),
             "nodes": shown_nodes,
             "projects": shown_projects,
@@ -116,6 +118,21 @@ impl Atoll {
             "signing": self.show_signing_status(&projects, &name)?,
         });
         Ok(json_answer(StatusCode::OK, &status))
+    }
+
+    /// The drill that is under way, if there is one. An edge is not told who began it.
+    fn show_drill_under_way(&self) -> Result<Option<Value>, Failure> {
+        if self.neighbours.is_edge() {
+            return Ok(None);
+        }
+        let drill = self.records.view()?.last_drill()?;
+        Ok(drill.filter(|drill| clock::timestamp() < drill.until).map(|drill| {
+            json!({
+                "region": drill.region.as_str(),
+                "until": drill.until.to_string(),
+                "by": drill.by,
+            })
+        }))
     }
 
     /// The versions of the keys that the mesh uses now, and whether they are newer than what was

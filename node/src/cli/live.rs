@@ -207,6 +207,10 @@ impl Shown {
                 }
             }
         }
+        // the others may hear of it later, and it would be told to be over
+        if text(&status["lease"]["state"]) == "leader" {
+            self.drill(&status["drill"]);
+        }
         let lease = if !edge.is_null() {
             match edge["heard_seconds_ago"].as_u64() {
                 Some(ago) if ago < 10 => "hears the mesh",
@@ -230,6 +234,22 @@ impl Shown {
         }
         for transfer in list("transfers") {
             self.transfer(seer, &transfer);
+        }
+    }
+
+    fn drill(&mut self, drill: &Value) {
+        let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+        let (key, until) = ("drill".to_owned(), text(&drill["until"]));
+        match drill["region"].as_str() {
+            Some(region) => {
+                let line =
+                    format!("a drill: the nodes of {region} refuse all clients until {until}");
+                self.fact(key, format!("{region} {until}"), line);
+            }
+            None if self.facts.contains_key(&key) => {
+                self.fact(key, "none".into(), "the drill is over".into());
+            }
+            None => {}
         }
     }
 

@@ -34,6 +34,9 @@ pub(super) struct Node {
     context: Option<String>,
 }
 
+/// How long a node may take to say that it is ready, when another one may be asked instead.
+const READY: Duration = Duration::from_millis(500);
+
 /// The folder of `atoll up` without --data.
 const DATA: &str = "atoll-data";
 
@@ -110,8 +113,8 @@ pub(super) struct FoundNode {
     password_file: PathBuf,
 }
 
-/// The first node that answers of the mesh that `atoll up` started in `data`; the first of all if
-/// none answers.
+/// The first ready node of the mesh that `atoll up` started in `data`. If none is ready, the first that
+/// takes connections; if none does, the first of all.
 pub(super) fn from_up(data: &Path) -> io::Result<FoundNode> {
     let path = data.join("mesh.json");
     let missing = |e: &dyn std::fmt::Display| {
@@ -135,8 +138,34 @@ pub(super) fn from_up(data: &Path) -> io::Result<FoundNode> {
     if found.is_empty() {
         return Err(missing(&"not written by this version"));
     }
-    let alive = found.iter().position(|node| answers(&node.local_url)).unwrap_or(0);
-    Ok(found.swap_remove(alive))
+    let mut alive = None;
+    for (at, node) in found.iter().enumerate() {
+        if !answers(&node.local_url) {
+            continue;
+        }
+        // one whose region is drilled refuses all that it is asked, and another one would not
+        if is_ready(node) {
+            alive = Some(at);
+            break;
+        }
+        alive = alive.or(Some(at));
+    }
+    Ok(found.swap_remove(alive.unwrap_or(0)))
+}
+
+/// Whether a node says that it is ready.
+fn is_ready(node: &FoundNode) -> bool {
+    let asked = || {
+        let client = Client::new(&node.local_url, None, None)?;
+        let client = match &node.certificate {
+            Some(certificate) => client.pinned(certificate)?,
+            None => client,
+        };
+        let asked = async { tokio::time::timeout(READY, client.request("/readyz")).await };
+        let (status, _) = super::small_runtime()?.block_on(asked).map_err(io::Error::other)??;
+        Ok::<_, io::Error>(status == http::StatusCode::OK)
+    };
+    asked().unwrap_or(false)
 }
 
 /// Whether connections are accepted there. A user who has just lost a node wants to hear about it
@@ -184,6 +213,39 @@ mod tests {
         assert_eq!(from_up(folder.path()).unwrap(), found(named, &secure, Some("/node.crt")));
         drop(there);
         assert_eq!(from_up(folder.path()).unwrap(), found(&dead, &dead, None));
+    }
+
+    /// A node that answers one request after the other with this status, after it took connections that
+    /// were closed at once.
+    fn answering(status: &'static str) -> String {
+        use std::io::{Read as _, Write as _};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                if stream.read(&mut [0; 2000]).is_ok_and(|read| read > 0) {
+                    let head = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                    let _ = stream.write_all(head.as_bytes());
+                }
+            }
+        });
+        url
+    }
+
+    /// A node whose region is drilled refuses all.
+    #[test]
+    fn a_node_that_is_ready_is_asked_before_one_that_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (refuses, ready) = (answering("503 Service Unavailable"), answering("200 OK"));
+        let asked = |nodes: &[&String]| {
+            let nodes: Vec<Value> = nodes.iter().map(|url| json!({ "url": url })).collect();
+            let mesh = json!({"nodes": nodes, "admin": {"password_file": "/secret"}});
+            std::fs::write(folder.path().join("mesh.json"), mesh.to_string()).unwrap();
+            from_up(folder.path()).unwrap().url
+        };
+        assert_eq!(asked(&[&refuses, &ready]), ready);
+        assert_eq!(asked(&[&ready, &refuses]), ready);
+        assert_eq!(asked(&[&refuses, &refuses]), refuses, "it says why");
     }
 
     #[test]

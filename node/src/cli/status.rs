@@ -89,6 +89,15 @@ fn tables(status: &Value) -> String {
             .collect::<Vec<_>>()
             .join(", "),
     );
+    let drill = &status["drill"];
+    if !drill.is_null() {
+        out.push_str(&format!(
+            "a drill of {} by {}: its nodes refuse all clients until {} (`atoll dr drill --stop` ends it)\n\n",
+            text(&drill["region"]),
+            text(&drill["by"]),
+            text(&drill["until"]),
+        ));
+    }
     let differ = status["ledger"]["records"]["differ_from"].as_array().unwrap_or(&empty);
     if !differ.is_empty() {
         out.push_str(&format!(

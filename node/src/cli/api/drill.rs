@@ -38,7 +38,10 @@ pub(super) async fn run(api: &Api, command: &DrillCommand) -> io::Result<()> {
     }
     let Some(region) = &command.region else {
         let shown = api.get(DRILL).await?;
-        api.print_one(&shown);
+        match api.is_json() {
+            true => api.print_one(&shown),
+            false => now(&shown).iter().for_each(|line| api.say(line)),
+        }
         return Ok(());
     };
     let body = json!({"region": region, "seconds": command.time.as_secs()});
@@ -95,6 +98,29 @@ fn end(api: &Api, shown: &Value, waits: &Value) -> io::Result<()> {
     }
 }
 
+/// What is to be said of the last drill when somebody only looks.
+fn now(shown: &Value) -> Vec<String> {
+    if shown["under_way"] == true {
+        return lines(shown);
+    }
+    if shown["region"].is_null() {
+        return vec!["there was no drill".into()];
+    }
+    let [region, began, until, by] = ["region", "began", "until", "by"].map(|n| text(&shown[n]));
+    let mut all = vec![format!(
+        "no drill is under way; the last one was of {region}, from {began} to {until}, by {by}"
+    )];
+    let away = shown["projects"].as_array().into_iter().flatten();
+    let away: Vec<String> = away
+        .filter(|one| one["region"] != shown["region"])
+        .map(|one| format!("{} (at {})", text(&one["project"]), text(&one["primary"])))
+        .collect();
+    if !away.is_empty() {
+        all.push(format!("these projects are at home there and not back yet: {}", away.join(", ")));
+    }
+    all
+}
+
 /// What is to be said of a drill, a line each.
 fn lines(shown: &Value) -> Vec<String> {
     let list = |of: &Value| {
@@ -144,5 +170,20 @@ mod tests {
         shown["projects"][0]["region"] = "west".into();
         let told = lines(&shown).join("\n");
         assert!(told.contains("shop: two (west) takes over from one"), "{told}");
+        assert_eq!(now(&shown), lines(&shown), "it is under way");
+    }
+
+    #[test]
+    fn after_the_end_it_is_said_which_drill_was_the_last_and_who_is_not_back() {
+        assert_eq!(now(&json!({"under_way": false, "region": null})), ["there was no drill"]);
+        let mut shown = json!({
+            "under_way": false, "region": "east", "began": "B", "until": "U", "by": "ann",
+            "projects": [{"project": "shop", "home": "one", "primary": "two", "region": "west"}],
+        });
+        let told = now(&shown);
+        assert!(told[0].contains("the last one was of east, from B to U, by ann"), "{told:?}");
+        assert!(told[1].contains("shop (at two)"), "{told:?}");
+        shown["projects"][0]["region"] = "east".into();
+        assert_eq!(now(&shown).len(), 1, "it is back");
     }
 }

@@ -17,6 +17,7 @@ mod doors;
 mod drain;
 mod drill;
 mod durability;
+mod edge_lifecycle;
 mod edges;
 mod fallback;
 mod fanout;

@@ -108,6 +108,11 @@ fn a_push_that_counts_on_a_blob_keeps_it() {
     for at in 0..3 {
         mesh.repository(at, "demo/app").pull("2").unwrap_or_else(|no| panic!("{no}"));
     }
+    // an upload that its client takes back counts no longer
+    let blob = Blob::random(40_000);
+    repository.upload(&blob).unwrap_or_else(|no| panic!("{no}"));
+    delete(&mesh, 2, &format!("/v2/demo/app/blobs/{}", blob.digest));
+    wait::until("no disk has it", || (0..3).all(|at| !on_disk(&mesh, at, &blob)).then_some(()));
 }
 
 /// As Harbor's clients ask for it.

@@ -367,6 +367,8 @@ impl Index {
         .await
     }
 
+    /// Ends a grant now, as if its time were over: whoever looks for grants that have ended finds it, and
+    /// what it was about is garbage if nothing else refers to it.
     pub(super) async fn revoke(
         &self,
         digest: Digest,
@@ -375,9 +377,13 @@ impl Index {
     ) -> Result<bool, StoreError> {
         self.write(move |write| {
             let mut grants = write.open_table(GRANTS)?;
-            let before =
-                grants.remove(grant_key(&repository, &digest).as_slice())?.map(|v| v.value());
-            Ok(before.is_some_and(|expires| expires > now.0))
+            let key = grant_key(&repository, &digest);
+            let before = grants.get(key.as_slice())?.map(|until| until.value());
+            let counted = before.is_some_and(|until| until > now.0);
+            if counted {
+                grants.insert(key.as_slice(), now.0)?;
+            }
+            Ok(counted)
         })
         .await
     }

@@ -525,7 +525,7 @@ impl Store {
             .await
     }
 
-    /// Revokes a grant. Returns whether there was one.
+    /// Revokes a grant: it has ended now. Returns whether there was one.
     pub async fn revoke(
         &self,
         digest: Digest,
@@ -634,8 +634,13 @@ mod tests {
         assert!(stock.granted);
         assert_eq!(stock.held.unwrap().size, 5);
         assert!(!store.granted(&digest, &"demo/b".parse().unwrap()).unwrap());
+        assert!(store.ended_grants(10).unwrap().is_empty());
         assert!(store.revoke(digest, &"demo/a".parse().unwrap()).await.unwrap());
         assert!(!store.granted(&digest, &"demo/a".parse().unwrap()).unwrap());
+        assert!(!store.revoke(digest, &"demo/a".parse().unwrap()).await.unwrap(), "once");
+        // otherwise nobody would ever report its blob, which stayed until all blobs were read again
+        let ended = store.ended_grants(10).unwrap();
+        assert_eq!(ended.iter().map(|(_, of)| *of).collect::<Vec<_>>(), [digest]);
     }
 
     #[tokio::test]

@@ -101,6 +101,15 @@ pub enum Change {
     },
     /// Restores what the project's trash has, or removes it.
     Trash(Box<TrashChange>),
+    /// Deletes what the project does not retain, see [`Command::RetireSeen`].
+    RetireSeen {
+        /// The repository.
+        repository: RepositoryName,
+        /// The artifacts, each as it was seen.
+        seen: Vec<(Digest, Digest)>,
+        /// How many manifests the repository had then.
+        manifests: u64,
+    },
 }
 
 impl Change {
@@ -118,7 +127,8 @@ impl Change {
             | Change::DeleteManifest { repository, .. }
             | Change::DeleteIf { repository, .. }
             | Change::AddTag { repository, .. }
-            | Change::Retire { repository, .. } => repository.project(),
+            | Change::Retire { repository, .. }
+            | Change::RetireSeen { repository, .. } => repository.project(),
         }
     }
 
@@ -152,6 +162,9 @@ impl Change {
             Change::Retire { repository, digests, judged, manifests } => {
                 Command::Retire { epoch, repository, digests, judged, manifests }
             }
+            Change::RetireSeen { repository, seen, manifests } => {
+                Command::RetireSeen { epoch, repository, seen, manifests }
+            }
         }
     }
 
@@ -179,6 +192,9 @@ impl Change {
             Command::Policy { project, change, .. } => Change::Policy { name: project, change },
             Command::Retire { repository, digests, judged, manifests, .. } => {
                 Change::Retire { repository, digests, judged, manifests }
+            }
+            Command::RetireSeen { repository, seen, manifests, .. } => {
+                Change::RetireSeen { repository, seen, manifests }
             }
             _ => return None,
         })
@@ -228,6 +244,11 @@ mod tests {
                 repository: repository.clone(),
                 digests: vec![Digest::sha256(b"x")],
                 judged: Timestamp(7),
+                manifests: 3,
+            },
+            Change::RetireSeen {
+                repository: repository.clone(),
+                seen: vec![(Digest::sha256(b"x"), Digest::sha256(b"y"))],
                 manifests: 3,
             },
             Change::Trash(Box::new(TrashChange::Restore {

@@ -318,6 +318,22 @@ pub enum Command {
     },
     /// Begins or ends a drill.
     Drill(DrillChange),
+    /// Deletes artifacts that a project does not retain, if all of them are as they were seen, see
+    /// [`seen`](crate::ledger::policies::LookForPolicies::seen). Otherwise nothing is deleted, because
+    /// what was touched may list the others. (A time does not tell: what was on its way when they were
+    /// judged is recorded later, and with an earlier time.)
+    RetireSeen {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The repository.
+        repository: RepositoryName,
+        /// The artifacts, at most [`AT_ONCE`](crate::ledger::policies::AT_ONCE), each as it was seen.
+        /// Those that are not there any more do not matter.
+        seen: Vec<(Digest, Digest)>,
+        /// How many manifests the repository had then. With another number nothing is deleted: a
+        /// new index may list what was judged.
+        manifests: u64,
+    },
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -484,6 +500,7 @@ impl Command {
             Command::Drain(change) => change.level(),
             Command::Trash { .. } => Level::TRASH,
             Command::Drill(change) => change.level(),
+            Command::RetireSeen { .. } => Level::SEEN,
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -507,6 +524,7 @@ impl Command {
             | Command::DeleteIf { epoch, repository, .. }
             | Command::AddTag { epoch, repository, .. }
             | Command::Retire { epoch, repository, .. }
+            | Command::RetireSeen { epoch, repository, .. }
             | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
             Command::Job(change) => change.fence(),
             Command::Scan { epoch, change } => Some((change.project(), *epoch)),
@@ -604,7 +622,7 @@ impl Command {
             Command::Events(change) => change.name(),
             Command::Collect(change) => change.name(),
             Command::Policy { change, .. } => change.name(),
-            Command::Retire { .. } => "retire",
+            Command::Retire { .. } | Command::RetireSeen { .. } => "retire",
             Command::Pulled(_) => "note_pulls",
             Command::Label(change) => change.name(),
             Command::ForgetMetadata { .. } => "forget_metadata",

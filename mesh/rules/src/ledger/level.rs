@@ -107,6 +107,8 @@ impl Level {
     pub const STOPS: Level = Level(11);
     /// From this level on a manifest with many signatures is deleted in steps, so that none stays.
     pub const STEPS: Level = Level(11);
+    /// From this level on retention deletes an artifact only as long as it is as it was seen.
+    pub const SEEN: Level = Level(11);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RETURNS;
 }

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::level::Level;
-use super::records::{Look, RecordError};
+use super::records::{Look, ManifestRecord, RecordError, encode, key as records_key};
 use crate::policies::immutability::ImmutableRule;
 use crate::policies::retention::RetentionRule;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
-use crate::words::names::{ProjectId, RepositoryName};
+use crate::words::names::{ProjectId, RepositoryName, Tag};
 
 /// The maximum number of artifacts of one [`Command::Retire`](super::command::Command::Retire), and
 /// of rows of one [`Command::Pulled`](super::command::Command::Pulled).
@@ -108,6 +108,29 @@ pub trait LookForPolicies: Look {
         digest: &Digest,
     ) -> Result<Option<Timestamp>, RecordError> {
         self.record(&key::pulled(repository, digest))
+    }
+    /// What there is to see of an artifact: a hash of when it was pushed and pulled, of its tags, and when
+    /// each of them was pushed. `None` if it is not there. Whatever touches it changes this, whatever the
+    /// clock said of whoever did.
+    fn seen(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, RecordError> {
+        let manifest = records_key::manifest(repository, digest);
+        let Some(manifest) = self.record::<ManifestRecord>(&manifest)? else { return Ok(None) };
+        let named = records_key::all_named(repository, digest);
+        let mut tags = Vec::new();
+        for (place, _) in self.scan(&named, None, usize::MAX)? {
+            let tag = String::from_utf8_lossy(&place[named.len()..]).into_owned();
+            let record = match tag.parse::<Tag>() {
+                Ok(name) => self.tag(repository, &name)?,
+                Err(_) => None,
+            };
+            tags.push((tag, record.map(|record| record.pushed)));
+        }
+        let all = (manifest.pushed, self.pulled(repository, digest)?, tags);
+        Ok(Some(Digest::sha256(&encode(&all)?)))
     }
     /// Since when pulls are counted; `None` if they are not yet.
     fn pulls_counted_since(&self) -> Result<Option<Timestamp>, RecordError> {

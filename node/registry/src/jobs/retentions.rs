@@ -16,6 +16,7 @@ use rules::ledger::change::Change;
 use rules::ledger::command::Outcome;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::{Priority, RunEnd, Task};
+use rules::ledger::level::Level;
 use rules::ledger::policies::{AT_ONCE, LookForPolicies, Policies};
 use rules::ledger::records::{Look, ReadRecords, RecordError, TagRecord, decode, key};
 use rules::ledger::stored::manifests_of;
@@ -109,6 +110,8 @@ struct Judgement {
     found: Found,
     /// The number of the repository's manifests.
     manifests: u64,
+    /// The first of those that go, each as it was seen, see [`LookForPolicies::seen`].
+    seen: Vec<(Digest, Digest)>,
 }
 
 impl Judgement {
@@ -261,29 +264,41 @@ impl Retentions {
     ) -> Result<Judgement, String> {
         let read = |e: RecordError| e.to_string();
         let mut whole: Option<Judgement> = None;
-        let mut tries = 0;
+        let (mut tries, mut most) = (0, AT_ONCE);
         loop {
             let now = clock::timestamp();
-            let judged = at_length(|| self.judge(policies, repository, now)).map_err(read)?;
+            let mut judged = at_length(|| self.judge(policies, repository, now)).map_err(read)?;
             let mut digests = judged.gone();
-            digests.truncate(AT_ONCE);
+            digests.truncate(most);
+            let mut seen = std::mem::take(&mut judged.seen);
+            seen.truncate(most);
             let (all, manifests) = (digests.len(), judged.manifests);
             // what is told is what was found before anything was deleted
             let told = whole.get_or_insert(judged);
             if digests.is_empty() {
                 return Ok(std::mem::take(told));
             }
-            let change =
-                Change::Retire { repository: repository.clone(), digests, judged: now, manifests };
+            let level = self.records.view().and_then(|view| view.level()).map_err(read)?;
+            let change = match level >= Level::SEEN {
+                true => Change::RetireSeen { repository: repository.clone(), seen, manifests },
+                false => Change::Retire {
+                    repository: repository.clone(),
+                    digests,
+                    judged: now,
+                    manifests,
+                },
+            };
             let project = repository.project();
             match self.writes.commit(&project, WriteKind::Fenced(change), &Actor::mesh()).await {
                 // one with many signatures is deleted in steps
                 Ok(Outcome::Unfinished) => {}
-                Ok(_) if all == AT_ONCE => {}
+                Ok(_) if all == most => (tries, most) = (0, (most * 2).min(AT_ONCE)),
                 // all of it was touched meanwhile, or is gone
                 Ok(_) | Err(Refusal::NotFound) => return Ok(std::mem::take(told)),
+                // where much is pushed, fewer at a time are touched less often in between
                 Err(Refusal::Precondition) if tries < TRIED_AGAIN => {
                     tries += 1;
+                    most = (most / 2).max(1);
                     whole = None;
                 }
                 Err(Refusal::Precondition) => {
@@ -328,7 +343,13 @@ impl Retentions {
         let contents = contents(&*view, policies, repository, within)?;
         let since = view.pulls_counted_since()?;
         let fates = fates(&retention.rules, within, &contents.candidates, now, since);
-        Ok(fates.map_or_else(Judgement::default, |fates| sentence(contents, fates)))
+        let mut judged = fates.map_or_else(Judgement::default, |fates| sentence(contents, fates));
+        for digest in judged.gone().into_iter().take(AT_ONCE) {
+            if let Some(seen) = view.seen(repository, &digest)? {
+                judged.seen.push((digest, seen));
+            }
+        }
+        Ok(judged)
     }
 }
 
@@ -356,7 +377,7 @@ fn sentence(contents: Contents, fates: Vec<Fate>) -> Judgement {
         along.extend(more);
     }
     found.bytes = gone.iter().filter_map(|digest| sizes.get(digest)).sum();
-    Judgement { artifacts, along, found, manifests: sizes.len() as u64 }
+    Judgement { artifacts, along, found, manifests: sizes.len() as u64, seen: Vec::new() }
 }
 
 struct Plan {

@@ -168,6 +168,10 @@ fn in_words<R: WriteRecords>(
         Command::Retire { repository, digests, .. } => {
             of("delete", "artifact", retired(repository, digests), Some(repository.project()))
         }
+        Command::RetireSeen { repository, seen, .. } => {
+            let digests: Vec<Digest> = seen.iter().map(|(digest, _)| *digest).collect();
+            of("delete", "artifact", retired(repository, &digests), Some(repository.project()))
+        }
         Command::Scan { change, .. } => match scanning::news(records, change)? {
             Some((operation, kind, what)) => of(operation, kind, what, Some(change.project())),
             None => Ok(None),

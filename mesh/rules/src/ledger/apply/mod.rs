@@ -245,6 +245,14 @@ fn perform<R: WriteRecords>(
             let deletion = Deletion::by_policy(at, by);
             policies::retire(records, &deletion, &project, repository, digests, *judged)
         }
+        (Command::RetireSeen { repository, seen, manifests, .. }, Some(project)) => {
+            let known = records.record::<Repository>(&key::repository(repository))?;
+            if known.is_none_or(|known| known.manifests != *manifests) {
+                return Ok(Outcome::PreconditionFailed);
+            }
+            let deletion = Deletion::by_policy(at, by);
+            policies::retire_seen(records, &deletion, &project, repository, seen)
+        }
         (Command::Pulled(pulls), _) => policies::pulled(records, at, pulls),
         (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, at, &project),
         (Command::IndexTags { repository, .. }, Some(_)) => {
@@ -287,6 +295,7 @@ fn perform<R: WriteRecords>(
             | Command::AddTag { .. }
             | Command::Policy { .. }
             | Command::Retire { .. }
+            | Command::RetireSeen { .. }
             | Command::EmptyCache { .. }
             | Command::IndexTags { .. }
             | Command::Scan { .. }

@@ -184,6 +184,44 @@ pub(super) fn retire<R: WriteRecords>(
     })
 }
 
+/// Deletes those of `seen` that have no immutable tag, if all that are there are as they were seen.
+pub(super) fn retire_seen<R: WriteRecords>(
+    records: &mut R,
+    deletion: &Deletion,
+    project: &Project,
+    repository: &RepositoryName,
+    seen: &[(Digest, Digest)],
+) -> Result<Outcome, RecordError> {
+    if records.level()? < Level::SEEN || seen.len() > AT_ONCE {
+        return Ok(Outcome::Refused("too many artifacts, or too early".into()));
+    }
+    let mut there = Vec::new();
+    for (digest, was) in seen {
+        match records.seen(repository, digest)? {
+            Some(is) if is == *was => there.push(*digest),
+            Some(_) => return Ok(Outcome::PreconditionFailed),
+            None => {}
+        }
+    }
+    let rules = immutable_rules(records, project)?;
+    let (mut deleted, mut unfinished) = (false, false);
+    for digest in there {
+        let tags = tags_of(records, repository, &digest)?;
+        if tags.iter().any(|tag| is_immutable(&rules, within(repository), tag)) {
+            continue;
+        }
+        // it may have gone with one before it
+        let outcome = manifests::delete(records, deletion, repository, &digest)?;
+        unfinished |= outcome == Outcome::Unfinished;
+        deleted = true;
+    }
+    Ok(match (unfinished, deleted) {
+        (true, _) => Outcome::Unfinished,
+        (false, true) => Outcome::Done,
+        (false, false) => Outcome::NotFound,
+    })
+}
+
 /// Notes when artifacts were pulled. What is not there, or older than what is known, is ignored.
 pub(super) fn pulled<R: WriteRecords>(
     records: &mut R,

@@ -135,6 +135,48 @@ fn what_was_touched_since_it_was_judged_stays() {
     assert!(ledger.records.pulls_counted_since().unwrap().is_some());
 }
 
+/// What was on its way when it was judged was recorded later, with an earlier time, and was deleted.
+#[test]
+fn what_was_recorded_after_it_was_seen_stays_whatever_its_time_is() {
+    let mut ledger = at_newest();
+    let epoch = ledger.epoch();
+    for (n, tag) in [(1, "old"), (2, "two"), (3, "three")] {
+        assert_eq!(ledger.run(put(epoch, n, tag, &[n])), Outcome::Done);
+    }
+    let look = |ledger: &Ledger, all: &[u8]| {
+        let seen = |n: &u8| (manifest(*n), ledger.records.seen(&place(), &manifest(*n)).unwrap());
+        all.iter().map(seen).filter_map(|(digest, seen)| Some((digest, seen?))).collect::<Vec<_>>()
+    };
+    let retire =
+        |seen, manifests| Command::RetireSeen { epoch, repository: place(), seen, manifests };
+    let left = |ledger: &Ledger| -> Vec<u8> {
+        let is_there = |n: &u8| ledger.records.has_manifest(&place(), &manifest(*n)).unwrap();
+        (1..=4).filter(is_there).collect()
+    };
+    let seen = look(&ledger, &[1, 2]);
+    // another tag, the same tag once more, and a pull: each changes what is seen
+    let touches: [fn(&mut Ledger); 3] = [
+        |ledger| drop(ledger.run(put(ledger.epoch(), 1, "new", &[1]))),
+        |ledger| drop(ledger.run(put(ledger.epoch(), 1, "old", &[1]))),
+        |ledger| {
+            let pull = Pull { repository: place(), digest: manifest(1), at: Timestamp(1) };
+            drop(ledger.run(Command::Pulled(vec![pull])));
+        },
+    ];
+    for touch in touches {
+        let before = look(&ledger, &[1, 2]);
+        touch(&mut ledger);
+        assert_eq!(ledger.run(retire(before, 3)), Outcome::PreconditionFailed);
+        assert_eq!(left(&ledger), [1, 2, 3], "the other one may be part of what was touched");
+    }
+    assert_eq!(ledger.run(retire(seen, 3)), Outcome::PreconditionFailed, "long ago");
+    let seen = look(&ledger, &[1, 2]);
+    assert_eq!(ledger.run(retire(seen.clone(), 4)), Outcome::PreconditionFailed);
+    assert_eq!(ledger.run(retire(seen.clone(), 3)), Outcome::Done);
+    assert_eq!(left(&ledger), [3]);
+    assert_eq!(ledger.run(retire(seen, 1)), Outcome::NotFound, "they are gone");
+}
+
 #[test]
 fn a_projects_policies_go_with_it() {
     let mut ledger = at_newest();

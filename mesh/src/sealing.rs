@@ -20,6 +20,7 @@ use rules::ledger::level::Level;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::provider_tokens::{self, LookForProviderTokens};
 use rules::ledger::records::{Look, MeshRecord, NodeRecord, ReadRecords, RecordError, Role, key};
+use rules::ledger::scanners::{self, LookForScanners};
 use rules::ledger::sealing::{LookForKeys, SealedPlace, SealingChange, SealingKey, is_safe};
 use rules::ledger::trust::{Exposed, LookForTrust, TrustChange};
 use rules::wire::{Answer, SealingAnswer, SealingAsk, questions};
@@ -337,6 +338,13 @@ impl Keeper {
         for (user, token) in view.provider_tokens()?.into_iter().filter(|(_, token)| !token.ended) {
             let secret = token.sealed.into_exposed().into_bytes();
             sealed.push((SealedPlace::ProviderToken(user), provider_tokens::place(user), secret));
+        }
+        for scanner in view.scanners()? {
+            let place = SealedPlace::Scanner(scanner.id);
+            let name = scanners::place(scanner.id);
+            if let Some(credential) = scanner.credential {
+                sealed.push((place, name, credential.into_exposed().into_bytes()));
+            }
         }
         if let Some(mesh) = view.record::<MeshRecord>(&key::mesh())? {
             let secret = mesh.token_secret.into_exposed();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::ledger::cached::Owner;
 use crate::ledger::records::{EDGES, Look, Project, RecordError, key};
-use crate::ledger::{scanning, sign_log};
+use crate::ledger::{scanners, scanning, sign_log};
 use crate::proxies::proxy::patterns;
 use crate::wire::{Found, Query};
 use crate::words::names::ProjectName;
@@ -122,7 +122,7 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
 /// by one, to whom knows their number, and without secrets.
 pub fn may_look(query: &Query) -> bool {
     match query {
-        Query::Key(key) if sign_log::key::is_sealed(key) => false,
+        Query::Key(key) if sign_log::key::is_sealed(key) || scanners::key::is_sealed(key) => false,
         Query::Key(key) => matches!(key.first(), Some(b'A' | b'M' | b'R' | b'$')) || is_open(key),
         // a blob is told to whom knows its digest
         // one project's groups, and the groups of one user

@@ -10,6 +10,7 @@
 //! | [`blobs`] | where to fetch a blob from, what to believe, how fast, what to evict |
 //! | [`proxies`] | what a project caches, and which repository a mirror's request means |
 //! | [`policies`] | what a project decides about its artifacts: what stays, what never moves |
+//! | [`scanners`] | how a scanner is asked, and which scans one takes |
 //! | [`ledger`] | records, the commands that change them, read leases, feature levels |
 //! | [`members`] | which nodes are alive, are primaries, vote, and are admitted |
 //! | [`people`] | what each identity may do |
@@ -28,5 +29,6 @@ pub mod members;
 pub mod people;
 pub mod policies;
 pub mod proxies;
+pub mod scanners;
 pub mod wire;
 pub mod words;

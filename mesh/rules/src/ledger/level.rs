@@ -109,6 +109,8 @@ impl Level {
     pub const STEPS: Level = Level(11);
     /// From this level on retention deletes an artifact only as long as it is as it was seen.
     pub const SEEN: Level = Level(11);
+    /// From this level on images may be scanned by other scanners than the one that is built in.
+    pub const SCANNERS: Level = Level(11);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RETURNS;
 }

@@ -16,6 +16,8 @@
 //! | [`sign_due`] | what the mesh shall sign by itself, and what keeps it from that |
 //! | [`sign_log`] | the keys that the mesh signs with, and all that it has signed |
 //! | [`signatures`] | whom projects trust to sign, and what signatures are worth |
+//! | [`scanners`] | other scanners than the one that is built in, and what they have reported |
+//! | [`scanning`] | which images are scanned, and what was found in them |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`stored`] | what a repository stores, read without the bytes |
 //! | [`trash`] | what was deleted, for the time that it can be restored |
@@ -59,6 +61,7 @@ pub mod quotas;
 pub mod ranges;
 pub mod records;
 pub mod returning;
+pub mod scanners;
 pub mod scanning;
 pub mod sealing;
 pub mod sign_due;

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::level::Level;
 use super::records::{Look, RecordError, decode};
+use super::scanners::{Elsewhere, RegistrationChange};
 use crate::policies::vulnerabilities::{Allowlist, Gate, Known, ScanStatus, Weakness};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
-use crate::words::names::{ProjectId, ProjectName, RepositoryName};
+use crate::words::names::{ProjectId, ProjectName, RepositoryName, ScannerId};
 
 /// The maximum number of images that one change asks to scan, and of layers in one change.
 pub const AT_ONCE: usize = 500;
@@ -66,7 +68,7 @@ pub struct Report {
     pub at: Timestamp,
     /// What looked.
     pub engine: String,
-    /// The database that was looked in.
+    /// The database that was looked in; [`Report::no_database`] if another scanner has looked.
     pub database: Digest,
     /// Why too little is known; `None` if everything was judged.
     pub insufficient: Option<String>,
@@ -74,6 +76,19 @@ pub struct Report {
     pub found: Vec<Weakness>,
     /// What the scan has to say of how it went.
     pub log: String,
+}
+
+impl Report {
+    /// What a report names that another scanner has made: its database is none of this mesh.
+    pub fn no_database() -> Digest {
+        Digest::sha256(b"")
+    }
+
+    /// Whether another scanner than the one that is built in has made it. A new database of this mesh
+    /// says nothing about it.
+    pub fn is_from_elsewhere(&self) -> bool {
+        self.database == Report::no_database()
+    }
 }
 
 /// A scan without a report.
@@ -213,9 +228,28 @@ pub enum ScanChange {
         /// The list.
         list: Allowlist,
     },
+    /// The scan has ended with a report of another scanner.
+    ReportElsewhere {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        digest: Digest,
+        /// What decides about pulls.
+        report: Report,
+        /// The rest of the report.
+        elsewhere: Box<Elsewhere>,
+    },
 }
 
 impl ScanChange {
+    /// The minimum feature level, see [`Command::level`](super::command::Command::level).
+    pub fn level(&self) -> Level {
+        match self {
+            ScanChange::ReportElsewhere { .. } => Level::SCANNERS,
+            _ => Level::SCANS,
+        }
+    }
+
     /// The project.
     pub fn project(&self) -> ProjectName {
         match self {
@@ -223,6 +257,7 @@ impl ScanChange {
             | ScanChange::Begin { repository, .. }
             | ScanChange::Report { repository, .. }
             | ScanChange::Fail { repository, .. }
+            | ScanChange::ReportElsewhere { repository, .. }
             | ScanChange::Stop { repository, .. } => repository.project(),
             ScanChange::Matched { project, .. } | ScanChange::Allow { project, .. } => {
                 project.clone()
@@ -235,7 +270,7 @@ impl ScanChange {
         match self {
             ScanChange::Ask { .. } => "ask_scan",
             ScanChange::Begin { .. } => "begin_scan",
-            ScanChange::Report { .. } => "report_scan",
+            ScanChange::Report { .. } | ScanChange::ReportElsewhere { .. } => "report_scan",
             ScanChange::Fail { .. } => "fail_scan",
             ScanChange::Stop { .. } => "stop_scan",
             ScanChange::Matched { .. } => "match_reports",
@@ -260,15 +295,26 @@ pub enum ScannerChange {
     },
     /// Sets the mesh's allowlist.
     Allow(Allowlist),
+    /// Changes which other scanners there are.
+    Registration(Box<RegistrationChange>),
 }
 
 impl ScannerChange {
+    /// The minimum feature level, see [`Command::level`](super::command::Command::level).
+    pub fn level(&self) -> Level {
+        match self {
+            ScannerChange::Registration(_) => Level::SCANNERS,
+            _ => Level::SCANS,
+        }
+    }
+
     /// A word for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             ScannerChange::Layers(_) => "keep_layers",
             ScannerChange::Database { .. } => "use_vulnerability_database",
             ScannerChange::Allow(_) => "set_system_allowlist",
+            ScannerChange::Registration(change) => change.name(),
         }
     }
 }
@@ -321,6 +367,18 @@ pub mod key {
     pub fn verdicts() -> Vec<u8> {
         b"$v".to_vec()
     }
+    /// That there is another scanner; the value is [`USED`] or [`DEFAULT`](super::DEFAULT). It is in a
+    /// table that edges follow, and has no secret.
+    ///
+    /// [`USED`]: super::USED
+    pub fn known_scanner(id: ScannerId) -> Vec<u8> {
+        [&verdicts()[..], &id.0.to_be_bytes()].concat()
+    }
+    /// The scanner of a key of [`known_scanner`].
+    pub fn scanner_of(key: &[u8]) -> Option<ScannerId> {
+        let id = key.strip_prefix(&verdicts()[..])?.try_into().ok()?;
+        Some(ScannerId(u128::from_be_bytes(id)))
+    }
     /// The tables that an edge follows, to hear soon that what it has kept is not true any more.
     pub fn followed() -> [Vec<u8>; 2] {
         [database(), verdicts()]
@@ -336,6 +394,32 @@ pub mod key {
     /// What was read out of a layer.
     pub fn layer(digest: &Digest) -> Vec<u8> {
         [&b"%"[..], &digest.to_key()].concat()
+    }
+}
+
+/// The value of [`key::known_scanner`] of a scanner that projects may choose.
+pub const USED: u64 = 1;
+/// The same of the scanner of all projects that have chosen none.
+pub const DEFAULT: u64 = 2;
+
+/// Which scanners there are besides the one that is built in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownScanners {
+    default: Option<ScannerId>,
+    others: Vec<ScannerId>,
+}
+
+impl KnownScanners {
+    /// The scanner of a project that has chosen this one, or none. One that is not there any more
+    /// counts as none.
+    pub fn of(&self, chosen: Option<ScannerId>) -> ScannerId {
+        let is_there = |id: &ScannerId| id.is_built_in() || self.others.contains(id);
+        chosen.filter(is_there).unwrap_or_else(|| self.usual())
+    }
+
+    /// The scanner of projects that have chosen none.
+    pub fn usual(&self) -> ScannerId {
+        self.default.unwrap_or(ScannerId::NATIVE)
     }
 }
 
@@ -376,7 +460,20 @@ pub trait LookForScans: Look {
     /// is read as a table, as [`LookForScans::scan_database`] is.
     fn verdicts_version(&self) -> Result<u64, RecordError> {
         let table = self.records::<u64>(&key::verdicts())?;
-        Ok(table.into_iter().next().map_or(0, |(_, version)| version))
+        let counted = table.into_iter().find(|(place, _)| *place == key::verdicts());
+        Ok(counted.map_or(0, |(_, version)| version))
+    }
+    /// Which scanners there are besides the one that is built in, as edges know it, too.
+    fn known_scanners(&self) -> Result<KnownScanners, RecordError> {
+        let mut known = KnownScanners::default();
+        for (place, value) in self.records::<u64>(&key::verdicts())? {
+            let Some(id) = key::scanner_of(&place) else { continue };
+            if value == DEFAULT {
+                known.default = Some(id);
+            }
+            known.others.push(id);
+        }
+        Ok(known)
     }
     /// The mesh's allowlist.
     fn system_allowlist(&self) -> Result<Allowlist, RecordError> {
@@ -408,8 +505,9 @@ pub trait LookForScans: Look {
             }
         }
     }
-    /// What decides about a pull of an image from a project with this gate; `None` if nothing is
-    /// scanned in this mesh, so that everything passes.
+    /// What decides about a pull of an image from a project with this gate; `None` if nothing can be
+    /// scanned there, so that everything passes: the mesh has no database, and the project has no
+    /// other scanner.
     fn scan_facts(
         &self,
         gate: &Gate,
@@ -417,7 +515,9 @@ pub trait LookForScans: Look {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Facts>, RecordError> {
-        if self.scan_database()?.is_none() {
+        if self.scan_database()?.is_none()
+            && self.known_scanners()?.of(gate.scanner) == ScannerId::NATIVE
+        {
             return Ok(None);
         }
         // an edge asks for both at once
@@ -463,6 +563,22 @@ mod tests {
         assert!(turns(vec![(1, queue("a", 9))], 2).is_empty(), "one place is for others");
         assert!(turns(vec![(1, queue("a", 9)), (0, queue("b", 9))], 1).is_empty());
         assert!(turns(vec![], 3).is_empty());
+    }
+
+    #[test]
+    fn a_project_has_the_scanner_that_it_chose_for_as_long_as_that_is_there() {
+        let (one, other, gone) = (ScannerId(7), ScannerId(8), ScannerId(9));
+        let none = KnownScanners::default();
+        assert_eq!(none.of(None), ScannerId::NATIVE);
+        assert_eq!(none.of(Some(gone)), ScannerId::NATIVE);
+        assert_eq!(none.of(Some(ScannerId::TRIVY)), ScannerId::TRIVY);
+        let known = KnownScanners { default: Some(one), others: vec![one, other] };
+        assert_eq!(known.of(None), one);
+        assert_eq!(known.of(Some(other)), other);
+        assert_eq!(known.of(Some(gone)), one);
+        assert_eq!(known.of(Some(ScannerId::NATIVE)), ScannerId::NATIVE);
+        assert_eq!(key::scanner_of(&key::known_scanner(other)), Some(other));
+        assert_eq!(key::scanner_of(&key::verdicts()), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::level::Level;
 use super::records::{Look, RecordError, key};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
-use crate::words::names::{UpstreamId, UserId};
+use crate::words::names::{ScannerId, UpstreamId, UserId};
 use crate::words::secret::Secret;
 
 /// A key that seals, as the ledger knows it.
@@ -44,6 +44,8 @@ pub enum SealedPlace {
     CliSecret(UserId),
     /// The refresh token of the OIDC provider about a user.
     ProviderToken(UserId),
+    /// What the mesh shows a scanner.
+    Scanner(ScannerId),
 }
 
 /// A change of the keys, or of what they seal. A variant's position is its number in the log.
@@ -75,6 +77,7 @@ impl SealingChange {
             SealingChange::Reseal { place: SealedPlace::ProviderToken(_), .. } => {
                 Level::PROVIDER_TOKENS
             }
+            SealingChange::Reseal { place: SealedPlace::Scanner(_), .. } => Level::SCANNERS,
             _ => Level::KEYS,
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::words::moment::Timestamp;
+use crate::words::names::ScannerId;
 
 /// The metadata of a project that this reads.
 pub mod metadata {
@@ -33,6 +34,8 @@ pub mod metadata {
     pub const SCHEDULE: &str = "scan_schedule";
     /// Whether only what has a fix counts: `"true"`. Not in Harbor.
     pub const FIXABLE: &str = "vul_fixable_only";
+    /// The number of the scanner that the project has chosen; the mesh's default if it is missing.
+    pub const SCANNER: &str = "scanner";
 }
 
 /// How bad a vulnerability is.
@@ -199,6 +202,13 @@ pub struct Gate {
     pub insufficient: Unscanned,
     /// Whether the mesh's allowlist counts, and not the project's.
     pub system_allowlist: bool,
+    /// The scanner that the project has chosen.
+    pub scanner: Option<ScannerId>,
+}
+
+/// The scanner that a project with this metadata has chosen.
+pub fn chosen_scanner(entries: &BTreeMap<String, String>) -> Option<ScannerId> {
+    entries.get(metadata::SCANNER)?.parse().ok()
 }
 
 impl Gate {
@@ -225,6 +235,7 @@ impl Gate {
             unscanned,
             insufficient,
             system_allowlist: entry(metadata::SYSTEM_ALLOWLIST) != Some("false"),
+            scanner: chosen_scanner(entries),
         })
     }
 

@@ -348,6 +348,51 @@ impl fmt::Display for UpstreamId {
     }
 }
 
+/// The number of a scanner, which is random. It is written as a UUID, as Harbor writes it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct ScannerId(pub u128);
+
+impl ScannerId {
+    /// The engine that is built in.
+    pub const NATIVE: ScannerId = ScannerId(0x0000_0000_0000_4000_8000_0000_0000_a701);
+    /// The program trivy at each replica that has it.
+    pub const TRIVY: ScannerId = ScannerId(0x0000_0000_0000_4000_8000_0000_0000_a702);
+
+    /// Whether it is part of every mesh, so that it is not registered and cannot be removed.
+    pub fn is_built_in(self) -> bool {
+        self == ScannerId::NATIVE || self == ScannerId::TRIVY
+    }
+}
+
+impl fmt::Display for ScannerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.0;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            n >> 96,
+            n >> 80 & 0xffff,
+            n >> 64 & 0xffff,
+            n >> 48 & 0xffff,
+            n & 0xffff_ffff_ffff
+        )
+    }
+}
+
+impl FromStr for ScannerId {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let digits = text.replace('-', "");
+        let plain = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let id = plain.then(|| u128::from_str_radix(&digits, 16).ok()).flatten().map(ScannerId);
+        id.filter(|id| id.to_string() == text.to_ascii_lowercase())
+            .ok_or_else(|| bad("a scanner's number is a UUID"))
+    }
+}
+
 /// A label's number in Harbor's API. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LabelId(pub u64);

@@ -2,7 +2,7 @@
 
 mod details;
 
-use super::{EMPTIED_AT_ONCE, collecting, directory, labels, scanning, signatures};
+use super::{EMPTIED_AT_ONCE, collecting, directory, labels, scanners, scanning, signatures};
 use crate::ledger::collecting::CollectChange;
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
@@ -190,6 +190,10 @@ fn in_words<R: WriteRecords>(
                 of("update", "scanner", format!("vulnerability database {digest}"), None)
             }
             ScannerChange::Allow(_) => of("update", "allowlist", "of the mesh".into(), None),
+            ScannerChange::Registration(change) => {
+                let name = scanners::name_of(records, change)?;
+                of(change.operation(), "scanner", name, None)
+            }
         },
         Command::AddTag { repository, tag, .. } => {
             of("create", "tag", format!("{repository}:{tag}"), Some(repository.project()))

@@ -17,6 +17,7 @@ mod provider_tokens;
 mod quotas;
 mod references;
 mod restoring;
+mod scanners;
 mod scanning;
 mod sealing;
 mod signatures;

@@ -1,6 +1,6 @@
 //! Scans: asked for, carried out, and what they found.
 
-use super::next_number;
+use super::{next_number, scanners};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -47,6 +47,7 @@ pub(super) fn forget<R: WriteRecords>(
     {
         records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
     }
+    scanners::forget(records, repository, digest)?;
     records.remove(&key::scan(repository, digest))
 }
 
@@ -73,16 +74,17 @@ pub(super) fn change<R: WriteRecords>(
     project: &Project,
     change: &ScanChange,
 ) -> Result<Outcome, RecordError> {
-    if records.level()? < Level::SCANS {
-        return Ok(Outcome::Refused("there are no scans at this feature level".into()));
+    if records.level()? < change.level() {
+        return Ok(Outcome::Refused("there are no such scans at this feature level".into()));
     }
     let outcome = change_scan(records, at, project, change)?;
     // of a project without a gate edges need not hear: its metadata they follow anyhow
     let decides = match change {
         ScanChange::Ask { .. } | ScanChange::Begin { .. } | ScanChange::Matched { .. } => false,
-        ScanChange::Report { .. } | ScanChange::Fail { .. } | ScanChange::Stop { .. } => {
-            Gate::of(&project.metadata).is_some()
-        }
+        ScanChange::Report { .. }
+        | ScanChange::ReportElsewhere { .. }
+        | ScanChange::Fail { .. }
+        | ScanChange::Stop { .. } => Gate::of(&project.metadata).is_some(),
         ScanChange::Allow { .. } => true,
     };
     if decides && outcome == Outcome::Done {
@@ -131,6 +133,10 @@ fn change_scan<R: WriteRecords>(
             if records.matched_database(project.id)?.is_some_and(|one| one != report.database) {
                 records.remove(&key::matched(project.id))?;
             }
+            // what another scanner has found does not change with this mesh's database
+            if again && known.report.as_ref().is_some_and(Report::is_from_elsewhere) {
+                return Ok(Outcome::NotFound);
+            }
             if again {
                 let record = ScanRecord { report: Some(report), ..known };
                 records.put(&key::scan(repository, digest), &encode(&record)?)?;
@@ -138,6 +144,20 @@ fn change_scan<R: WriteRecords>(
             }
             of_wanted(records, repository, digest, report.number, |records, record, wanted| {
                 records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
+                scanners::forget(records, repository, digest)?;
+                (record.report, record.unfinished) = (Some(report.clone()), None);
+                Ok(())
+            })
+        }
+        ScanChange::ReportElsewhere { repository, digest, report, elsewhere } => {
+            if let Err(why) = elsewhere.check() {
+                return Ok(Outcome::Refused(why));
+            }
+            let log = bounded(&report.log);
+            let report = Report { at, log, database: Report::no_database(), ..report.clone() };
+            of_wanted(records, repository, digest, report.number, |records, record, wanted| {
+                records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
+                scanners::keep(records, repository, digest, elsewhere)?;
                 (record.report, record.unfinished) = (Some(report.clone()), None);
                 Ok(())
             })
@@ -231,10 +251,17 @@ pub(super) fn change_scanner<R: WriteRecords>(
     at: Timestamp,
     change: &ScannerChange,
 ) -> Result<Outcome, RecordError> {
-    if records.level()? < Level::SCANS {
-        return Ok(Outcome::Refused("there are no scans at this feature level".into()));
+    if records.level()? < change.level() {
+        return Ok(Outcome::Refused("there are no such scanners at this feature level".into()));
     }
     match change {
+        ScannerChange::Registration(change) => {
+            let outcome = scanners::change(records, at, change)?;
+            if outcome == Outcome::Done {
+                count_change(records)?;
+            }
+            Ok(outcome)
+        }
         ScannerChange::Layers(layers) => {
             if layers.len() > AT_ONCE || layers.iter().any(|(_, kept)| kept.len() > MOST_KEPT) {
                 return Ok(Outcome::Refused("too many layers, or too much in one".into()));
@@ -288,7 +315,8 @@ pub(super) fn news<R: WriteRecords>(
             Some(("stop", "scan", format!("{repository}@{digest}")))
         }
         ScanChange::Allow { project, .. } => Some(("update", "allowlist", project.to_string())),
-        ScanChange::Report { repository, digest, report } => {
+        ScanChange::Report { repository, digest, report }
+        | ScanChange::ReportElsewhere { repository, digest, report, .. } => {
             let verdict = verdict(records, repository, digest, report)?;
             verdict.map(|what| ("update", "scan", format!("{repository}@{digest}{what}")))
         }

@@ -7,6 +7,7 @@ use crate::ledger::provider_tokens::{self, LookForProviderTokens};
 use crate::ledger::records::{
     Look, MeshRecord, RecordError, UpstreamRecord, WriteRecords, encode, key,
 };
+use crate::ledger::scanners::{self, LookForScanners};
 use crate::ledger::sealing::{LookForKeys, SealedPlace, SealingChange, SealingKey};
 use crate::ledger::trust::LookForTrust;
 use crate::words::digest::Digest;
@@ -122,6 +123,16 @@ fn reseal<R: WriteRecords>(
             }
             token.sealed = text(becomes)?.into();
             records.put(&provider_tokens::key::token(user), &encode(&token)?)?;
+        }
+        SealedPlace::Scanner(id) => {
+            let Some(mut scanner) = records.scanner(id)? else { return Ok(Outcome::NotFound) };
+            match &mut scanner.credential {
+                Some(sealed) if sealed.expose().as_bytes() == was.expose() => {
+                    *sealed = text(becomes)?.into();
+                }
+                _ => return Ok(Outcome::Exists),
+            }
+            records.put(&scanners::key::scanner(id), &encode(&scanner)?)?;
         }
     }
     Ok(Outcome::Done)

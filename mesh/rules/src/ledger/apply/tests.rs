@@ -18,6 +18,7 @@ mod leaving;
 mod made;
 mod policies;
 mod quotas;
+mod scanners;
 mod scanning;
 mod signatures;
 mod signing;

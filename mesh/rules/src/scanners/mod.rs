@@ -1,0 +1,9 @@
+//! How scanners are asked over Harbor's API for pluggable scanners (version 1.2), from both sides.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`polling`] | when a scanner is asked whether its report is there, and when that is given up |
+//! | [`requests`] | which scans an adapter takes, which runs next, and how long it keeps a report |
+
+pub mod polling;
+pub mod requests;

@@ -21,12 +21,14 @@
 //! | [`database`] | trivy.db: bolt files, what they say of a package |
 //! | [`judging`] | which advisory counts for which package |
 //! | [`sbom`] | CycloneDX and SPDX |
+//! | [`adapter`] | the bodies of Harbor's API for pluggable scanners |
 //!
 //! All that is read here was written by strangers. Each length is checked before it is used, and
 //! each reader has a limit for what it keeps.
 
 #![forbid(unsafe_code)]
 
+pub mod adapter;
 mod archive;
 pub mod database;
 pub mod judging;

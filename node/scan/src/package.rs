@@ -25,6 +25,8 @@ pub enum Kind {
     Rustbinary,
     /// A library of Maven in a JAR.
     Jar,
+    /// Not told: another scanner has found the package.
+    Other,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Kind::Gobinary => "gobinary",
             Kind::Rustbinary => "rustbinary",
             Kind::Jar => "jar",
+            Kind::Other => "other",
         }
     }
 }

@@ -41,7 +41,7 @@ fn ecosystem(kind: Kind) -> Option<&'static str> {
         Kind::Gobinary => "go",
         Kind::Rustbinary => "cargo",
         Kind::Jar => "maven",
-        Kind::Deb | Kind::Apk | Kind::Rpm => return None,
+        Kind::Deb | Kind::Apk | Kind::Rpm | Kind::Other => return None,
     })
 }
 

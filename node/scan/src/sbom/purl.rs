@@ -62,6 +62,7 @@ pub(super) fn parts(package: &Package, family: &str) -> (&'static str, String, S
         Kind::Gobinary => ("golang", split(package.name.rsplit_once('/'))),
         Kind::Rustbinary => ("cargo", (String::new(), name)),
         Kind::Jar => ("maven", split(package.name.split_once(':'))),
+        Kind::Other => ("generic", (String::new(), name)),
     };
     (kind, space, name)
 }

@@ -66,6 +66,16 @@ pub struct Admitted<T = ()> {
     pub found: T,
 }
 
+/// The answer to a scanner that wants to read something else than what it scans.
+pub fn beyond_the_pass() -> Failure {
+    let message = "a scanner's pass opens the image that it scans, by its digest, and nothing else";
+    Failure::new(Code::Denied, message)
+}
+
+fn check_no_scanner(caller: &Caller) -> Result<(), Failure> {
+    if caller.pass().is_some() { Err(beyond_the_pass()) } else { Ok(()) }
+}
+
 impl Door {
     /// Creates the door.
     pub fn new(
@@ -142,6 +152,33 @@ impl Door {
         read: impl Fn(&dyn ReadRecords, &Project) -> Result<T, RecordError>,
     ) -> Result<Admitted<T>, Failure> {
         let caller = self.caller(request).await?;
+        check_no_scanner(&caller)?;
+        self.admit_caller(request, caller, action, repository, read).await
+    }
+
+    /// As [`Door::admit`] for a pull, and also for scanners, which may read one image only
+    /// ([`Caller::pass`]): whoever calls this checks what they read.
+    pub async fn admit_reader<T>(
+        &self,
+        request: &Request,
+        repository: &RepositoryName,
+        read: impl Fn(&dyn ReadRecords, &Project) -> Result<T, RecordError>,
+    ) -> Result<Admitted<T>, Failure> {
+        let caller = self.caller(request).await?;
+        if caller.pass().is_some_and(|pass| pass.repository != *repository) {
+            return Err(beyond_the_pass());
+        }
+        self.admit_caller(request, caller, Action::Pull, repository, read).await
+    }
+
+    async fn admit_caller<T>(
+        &self,
+        request: &Request,
+        caller: Caller,
+        action: Action,
+        repository: &RepositoryName,
+        read: impl Fn(&dyn ReadRecords, &Project) -> Result<T, RecordError>,
+    ) -> Result<Admitted<T>, Failure> {
         let (admitted, freshness) = self
             .read(|records| {
                 let project = records.project(&repository.project())?;
@@ -255,6 +292,7 @@ impl Door {
         what: RegistryScope,
     ) -> Result<Caller, Failure> {
         let caller = self.caller(request).await?;
+        check_no_scanner(&caller)?;
         let admitted = self.access.in_system(&caller, permission, what);
         if let Err(AccessError::Denied(_)) = &admitted {
             self.saw_refused(request, &caller, permission, None, String::new());
@@ -266,6 +304,7 @@ impl Door {
     /// Admits `request` to the API if its caller is somebody: a user, an administrator or a robot.
     pub async fn admit_signed_in(&self, request: &Request) -> Result<Caller, Failure> {
         let caller = self.caller(request).await?;
+        check_no_scanner(&caller)?;
         let admitted = self.access.signed_in(&caller, RegistryScope::Api);
         admitted.map_err(|error| self.refuse(request, error))?;
         Ok(caller)
@@ -283,6 +322,7 @@ impl Door {
     ) -> Result<(), Failure> {
         let (may, freshness) =
             self.read(|records| caller.identity.may(records, permission, project)).await?;
+        check_no_scanner(caller)?;
         // what everybody may needs neither an account nor a scope
         if project.public && public_may(permission) {
             return Ok(());

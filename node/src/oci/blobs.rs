@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::{Registry, condition_failed};
 use crate::http::answer::{answer, mark, moved, set};
 use crate::http::conditional::{self, Condition};
-use crate::http::door::Admitted;
+use crate::http::door::{Admitted, beyond_the_pass};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Parts, Payload, Piece};
 use registry::pulls::{Bytes, Known, PullError, Readable};
@@ -35,13 +35,18 @@ impl Registry {
         repository: RepositoryName,
         digest: Digest,
     ) -> Result<Response<Payload>, Failure> {
-        let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
+        let admitted = self.door.admit_reader(&request, &repository, |records, _| {
             let linked = records.linked(&repository, &digest)?;
             let record =
                 if linked { records.record::<BlobRecord>(&key::blob(&digest))? } else { None };
             Ok((linked, record))
         });
         let Admitted { caller, project, freshness, found: (linked, record) } = admitted.await?;
+        if let Some(pass) = caller.pass()
+            && !self.door.read(|records| pass.opens_blob(records, &repository, &digest)).await?.0
+        {
+            return Err(beyond_the_pass());
+        }
         let proxied = project.upstream.is_some();
         if proxied && !self.upstreams.admits(&project, &repository) {
             return Err(PullError::Unknown(digest).into());

@@ -14,7 +14,7 @@ use rules::words::names::{Reference, RepositoryName, Tag};
 use super::{Registry, UNASKED, condition_failed, refuse_proxy};
 use crate::http::answer::{answer, mark, moved, set};
 use crate::http::conditional::{self, Condition};
-use crate::http::door::{Admitted, actor};
+use crate::http::door::{Admitted, actor, beyond_the_pass};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use registry::proxies::resolving::Resolving;
@@ -28,7 +28,7 @@ impl Registry {
         repository: RepositoryName,
         reference: Reference,
     ) -> Result<Response<Payload>, Failure> {
-        let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
+        let admitted = self.door.admit_reader(&request, &repository, |records, _| {
             let digest = match &reference {
                 Reference::Digest(digest) => Some(*digest),
                 Reference::Tag(tag) => records.tag(&repository, tag)?.map(|t| t.digest),
@@ -38,7 +38,8 @@ impl Registry {
         });
         let admitted = admitted.await?;
         let by = actor(&admitted.caller, &request);
-        let gets = request.method == Method::GET;
+        // a scan is no pull
+        let gets = request.method == Method::GET && admitted.caller.pass().is_none();
         let answered = self.serve_manifest(request, &repository, &reference, admitted).await;
         if gets {
             self.saw_pull(by, &repository, &reference, &answered);
@@ -54,6 +55,14 @@ impl Registry {
         admitted: Admitted<Option<(Digest, ManifestRecord)>>,
     ) -> Result<Response<Payload>, Failure> {
         let Admitted { caller, project, freshness, found } = admitted;
+        if let Some(pass) = caller.pass() {
+            return match found {
+                Some((digest, manifest)) if pass.opens(repository, &digest) => {
+                    self.show_manifest(&request, &digest, manifest, freshness)
+                }
+                _ => Err(beyond_the_pass()),
+            };
+        }
         if project.upstream.is_some() {
             if !self.upstreams.admits(&project, repository) {
                 let message =

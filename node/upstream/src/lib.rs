@@ -14,6 +14,7 @@
 //! | [`client`] | questions: the digest of a tag, a manifest, a blob |
 //! | [`blob`] | a blob that is arriving |
 //! | [`directory`] | an LDAP directory |
+//! | [`service`] | another service of the operator's, with credentials of its own |
 //! | [`web`] | small answers of services that are no registries |
 //! | [`budget`] | when to pause requests, and how long answers are used |
 //!
@@ -36,6 +37,7 @@ mod headers;
 pub mod login;
 mod password;
 pub mod redirect;
+pub mod service;
 mod sigv4;
 pub mod web;
 
@@ -52,6 +54,7 @@ pub use connect::Trust;
 pub use ecr::AccessKey;
 pub use login::Credentials;
 pub use password::Password;
+pub use service::{Service, ServiceAnswer, ServiceRequest, ServiceSettings};
 
 /// Why an upstream could not give what was asked for, by what can be done about it. The
 /// [`Upstream`] can be used again after every one of them.

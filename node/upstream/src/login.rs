@@ -19,6 +19,7 @@ use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use parking_lot::Mutex;
 use rules::words::moment::Moment;
+use rules::words::secret::Secret;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -53,6 +54,9 @@ pub enum Credentials {
     Password(Password),
     /// Exchanged for a password, which is sent.
     AccessKey(AccessKey),
+    /// A token that somebody else has fetched. It is sent to the registry with each request, and there
+    /// is no other one.
+    Token(Secret),
 }
 
 /// The credentials in a request.
@@ -164,6 +168,9 @@ impl Login {
         if let Some(Credentials::AccessKey(key)) = &self.inner.credentials {
             return self.exchanged(key, None).await.map(Some);
         }
+        if let Some(Credentials::Token(token)) = &self.inner.credentials {
+            return Pass::new("Bearer", token.expose()).map(Some);
+        }
         let way = self.inner.memory.lock().way.clone();
         match (way, &self.inner.credentials) {
             (LoginWay::Bearer(service), _) => {
@@ -204,6 +211,7 @@ impl Login {
         // password
         let password = match &self.inner.credentials {
             Some(Credentials::AccessKey(key)) => return self.exchanged(key, used).await,
+            Some(Credentials::Token(_)) => return Err(denied("it does not take the token")),
             Some(Credentials::Password(password)) => Some(password),
             None => None,
         };

@@ -475,6 +475,12 @@ pub trait LookForScans: Look {
         }
         Ok(known)
     }
+    /// Whether images can be scanned of a project that has chosen this scanner, or none: the mesh has a
+    /// database, or the project has another scanner.
+    fn can_be_scanned(&self, chosen: Option<ScannerId>) -> Result<bool, RecordError> {
+        Ok(self.scan_database()?.is_some()
+            || self.known_scanners()?.of(chosen) != ScannerId::NATIVE)
+    }
     /// The mesh's allowlist.
     fn system_allowlist(&self) -> Result<Allowlist, RecordError> {
         Ok(self.record(&key::system_allowlist())?.unwrap_or_default())
@@ -515,9 +521,7 @@ pub trait LookForScans: Look {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Facts>, RecordError> {
-        if self.scan_database()?.is_none()
-            && self.known_scanners()?.of(gate.scanner) == ScannerId::NATIVE
-        {
+        if !self.can_be_scanned(gate.scanner)? {
             return Ok(None);
         }
         // an edge asks for both at once

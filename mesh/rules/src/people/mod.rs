@@ -10,6 +10,7 @@
 //! | [`groups`] | what groups of identity providers are called |
 //! | [`ldap`] | how an LDAP directory is asked, and for how long what it said counts |
 //! | [`provider_tokens`] | when an OIDC provider is asked about somebody again |
+//! | [`passes`] | what another scanner may read, while it scans |
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
@@ -29,6 +30,7 @@ pub mod groups;
 pub mod guesses;
 pub mod keys;
 pub mod ldap;
+pub mod passes;
 pub mod passwords;
 pub mod penalties;
 pub mod provider_tokens;

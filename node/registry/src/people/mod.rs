@@ -33,6 +33,7 @@ use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::people::access::{Action, Identity, Principal, RegistryScope, Scope, allowed};
 use rules::people::discovery::Owner;
 use rules::people::guesses::{Guesses, Line, Origin};
+use rules::people::passes::{SCANNER, ScanPass};
 use rules::people::provider_tokens::Watch;
 use rules::proxies::budget::Budgets;
 use rules::wire::{Credentials, Verdict};
@@ -265,12 +266,19 @@ pub struct Caller {
     who: Option<Principal>,
     /// Why the request's token counts for nothing: it is not valid, or this node cannot check it.
     refused: Option<AccessError>,
+    /// That this is a scanner, and what it scans.
+    pass: Option<ScanPass>,
 }
 
 impl Caller {
     /// Whether the request had valid credentials.
     pub fn has_presented(&self) -> bool {
         self.presented
+    }
+
+    /// The pass, if this caller is a scanner: it may read what the pass opens, and nothing else.
+    pub fn pass(&self) -> Option<&ScanPass> {
+        self.pass.as_ref()
     }
 
     /// What to answer if this caller has to be somebody, but is not.
@@ -358,9 +366,17 @@ impl Access {
             presented: false,
             who: None,
             refused: None,
+            pass: None,
         };
         match presented {
             Presented::Nothing => Ok(anonymous),
+            Presented::Password(name, pass) if name == SCANNER => {
+                let checked = self.check_token(&pass).await?.ok_or(AccessError::Wrong)?;
+                let Checked { identity, reach, pass: Some(pass), .. } = checked else {
+                    return Err(AccessError::Wrong);
+                };
+                Ok(Caller { identity, reach, presented: true, pass: Some(pass), ..anonymous })
+            }
             Presented::Password(name, password) => {
                 let checked = self.check_password(&name, &password, origin).await?;
                 let (identity, shown) = checked.ok_or(AccessError::Wrong)?;
@@ -368,8 +384,8 @@ impl Access {
                 Ok(Caller { identity, presented: true, who, ..anonymous })
             }
             Presented::Token(token) => match self.check_token(&token).await {
-                Ok(Some(Checked { identity, reach, who })) => {
-                    Ok(Caller { identity, reach, presented: true, who, refused: None })
+                Ok(Some(Checked { identity, reach, who, pass })) => {
+                    Ok(Caller { identity, reach, presented: true, who, refused: None, pass })
                 }
                 refused => self.as_anyone(refused.err(), reads),
             },
@@ -399,7 +415,8 @@ impl Access {
             return Err(why);
         }
         let identity = Identity::Anonymous;
-        Ok(Caller { identity, reach: None, presented: false, who: None, refused: Some(why) })
+        let (presented, refused) = (false, Some(why));
+        Ok(Caller { identity, reach: None, presented, who: None, refused, pass: None })
     }
 
     /// The identity and scopes behind these credentials. A replica answers this for the edge
@@ -415,7 +432,8 @@ impl Access {
                 self.check_password(&name, &password, from).await?.map(|(who, _)| (who, None))
             }
             Credentials::Token(token) => {
-                let checked = self.check_token(&token).await?;
+                // an edge would take a scanner's pass for a token of the whole repository
+                let checked = self.check_token(&token).await?.filter(|one| one.pass.is_none());
                 let reach = |reach: Option<TokenReach>| reach.map(|reach| reach.repositories);
                 checked.map(|checked| (checked.identity, reach(checked.reach)))
             }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rules::ledger::people::TokenKey;
 use rules::people::access::{Identity, Principal, RegistryScope, Scope};
 use rules::people::keys;
+use rules::people::passes::ScanPass;
 use rules::words::moment::Timestamp;
 use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,9 @@ pub(super) struct Claims {
     /// version of people's records that the edge knew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) told: Option<(Identity, u64)>,
+    /// That it is a scanner's, and for which scan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scan: Option<ScanPass>,
 }
 
 impl Claims {
@@ -86,7 +90,13 @@ impl Claims {
             registry: Vec::new(),
             who: None,
             told: None,
+            scan: None,
         }
+    }
+
+    /// For how long it is still good.
+    pub(super) fn left(&self, now: Timestamp) -> Duration {
+        Duration::from_secs(self.exp.saturating_sub(now.0 / 1000))
     }
 
     /// How long ago it was signed.

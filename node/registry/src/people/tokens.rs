@@ -10,6 +10,7 @@ use rules::ledger::people::{LookForPeople, TokenKey};
 use rules::ledger::records::{Look, MeshRecord, ReadRecords, RecordError, key};
 use rules::people::access::{Identity, Principal, RegistryScope, Scope, allowed};
 use rules::people::guesses::Origin;
+use rules::people::passes::{SCANNER, ScanPass};
 use rules::people::trusts::WORKLOAD;
 use rules::proxies::mirror::Asked;
 use rules::wire::{Credentials, Verdict};
@@ -40,6 +41,8 @@ pub(super) struct Checked {
     pub(super) reach: Option<TokenReach>,
     /// Whom it names, if it names an account or a robot.
     pub(super) who: Option<Principal>,
+    /// That it is a scanner's, and for which scan.
+    pub(super) pass: Option<ScanPass>,
 }
 
 /// A client's request for a token.
@@ -119,6 +122,35 @@ struct Granting {
 }
 
 impl Access {
+    /// The pass with which a scanner may read one image, for at most `lasts`. It ends with the scan.
+    pub async fn scan_pass(&self, pass: ScanPass, lasts: Duration) -> Result<Secret, AccessError> {
+        let mut claims = Claims::new(Purpose::Access, SCANNER, clock::timestamp(), lasts);
+        claims.access = vec![pass.scope()];
+        claims.scan = Some(pass);
+        self.sign_alone(&claims).await
+    }
+
+    /// What a scanner gets for its pass: the same again, because that is a token already.
+    async fn shown_again(&self, pass: &Secret) -> Result<Issued, AccessError> {
+        if self.check_token(pass).await?.is_none_or(|checked| checked.pass.is_none()) {
+            return Err(AccessError::Wrong);
+        }
+        let claims = self.read_token(pass, Purpose::Access, self.terms.token_lifetime).await?;
+        let now = clock::timestamp();
+        let lasts = claims.ok_or(AccessError::Wrong)?.left(now);
+        Ok(Issued { token: pass.clone(), refresh: None, at: Timestamp(now.0 / 1000 * 1000), lasts })
+    }
+
+    /// Whoever shows a pass, if its scan runs.
+    async fn check_pass(&self, pass: ScanPass) -> Result<Option<Checked>, AccessError> {
+        let identity = found(self.records.read(|records| pass.identity(records)).await?)?;
+        Ok(identity.map(|identity| {
+            let repositories = vec![pass.scope()];
+            let reach = Some(TokenReach { repositories, registry: Vec::new() });
+            Checked { identity, reach, who: None, pass: Some(pass) }
+        }))
+    }
+
     /// Issues a token for whoever has shown this, or for an anonymous client, with those scopes of
     /// `request` that they may have. `host` is the name by which the client calls this node,
     /// because clients make scopes of the names that they know.
@@ -129,6 +161,11 @@ impl Access {
         origin: Origin,
         host: Option<&str>,
     ) -> Result<Issued, AccessError> {
+        if let TokenProof::Password(name, pass) = &proof
+            && name == SCANNER
+        {
+            return self.shown_again(pass).await;
+        }
         let TokenRequest { repositories, registry, offline } = request;
         let scopes: Vec<Scope> =
             repositories.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
@@ -301,9 +338,13 @@ impl Access {
         let claims = self.read_token(token, Purpose::Access, self.terms.token_lifetime).await?;
         let Some(claims) = claims else {
             let checked = self.check_id_token(token).await?;
-            let of_user = |(identity, who)| Checked { identity, reach: None, who: Some(who) };
+            let of_user =
+                |(identity, who)| Checked { identity, reach: None, who: Some(who), pass: None };
             return Ok(checked.map(of_user));
         };
+        if let Some(pass) = claims.scan.clone() {
+            return self.check_pass(pass).await;
+        }
         let identity = self.identity_of(&claims).await?;
         Ok(identity.map(|identity| checked(identity, claims)))
     }
@@ -393,6 +434,10 @@ impl Access {
         let keys = keys.map_err(ReadError::from)?;
         let most = self.terms.token_lifetime;
         let claims = self.signing.read_in_mesh(token, Purpose::Access, &keys, None, most);
+        // scanners pull from replicas, which know whether the scan still runs
+        if claims.as_ref().is_some_and(|claims| claims.scan.is_some()) {
+            return Ok(None);
+        }
         let known =
             |claims: &Claims| claims.who.is_some() || claims.sub == Identity::Anonymous.name();
         if let Some(claims) = claims.filter(known) {
@@ -404,14 +449,15 @@ impl Access {
         let reach = |scopes: Option<Vec<Scope>>| {
             scopes.map(|repositories| TokenReach { repositories, ..TokenReach::default() })
         };
-        let told = |(identity, scopes)| Checked { identity, reach: reach(scopes), who: None };
+        let told =
+            |(identity, scopes)| Checked { identity, reach: reach(scopes), who: None, pass: None };
         Ok(verdict.map(told))
     }
 }
 
 fn checked(identity: Identity, claims: Claims) -> Checked {
     let reach = TokenReach { repositories: claims.access, registry: claims.registry };
-    Checked { identity, reach: Some(reach), who: claims.who }
+    Checked { identity, reach: Some(reach), who: claims.who, pass: None }
 }
 
 #[cfg(test)]

@@ -96,7 +96,9 @@ impl Scans {
         let view = self.neighbours.records.view()?;
         let mut found = Vec::new();
         view.each_scan(&project.name, |repository, digest, record| {
-            let report = record.report.filter(|report| report.database != database);
+            let report = record
+                .report
+                .filter(|report| report.database != database && !report.is_from_elsewhere());
             found.extend(report.map(|report| (report.at, repository, digest)));
             Ok(())
         })?;

@@ -2,6 +2,9 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`engines`] | which scanner looks into a project's images |
+//! | [`adapters`] | other scanners, over Harbor's API for them |
+//! | `elsewhere` | what those have found: how it is kept |
 //! | [`database`] | the database of vulnerabilities: from an image of this mesh, opened |
 //! | [`layers`] | what layers contain: from the ledger, or read out of their bytes |
 //! | [`rescans`] | scans of all that a project has, as a job |
@@ -9,10 +12,14 @@
 //! | [`sboms`] | what an image consists of, kept beside it |
 //! | [`matching`] | reports made anew when the database changes |
 //!
-//! The ledger has the queue, and what was found (`rules::ledger::scanning`). Bytes are read where
-//! they are, once; nothing is pulled, and nothing is unpacked to disk.
+//! The ledger has the queue, and what was found (`rules::ledger::scanning`). The engine that is built in
+//! reads bytes where they are, once; nothing is pulled, and nothing is unpacked to disk. Which scanner
+//! looks is decided for each scan, when it begins.
 
+pub mod adapters;
 pub mod database;
+mod elsewhere;
+pub mod engines;
 pub mod everything;
 pub mod layers;
 mod matching;
@@ -31,25 +38,29 @@ use rules::ledger::command::Outcome;
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key as records_key};
+use rules::ledger::scanners::LookForScanners;
 use rules::ledger::scanning::{
     AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted, rest, take_turns,
 };
 use rules::ledger::stored::manifests_of;
 use rules::policies::vulnerabilities::metadata::{AUTO_SBOM, AUTO_SCAN};
-use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness};
+use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness, chosen_scanner};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Runnable};
 use rules::words::moment::{Moment, Timestamp};
-use rules::words::names::{ProjectName, RepositoryName, Tag};
-use scan::{Finding, Inventory};
+use rules::words::names::{ProjectName, RepositoryName, ScannerId, Tag};
+use scan::Finding;
+use scan::adapter::metadata::ScannerName;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::blobs::flights::Flights;
 use crate::view::neighbours::Neighbours;
 use crate::writes::{Refusal, Writes};
+use adapters::Adapters;
 use database::{DatabaseStatus, Databases};
+use engines::{Engine, Engines, Examined};
 use store::{Store, StoreError};
 
 /// The name and version of what looks, in reports.
@@ -122,6 +133,7 @@ pub struct Scans {
     flights: Arc<Flights>,
     writes: Arc<Writes>,
     databases: Arc<Databases>,
+    adapters: Arc<Adapters>,
     terms: ScanTerms,
     running: Mutex<BTreeSet<Running>>,
     /// Scans that failed here and are tried again, and not before when.
@@ -139,14 +151,20 @@ pub struct Scans {
 pub struct Findings {
     /// What is recorded.
     pub report: Report,
-    /// What was found now, in the database of this node.
+    /// Who has looked.
+    pub scanner: ScannerName,
+    /// What was found: now, in the database of this node, or by another scanner when it looked.
     pub findings: Vec<Finding>,
-    /// The packages.
-    pub inventory: Inventory,
-    /// The database's digest.
-    pub database: Digest,
-    /// When the database was made.
-    pub updated: Timestamp,
+    /// The digest of this mesh's database, if that was looked in.
+    pub database: Option<Digest>,
+    /// When the database was made, if that is known.
+    pub updated: Option<Timestamp>,
+}
+
+/// What the engine that is built in calls itself.
+pub fn native() -> ScannerName {
+    let word = || "Atoll".to_owned();
+    ScannerName { name: word(), vendor: word(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 impl Scans {
@@ -156,10 +174,11 @@ impl Scans {
         store: Arc<Store>,
         flights: Arc<Flights>,
         writes: Arc<Writes>,
-        databases: Arc<Databases>,
+        engines: Engines,
         terms: ScanTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
+        let Engines { databases, adapters } = engines;
         let (running, resting) = (Mutex::default(), Mutex::default());
         let (last, over) = (Mutex::default(), Notify::new());
         let shown = Semaphore::new(SHOWN);
@@ -169,6 +188,7 @@ impl Scans {
             flights,
             writes,
             databases,
+            adapters,
             terms,
             running,
             resting,
@@ -252,13 +272,15 @@ impl Scans {
             resting.clone()
         };
         let view = self.neighbours.records.view()?;
-        if running.len() >= self.terms.at_a_time
-            || view.level()? < Level::SCANS
-            || !self.is_equipped(&*view)?
-        {
+        if running.len() >= self.terms.at_a_time || view.level()? < Level::SCANS {
             return Ok(Vec::new());
         }
         let mut projects = self.own_projects(&*view)?;
+        let (is_equipped, known) = (self.is_equipped(&*view)?, view.known_scanners()?);
+        // other scanners need no database here
+        projects.retain(|one| {
+            is_equipped || known.of(chosen_scanner(&one.metadata)) != ScannerId::NATIVE
+        });
         // the one that was served last comes last
         let last = self.last.lock().clone();
         let after = projects.partition_point(|project| Some(&project.name) <= last.as_ref());
@@ -341,12 +363,22 @@ impl Scans {
             Err(refusal) => return Err(refusal),
         }
         let (repository, digest) = place.clone();
-        let scanned = self.scan(&repository, &digest, number, began).await;
+        let scanned = match self.engine(&repository) {
+            Ok(Engine::Native) => self.scan(&repository, &digest, number, began).await,
+            Ok(engine) => self.scan_elsewhere(&engine, &repository, &digest, number, began).await,
+            Err(error) => Err(error),
+        };
         let change = match scanned {
-            Ok(report) => {
-                info!(%repository, %digest, found = report.found.len(), "an image was scanned");
+            Ok(Examined { report, elsewhere }) => {
+                let (found, engine) = (report.found.len(), &report.engine);
+                info!(%repository, %digest, found, engine, "an image was scanned");
                 metrics::counter!("atoll_scans_total", "result" => "report").increment(1);
-                ScanChange::Report { repository, digest, report }
+                match elsewhere {
+                    None => ScanChange::Report { repository, digest, report },
+                    Some(elsewhere) => {
+                        ScanChange::ReportElsewhere { repository, digest, report, elsewhere }
+                    }
+                }
             }
             Err(ScanError::Stopped) => return Ok(()),
             Err(error) => {
@@ -373,28 +405,18 @@ impl Scans {
         digest: &Digest,
         number: u64,
         begun: Timestamp,
-    ) -> Result<Report, ScanError> {
+    ) -> Result<Examined, ScanError> {
         let image = self.image(repository, digest)?;
         let read = layers::Reading { scans: self, repository, digest, number };
         let (layers, mut log) = read.all(&image).await?;
         let (database, used) = self.database()?;
         let report = at_length(|| judge(&image, &layers, &database))?;
-        // before the report: a scan that has one is not begun again
         if self.wants_sboms(repository)? && !image.attests() {
-            let inventory = at_length(|| scan::merge(&layers));
-            match self.keep_sboms(repository, digest, &inventory, &Actor::mesh()).await {
-                Ok(()) => {}
-                Err(ScanError::Stopped) => return Err(ScanError::Stopped),
-                // whether the image may be pulled matters more
-                Err(error) => {
-                    warn!(%repository, %digest, %error, "SBOMs could not be kept");
-                    log += &format!("its SBOMs could not be kept: {error}\n");
-                }
-            }
+            log += &self.keep_sboms_of(repository, digest, &layers).await?;
         }
         let packages = format!("{} findings in database {used}", report.findings.len());
         let (insufficient, found) = (insufficient(&report), weaknesses(&report.findings));
-        Ok(Report {
+        let report = Report {
             number,
             begun,
             at: begun,
@@ -403,7 +425,28 @@ impl Scans {
             insufficient,
             found,
             log: format!("{log}{packages}\n"),
-        })
+        };
+        Ok(Examined { report, elsewhere: None })
+    }
+
+    /// Keeps the SBOMs of an image with these layers, before it has its report: a scan that has one is
+    /// not begun again. What there is to say of it is returned.
+    async fn keep_sboms_of(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        layers: &[scan::Layer],
+    ) -> Result<String, ScanError> {
+        let inventory = at_length(|| scan::merge(layers));
+        match self.keep_sboms(repository, digest, &inventory, &Actor::mesh()).await {
+            Ok(()) => Ok(String::new()),
+            Err(ScanError::Stopped) => Err(ScanError::Stopped),
+            // whether the image may be pulled matters more
+            Err(error) => {
+                warn!(%repository, %digest, %error, "SBOMs could not be kept");
+                Ok(format!("its SBOMs could not be kept: {error}\n"))
+            }
+        }
     }
 
     /// Whether SBOMs are made of what is scanned in the repository's project.
@@ -460,26 +503,37 @@ impl Scans {
         let view = self.neighbours.records.view()?;
         let Some(record) = view.scan_of(repository, digest)? else { return Ok(None) };
         let ScanRecord { report: Some(report), .. } = record else { return Ok(None) };
+        if report.is_from_elsewhere() {
+            let kept = view.reported_elsewhere(repository, digest)?;
+            drop(view);
+            let Some(kept) = kept else { return Ok(None) };
+            let _one_of_few = self.shown.acquire().await;
+            return at_length(|| elsewhere::shown(report, kept)).map(Some);
+        }
         let used = view.scan_database()?;
         drop(view);
         let (database, digest_of) = self.database()?;
         let image = self.image(repository, digest)?;
-        let updated = used.map_or(Timestamp(0), |used| used.updated);
+        let updated = used.map(|used| used.updated);
         let _one_of_few = self.shown.acquire().await;
         at_length(|| {
             let layers = self.kept_layers(&image)?;
-            let inventory = scan::merge(&layers);
             let findings = judge(&image, &layers, &database)?.findings;
-            Ok(Some(Findings { report, findings, inventory, database: digest_of, updated }))
+            let (database, scanner) = (Some(digest_of), native());
+            Ok(Some(Findings { report, scanner, findings, database, updated }))
         })
     }
 
     /// The score (CVSS 3) of each of these ids, as the database of this node has it: the highest of
-    /// all sources. Fails if this node has no database.
+    /// all sources. Fails if this node does not have the mesh's database; without one in the mesh there
+    /// are none.
     pub fn scores<'a>(
         &self,
         ids: impl Iterator<Item = &'a str>,
     ) -> Result<BTreeMap<String, f64>, ScanError> {
+        if self.neighbours.records.view()?.scan_database()?.is_none() {
+            return Ok(BTreeMap::new());
+        }
         let (database, _) = self.database()?;
         at_length(|| {
             let mut scores = BTreeMap::new();

@@ -1,0 +1,389 @@
+//! Other scanners, asked over Harbor's API for pluggable scanners (version 1.2).
+//!
+//! A scanner is believed in nothing but what it found: each answer has a limit of bytes and a deadline,
+//! a redirect is not followed, and a scan has one deadline in all. It pulls the image with a pass for
+//! that image alone, which ends with the scan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use ground::clock;
+use ground::supervise::{Tasks, at_length};
+use http::{HeaderName, Method, StatusCode, header};
+use mesh::secrets::{SecretError, Secrets};
+use rules::ledger::scanners::{ScannerAuth, ScannerRecord, place};
+use rules::people::passes::{SCANNER, ScanPass};
+use rules::scanners::polling::Polling;
+use rules::words::secret::Secret;
+use scan::adapter::metadata::Metadata;
+use scan::adapter::request::{
+    Artifact, EnabledCapability, RegistryPlace, ScanAccepted, ScanRequest, message_of,
+};
+use scan::adapter::{self, report};
+use upstream::{
+    AddressRule, Endpoint, Service, ServiceAnswer, ServiceRequest, ServiceSettings, Trust,
+    UpstreamError,
+};
+
+use super::ScanError;
+use super::elsewhere::FromElsewhere;
+use crate::people::Access;
+
+/// How long a scanner may take for one whole answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The same where somebody waits to see whether it is well.
+const WELL: Duration = Duration::from_secs(4);
+/// The maximum length of a scanner's metadata, and of its answer to a scan request, in bytes.
+const SHORT: usize = 64 << 10;
+/// The maximum length of a report in bytes.
+const LONG: usize = 32 << 20;
+/// How much longer than a scan a pass is good, if the scan does not end it.
+const GRACE: Duration = Duration::from_secs(60);
+/// The time between two looks whether a scan is still wanted.
+const LOOK: Duration = Duration::from_millis(500);
+/// The maximum length of what a scanner says of an error, in bytes.
+const SAID: usize = 300;
+
+/// Where scanners pull from, and what a node may connect to for them.
+#[derive(Clone)]
+pub struct AdapterTerms {
+    /// The addresses that may be connected to.
+    pub rule: AddressRule,
+    /// The certificates that are trusted.
+    pub trust: Trust,
+    /// The URL of this node for its clients.
+    pub url: String,
+    /// The URL of this node without what stands before it.
+    pub internal_url: String,
+}
+
+/// An image that is to be scanned elsewhere.
+pub(super) struct ToScan {
+    pub(super) pass: ScanPass,
+    pub(super) media_type: String,
+    /// How long it may take in all.
+    pub(super) most: Duration,
+}
+
+/// Asks scanners.
+pub struct Adapters {
+    access: Arc<Access>,
+    secrets: Arc<Secrets>,
+    terms: AdapterTerms,
+    tasks: Tasks,
+}
+
+/// A scanner does not answer as it should. A sentence for people.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{said}")]
+pub struct NotWell {
+    said: String,
+    /// Whether another try may help.
+    again: bool,
+}
+
+impl NotWell {
+    fn again(said: impl Into<String>) -> Self {
+        NotWell { said: said.into(), again: true }
+    }
+
+    fn hopeless(said: impl Into<String>) -> Self {
+        NotWell { said: said.into(), again: false }
+    }
+
+    /// A status that was not expected.
+    fn of_status(answer: &ServiceAnswer) -> Self {
+        let status = answer.status;
+        let said = match message_of(&answer.body, SAID) {
+            Some(said) => format!("it answered {status}: {said}"),
+            None if status.is_redirection() => {
+                format!("it answered {status}, and redirects of scanners are not followed")
+            }
+            None => format!("it answered {status}"),
+        };
+        let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        NotWell { said, again }
+    }
+
+    fn named(self, name: &str) -> ScanError {
+        let said = format!("scanner {name}: {}", self.said);
+        if self.again { ScanError::Again(said) } else { ScanError::Hopeless(said) }
+    }
+}
+
+impl From<UpstreamError> for NotWell {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Unreachable(why) => NotWell::again(why.to_string()),
+            UpstreamError::Refused(why) => NotWell::hopeless(why.to_string()),
+            UpstreamError::Bad(why) | UpstreamError::Denied(why) | UpstreamError::Unusable(why) => {
+                NotWell::hopeless(why.to_string())
+            }
+            UpstreamError::NotFound | UpstreamError::Limited { .. } => {
+                NotWell::again(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<SecretError> for NotWell {
+    fn from(error: SecretError) -> Self {
+        let again = matches!(error, SecretError::NotHere(_));
+        NotWell { said: format!("its access_credential: {error}"), again }
+    }
+}
+
+impl Adapters {
+    /// Nobody was asked yet.
+    pub fn new(
+        access: Arc<Access>,
+        secrets: Arc<Secrets>,
+        terms: AdapterTerms,
+        tasks: Tasks,
+    ) -> Self {
+        Adapters { access, secrets, terms, tasks }
+    }
+
+    /// What a scanner says of itself. Fails if it does not answer soon, or not as it should.
+    pub async fn metadata(&self, scanner: &ScannerRecord) -> Result<Metadata, NotWell> {
+        self.metadata_of(&self.service(scanner, WELL)?).await
+    }
+
+    /// The same of one that is not recorded yet, with its secret as it is.
+    pub async fn ping(
+        &self,
+        scanner: &ScannerRecord,
+        credential: Option<&Secret>,
+    ) -> Result<Metadata, NotWell> {
+        self.metadata_of(&self.service_with(scanner, credential, WELL)?).await
+    }
+
+    fn service(&self, scanner: &ScannerRecord, deadline: Duration) -> Result<Service, NotWell> {
+        let sealed = scanner.credential.as_ref();
+        let open = |sealed: &Secret| self.secrets.open(&place(scanner.id), sealed.expose());
+        let credential = sealed.map(open).transpose()?;
+        self.service_with(scanner, credential.as_ref(), deadline)
+    }
+
+    fn service_with(
+        &self,
+        scanner: &ScannerRecord,
+        credential: Option<&Secret>,
+        deadline: Duration,
+    ) -> Result<Service, NotWell> {
+        let endpoint = scanner.url.parse::<Endpoint>();
+        let endpoint = endpoint.map_err(|e| NotWell::hopeless(format!("its url: {e}")))?;
+        let trust = match scanner.skips_certificate {
+            true => Trust::unchecked().map_err(|e| NotWell::hopeless(e.to_string()))?,
+            false => self.terms.trust.clone(),
+        };
+        let authorization = credential.and_then(|secret| shown(scanner.auth, secret));
+        let rule = self.terms.rule;
+        let settings = ServiceSettings { endpoint, authorization, trust, rule, deadline };
+        Ok(Service::new("scanner", settings, self.tasks.clone()))
+    }
+
+    async fn metadata_of(&self, service: &Service) -> Result<Metadata, NotWell> {
+        let path = format!("{}/metadata", adapter::BASE);
+        // Harbor asks for this version, and scanners know it
+        let headers = [(header::ACCEPT, adapter::METADATA_1_0)];
+        let asked = ServiceRequest {
+            method: Method::GET,
+            path: &path,
+            headers: &headers,
+            body: Bytes::new(),
+            limit: SHORT,
+        };
+        let answer = service.ask(asked).await?;
+        match answer.status {
+            StatusCode::OK => Metadata::read(&answer.body).map_err(NotWell::hopeless),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let status = answer.status;
+                Err(NotWell::hopeless(format!("it does not take the credentials ({status})")))
+            }
+            _ => Err(NotWell::of_status(&answer)),
+        }
+    }
+
+    /// Has an image scanned. `is_wanted` says whether anybody still wants it.
+    pub(super) async fn examine(
+        &self,
+        scanner: &ScannerRecord,
+        image: &ToScan,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<FromElsewhere, ScanError> {
+        let named = |error: NotWell| error.named(&scanner.name);
+        if scanner.disabled {
+            return Err(named(NotWell::hopeless("it is disabled")));
+        }
+        let mut polling = Polling::new(clock::now(), image.most);
+        let service = self.service(scanner, ANSWER).map_err(named)?;
+        let metadata = self.metadata_of(&service).await.map_err(named)?;
+        let kind = metadata.report_type();
+        let kind = kind.ok_or_else(|| named(NotWell::hopeless("it makes no report")))?;
+        if !metadata.takes(&image.media_type) {
+            let said = format!("it does not look into manifests of {}", image.media_type);
+            return Err(named(NotWell::hopeless(said)));
+        }
+        let request = self.request(scanner, &metadata, image, kind).await?;
+        let id = begin(&service, request).await.map_err(named)?;
+        let path = format!("{}/scan/{id}/report", adapter::BASE);
+        let headers = [(header::ACCEPT, kind)];
+        loop {
+            let Some(mut wait) = polling.wait(clock::now()) else {
+                let seconds = image.most.as_secs();
+                let said = format!("it had no report after {seconds} s (scan.timeout)");
+                return Err(named(NotWell::hopeless(said)));
+            };
+            while wait > Duration::ZERO {
+                let some = wait.min(LOOK);
+                tokio::time::sleep(some).await;
+                wait -= some;
+                if !is_wanted() {
+                    return Err(ScanError::Stopped);
+                }
+            }
+            let asked = ServiceRequest {
+                method: Method::GET,
+                path: &path,
+                headers: &headers,
+                body: Bytes::new(),
+                limit: LONG,
+            };
+            let answer = service.ask(asked).await.map_err(|error| named(error.into()))?;
+            match answer.status {
+                StatusCode::OK => {
+                    let read = at_length(|| report::read(&answer.body, &image.pass.digest));
+                    let reported = read.map_err(|why| named(NotWell::hopeless(why)))?;
+                    let url = &scanner.url;
+                    return Ok(FromElsewhere {
+                        scanner: scanner.id,
+                        name: reported.scanner.unwrap_or(metadata.scanner.clone()),
+                        updated: metadata.database_updated(),
+                        insufficient: reported.insufficient,
+                        findings: reported.findings,
+                        log: format!("scanned by {} at {url}, as its scan {id}\n", scanner.name),
+                    });
+                }
+                StatusCode::FOUND => {
+                    let said = answer.headers.get(adapter::REFRESH_AFTER);
+                    let said = said.and_then(|value| value.to_str().ok());
+                    polling.handle_not_yet(clock::now(), said);
+                }
+                // it was started anew, and has forgotten the scan
+                StatusCode::NOT_FOUND => {
+                    return Err(named(NotWell::again("it does not know the scan any more")));
+                }
+                // its own way to say that a scan has failed
+                StatusCode::INTERNAL_SERVER_ERROR => {
+                    let NotWell { said, .. } = NotWell::of_status(&answer);
+                    return Err(named(NotWell::hopeless(said)));
+                }
+                _ => return Err(named(NotWell::of_status(&answer))),
+            }
+        }
+    }
+
+    /// The body that asks for a scan, with a pass.
+    async fn request(
+        &self,
+        scanner: &ScannerRecord,
+        metadata: &Metadata,
+        image: &ToScan,
+        kind: &str,
+    ) -> Result<Bytes, ScanError> {
+        let pass = self.access.scan_pass(image.pass.clone(), image.most + GRACE).await;
+        let pass = pass.map_err(|error| ScanError::Again(error.to_string()))?;
+        let authorization = match metadata.wants_token() {
+            true => format!("Bearer {}", pass.expose()),
+            false => basic(&format!("{SCANNER}:{}", pass.expose())),
+        };
+        let url = if scanner.internal { &self.terms.internal_url } else { &self.terms.url };
+        let request = ScanRequest {
+            registry: RegistryPlace { url: url.clone(), authorization },
+            artifact: Artifact {
+                repository: image.pass.repository.to_string(),
+                digest: image.pass.digest.to_string(),
+                tag: String::new(),
+                mime_type: image.media_type.clone(),
+            },
+            enabled_capabilities: Some(vec![EnabledCapability {
+                kind: "vulnerability".into(),
+                produces_mime_types: Some(vec![kind.to_owned()]),
+            }]),
+        };
+        let body = serde_json::to_vec(&request);
+        body.map(Bytes::from).map_err(|error| ScanError::Hopeless(error.to_string()))
+    }
+}
+
+/// Asks for a scan. Returns its number.
+async fn begin(service: &Service, body: Bytes) -> Result<String, NotWell> {
+    let path = format!("{}/scan", adapter::BASE);
+    let headers =
+        [(header::CONTENT_TYPE, adapter::SCAN_REQUEST), (header::ACCEPT, adapter::SCAN_RESPONSE)];
+    let asked =
+        ServiceRequest { method: Method::POST, path: &path, headers: &headers, body, limit: SHORT };
+    let answer = service.ask(asked).await?;
+    match answer.status.is_success() {
+        true => ScanAccepted::read(&answer.body).map(|one| one.id).map_err(NotWell::hopeless),
+        false => Err(NotWell::of_status(&answer)),
+    }
+}
+
+fn basic(pair: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(pair))
+}
+
+/// The header that shows a secret.
+fn shown(auth: ScannerAuth, secret: &Secret) -> Option<(HeaderName, Secret)> {
+    let secret = secret.expose();
+    Some(match auth {
+        ScannerAuth::Nothing => return None,
+        ScannerAuth::Basic => (header::AUTHORIZATION, basic(secret).into()),
+        ScannerAuth::Bearer => (header::AUTHORIZATION, format!("Bearer {secret}").into()),
+        ScannerAuth::ApiKey => {
+            let name = HeaderName::try_from(adapter::API_KEY).ok()?;
+            (name, secret.as_str().into())
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_shown_as_the_scanner_wants_it() {
+        let of = |auth| {
+            let (name, value) = shown(auth, &"name:word".into())?;
+            Some(format!("{name}: {}", value.expose()))
+        };
+        assert_eq!(of(ScannerAuth::Nothing), None);
+        let basic = of(ScannerAuth::Basic);
+        assert_eq!(basic.as_deref(), Some("authorization: Basic bmFtZTp3b3Jk"));
+        assert_eq!(of(ScannerAuth::Bearer).as_deref(), Some("authorization: Bearer name:word"));
+        let key = of(ScannerAuth::ApiKey);
+        assert_eq!(key.as_deref(), Some("x-scanneradapter-api-key: name:word"));
+    }
+
+    #[test]
+    fn an_answer_that_was_not_expected_is_said_and_tried_again_only_if_that_may_help() {
+        let of = |status: u16, body: &'static str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let body = Bytes::from_static(body.as_bytes());
+            let answer = ServiceAnswer { status, headers: Default::default(), body };
+            let NotWell { said, again } = NotWell::of_status(&answer);
+            (said, again)
+        };
+        let message = "{\"error\": {\"message\": \"no room\"}}";
+        assert_eq!(of(503, message), ("it answered 503 Service Unavailable: no room".into(), true));
+        assert_eq!(of(429, "").1, true);
+        assert_eq!(of(422, "<html>"), ("it answered 422 Unprocessable Entity".into(), false));
+        let (said, again) = of(307, "");
+        assert!(said.contains("redirects of scanners are not followed") && !again);
+    }
+}

@@ -7,12 +7,14 @@
 //! | [`oci`] | the registry's verbs under `/v2/`, and `/service/token` |
 //! | [`harbor`] | projects and registries in Harbor's manner, under `/api/v2.0/` |
 //! | [`atoll`] | the state of the mesh, under `/api/atoll/v1/` |
+//! | [`adapter`] | the built-in scanner, for other registries |
 //! | [`peers`] | answers requests of other nodes |
 //! | [`start`] | builds the rooms and joins them; the only place that does |
 //! | [`cli`] | the command line |
 //!
 //! A face uses `http` and the registry, and no other face.
 
+pub mod adapter;
 pub mod atoll;
 pub mod cli;
 pub mod harbor;

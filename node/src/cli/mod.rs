@@ -15,6 +15,7 @@ mod own;
 mod password;
 mod preheat;
 mod remove;
+mod scanner_adapter;
 mod serve;
 mod shown;
 mod status;
@@ -129,8 +130,10 @@ enum Verb {
     Explain(api::ExplainCommand),
     /// Vulnerabilities that do not count.
     Allowlist(api::AllowlistCommand),
-    /// Show the scanner and its database.
+    /// Show the scanners and the database, register other scanners, and choose among them.
     Scanner(api::ScannerCommand),
+    /// Offer the built-in scanner to other registries, over Harbor's API for pluggable scanners.
+    ScannerAdapter(Box<scanner_adapter::ScannerAdapter>),
     /// Blobs that nothing refers to any more, and their collection.
     Gc(api::CollectionCommand),
     /// Background work of the mesh, and its schedules.
@@ -192,7 +195,8 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Exempt(command) => api::exempt(&command),
         Verb::Explain(command) => api::explain(&command),
         Verb::Allowlist(command) => api::allowlist(&command),
-        Verb::Scanner(command) => api::scanner(&command),
+        Verb::Scanner(command) => api::scanners(&command),
+        Verb::ScannerAdapter(command) => scanner_adapter::run(*command),
         Verb::Gc(command) => api::collection(&command),
         Verb::Jobs(command) => api::jobs(&command),
     }

@@ -212,7 +212,10 @@ fn explanation(
         );
     }
     let Some(facts) = &read.facts else {
-        return says("pass", "this mesh has no database of vulnerabilities (scan.database)");
+        return says(
+            "pass",
+            "this mesh has no database of vulnerabilities (scan.database), and the project no other scanner",
+        );
     };
     let (decision, why) = match decide(gate, facts.known(), &facts.allowed, now) {
         Decision::Pass => ("pass", pass(gate, facts)),
@@ -243,7 +246,7 @@ fn explanation(
             "number": report.number,
             "at": report.at.to_string(),
             "engine": report.engine,
-            "database": report.database.to_string(),
+            "database": (!report.is_from_elsewhere()).then(|| report.database.to_string()),
             "insufficient": report.insufficient,
             "found": report.found.len(),
         })

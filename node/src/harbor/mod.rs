@@ -22,6 +22,7 @@ mod repositories;
 mod retentions;
 mod robots;
 mod scan_all;
+mod scanners;
 mod scanning;
 mod schedules;
 mod security;
@@ -66,7 +67,7 @@ use rules::words::names::{OperationId, ProjectId, ProjectName};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::http::door::{Door, actor};
+use crate::http::door::{Door, actor, beyond_the_pass};
 use crate::http::request::Request;
 use crate::http::route::{Route, Stored};
 use crate::http::{Code, Failure, Payload};
@@ -186,7 +187,12 @@ impl Harbor {
             Need::Label(_) if !matches!(request.method, Method::GET | Method::HEAD) => {
                 self.door.admit_signed_in(request).await
             }
-            Need::Nothing | Need::Project(_) | Need::Label(_) => self.door.caller(request).await,
+            Need::Nothing | Need::Project(_) | Need::Label(_) => {
+                self.door.caller(request).await.and_then(|caller| match caller.pass() {
+                    Some(_) => Err(beyond_the_pass()),
+                    None => Ok(caller),
+                })
+            }
             Need::Credentials | Need::Own(_) | Need::Robot(_) => {
                 self.door.admit_signed_in(request).await
             }

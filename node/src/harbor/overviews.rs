@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry::scans::sboms;
+use registry::scans::{native, sboms};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
-use rules::ledger::scanning::{DatabaseRecord, LookForScans, ScanRecord};
+use rules::ledger::scanning::{DatabaseRecord, LookForScans, Report, ScanRecord};
 use rules::policies::vulnerabilities::{ScanStatus, Severity};
 use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
@@ -16,13 +16,16 @@ use super::stored::number;
 /// The media type of reports (`pkg/scan/rest/v1/models.go`).
 pub(super) const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
 
-/// The scanner, in reports.
-pub(super) fn scanner() -> Value {
-    json!({
-        "name": "Atoll",
-        "vendor": "Atoll",
-        "version": env!("CARGO_PKG_VERSION"),
-    })
+/// The scanner that has made a report; the one that is built in if there is none. What it calls itself
+/// ends with its version, if it has one.
+fn scanner(report: Option<&Report>) -> Value {
+    match report.filter(|report| report.is_from_elsewhere()) {
+        None => json!(native()),
+        Some(report) => {
+            let (name, version) = report.engine.rsplit_once(' ').unwrap_or((&report.engine, ""));
+            json!({"name": name, "vendor": "", "version": version})
+        }
+    }
 }
 
 /// What a list says of an artifact's scan (`NativeReportSummary` of Harbor).
@@ -35,7 +38,7 @@ fn overview(record: &ScanRecord, matched: Option<Digest>, used: Option<&Database
         "report_id": number.unwrap_or_default().to_string(),
         "scan_status": record.status().word(),
         "complete_percent": if record.status() == ScanStatus::Success { 100 } else { 0 },
-        "scanner": scanner(),
+        "scanner": scanner(report),
     });
     if let Some(unfinished) = &record.unfinished {
         shown["end_time"] = unfinished.at.to_string().into();
@@ -56,9 +59,14 @@ fn overview(record: &ScanRecord, matched: Option<Digest>, used: Option<&Database
             "fixable": report.found.iter().filter(|weakness| weakness.fixable).count(),
             "summary": counts,
         });
-        let database = matched.filter(|_| used.is_some()).unwrap_or(report.database);
-        shown["database"] = database.to_string().into();
-        shown["stale"] = used.is_none_or(|used| used.digest != database).into();
+        if report.is_from_elsewhere() {
+            // a database of this mesh says nothing about it
+            shown["stale"] = false.into();
+        } else {
+            let database = matched.filter(|_| used.is_some()).unwrap_or(report.database);
+            shown["database"] = database.to_string().into();
+            shown["stale"] = used.is_none_or(|used| used.digest != database).into();
+        }
         if let Some(why) = &report.insufficient {
             shown["insufficient"] = why.clone().into();
         }
@@ -144,13 +152,13 @@ pub(super) fn sbom_overview_of(
         "sbom_digest": one.digest.to_string(),
         "report_id": number(&one.digest.to_string()).to_string(),
         "duration": 0,
-        "scanner": scanner(),
+        "scanner": native(),
     })))
 }
 
 #[cfg(test)]
 mod tests {
-    use rules::ledger::scanning::{Report, Unfinished, Wanted};
+    use rules::ledger::scanning::{Unfinished, Wanted};
     use rules::policies::vulnerabilities::{VulnerabilityId, Weakness};
     use rules::words::moment::Timestamp;
 

@@ -10,10 +10,11 @@ use registry::writes::Refusal;
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::LookForJobs;
+use rules::ledger::level::Level;
 use rules::ledger::records::{Look, RecordError};
 use rules::ledger::scanning::LookForScans;
 use rules::people::configurations::Configured;
-use rules::policies::vulnerabilities::ScanStatus;
+use rules::policies::vulnerabilities::{ScanStatus, chosen_scanner};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -68,19 +69,35 @@ impl Harbor {
     }
 
     async fn scan_everything(&self, by: &Actor) -> Result<(), Failure> {
-        if self.read(|records| records.scan_database()).await?.is_none() {
+        let projects = self
+            .read(|records| {
+                let mut scanned = Vec::new();
+                for project in records.projects()? {
+                    let chosen = chosen_scanner(&project.metadata);
+                    if project.upstream.is_none() && records.can_be_scanned(chosen)? {
+                        scanned.push(project.name);
+                    }
+                }
+                Ok(scanned)
+            })
+            .await?;
+        if projects.is_empty() {
             return Err(Failure::new(Code::Precondition, super::scanning::NO_DATABASE));
         }
-        let projects = self.read(|records| records.projects()).await?;
-        for project in projects.iter().filter(|project| project.upstream.is_none()) {
-            self.scans.ask_for_all(&project.name, by).await?;
+        for project in &projects {
+            self.scans.ask_for_all(project, by).await?;
         }
         Ok(())
     }
 
-    /// Ends the scans that were asked for all images and have not begun, and the jobs that would ask for
-    /// more. Scans that run, and those of single images, go on.
-    pub(super) async fn stop_scan_all(&self, by: &Actor) -> Result<Response<Payload>, Failure> {
+    /// Stops the scans of all images (`POST /system/scanAll/stop`). Those of images that somebody has
+    /// asked for alone go on, and so does the schedule.
+    pub(super) async fn stop_scanning_everything(
+        &self,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        self.writes.check_level(Level::SCANNERS)?;
+        // those that would ask for more
         for job in self.read_at_length(|records| records.active_jobs()).await? {
             if job.task.kind == rescans::KIND {
                 match self.jobs.stop(job.id, by).await {
@@ -90,9 +107,10 @@ impl Harbor {
                 }
             }
         }
-        let projects = self.read(|records| records.projects()).await?;
-        for project in projects.iter().filter(|project| project.upstream.is_none()) {
-            self.scans.stop_all(project, by).await?;
+        for project in self.read(|records| records.projects()).await? {
+            if project.upstream.is_none() {
+                self.scans.stop_all(&project.name, by).await?;
+            }
         }
         Ok(answer(StatusCode::ACCEPTED))
     }

@@ -1,33 +1,31 @@
 //! Scans and vulnerabilities in Harbor's API (`handler/artifact.go`, `handler/scanner.go`,
-//! `handler/system_cve_allowlist.go`). There is one scanner, which is built in.
+//! `handler/system_cve_allowlist.go`).
 
 use std::collections::BTreeMap;
 
 use http::{Method, Response, StatusCode, header};
 use registry::scans::rescans::{self, Rescans};
-use registry::scans::sboms;
 use registry::scans::{Findings, ScanError};
 use registry::writes::Refusal;
 use rules::ledger::command::Command;
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError};
-use rules::ledger::scanning::{
-    AT_ONCE, DatabaseRecord, LookForScans, Report, ScanChange, ScannerChange,
-};
+use rules::ledger::scanning::{AT_ONCE, LookForScans, Report, ScanChange, ScannerChange};
 use rules::policies::vulnerabilities::metadata::SCHEDULE;
-use rules::policies::vulnerabilities::{Allowlist, Severity};
+use rules::policies::vulnerabilities::{Allowlist, chosen_scanner};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Runnable};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, Reference, RepositoryName};
+use scan::adapter::report;
 use scan::sbom;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::metadata::schedule;
-use super::overviews::{REPORT, scanner};
+use super::overviews::REPORT;
 use super::stored::missing;
 use super::{Harbor, bad, body};
 use crate::http::answer::{answer, json_answer};
@@ -35,14 +33,8 @@ use crate::http::request::Request;
 use crate::http::route::Scanning;
 use crate::http::{Code, Failure, Payload};
 
-/// What whoever wants another scanner is told.
-const ONE_SCANNER: &str = "there is one scanner here, which is built in and the default; other scanners cannot be added yet";
 /// What whoever asks for a scan is told in a mesh that cannot scan.
-pub(super) const NO_DATABASE: &str =
-    "this mesh has no database of vulnerabilities; set scan.database, and push trivy-db there";
-
-/// The one scanner's number, as Harbor's are.
-const SCANNER: &str = "00000000-0000-4000-8000-00000000a701";
+pub(super) const NO_DATABASE: &str = "this mesh has no database of vulnerabilities; set scan.database, and push trivy-db there, or use another scanner (atoll scanner add)";
 
 /// What a scan is to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,30 +60,6 @@ fn scan_type(body: &[u8]) -> Result<ScanType, Failure> {
         Some("sbom") => Ok(ScanType::Sbom),
         Some(_) => Err(bad("scan_type is vulnerability or sbom")),
     }
-}
-
-/// Fails unless this is the number of the one scanner.
-fn known_scanner(id: &str) -> Result<(), Failure> {
-    match id == SCANNER {
-        true => Ok(()),
-        false => Err(missing(&format!("scanner {id}"))),
-    }
-}
-
-/// What the scanner can do (`ScannerAdapterMetadata` of Harbor).
-fn scanner_metadata() -> Value {
-    let images = [
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    ];
-    json!({
-        "scanner": scanner(),
-        "capabilities": [
-            {"type": "vulnerability", "consumes_mime_types": images, "produces_mime_types": [REPORT]},
-            {"type": "sbom", "consumes_mime_types": images, "produces_mime_types": sboms::KINDS},
-        ],
-        "properties": {"harbor.scanner-adapter/scanner-type": "os-package-vulnerability"},
-    })
 }
 
 /// An allowlist as Harbor writes it.
@@ -134,46 +102,20 @@ pub(super) fn show_allowlist(list: &Allowlist, project: u64) -> Value {
 
 /// A report with all its texts (`Report` of the pluggable scanner API, version 1.1).
 fn show_report(found: &Findings) -> Value {
-    let worst = found.findings.iter().map(|finding| finding.severity).max();
-    let vulnerabilities: Vec<Value> = found
-        .findings
-        .iter()
-        .map(|finding| {
-            let mut cvss = Map::new();
-            if let Some(scores) = &finding.cvss {
-                cvss.insert("score_v3".into(), scores.v3_score.into());
-                cvss.insert("vector_v3".into(), scores.v3_vector.clone().into());
-                cvss.insert("score_v2".into(), scores.v2_score.into());
-                cvss.insert("vector_v2".into(), scores.v2_vector.clone().into());
-            }
-            json!({
-                "id": finding.id,
-                "package": finding.package,
-                "version": finding.installed,
-                "fix_version": finding.fixed.clone().unwrap_or_default(),
-                "severity": finding.severity.word(),
-                "status": finding.status.name(),
-                "description": if finding.description.is_empty() { &finding.title } else { &finding.description },
-                "links": finding.links,
-                "preferred_cvss": cvss,
-                "cwe_ids": finding.cwe_ids,
-                "vendor_attributes": {
-                    "title": finding.title,
-                    "severity_source": finding.severity_source,
-                    "path": finding.path,
-                    "kind": finding.kind.name(),
-                },
-            })
-        })
-        .collect();
-    json!({
+    let mut shown = json!({
         "generated_at": found.report.at.to_string(),
-        "scanner": scanner(),
-        "severity": worst.map_or("None", Severity::word),
-        "database": {"digest": found.database.to_string(), "updated_at": found.updated.to_string()},
+        "scanner": found.scanner,
+        "severity": report::worst(&found.findings),
         "insufficient": found.report.insufficient,
-        "vulnerabilities": vulnerabilities,
-    })
+        "vulnerabilities": found.findings.iter().map(report::vulnerability).collect::<Vec<_>>(),
+    });
+    if found.database.is_some() || found.updated.is_some() {
+        shown["database"] = json!({
+            "digest": found.database.map(|digest| digest.to_string()),
+            "updated_at": found.updated.map(|at| at.to_string()),
+        });
+    }
+    shown
 }
 
 impl From<ScanError> for Failure {
@@ -198,19 +140,18 @@ impl Harbor {
         match (&request.method, scanning) {
             (&Method::PUT, Scanning::Allowlist) => self.set_system_allowlist(request, by).await,
             (_, Scanning::Allowlist) => self.show_system_allowlist().await,
-            (_, Scanning::Scanners) => self.list_scanners().await,
-            (_, Scanning::Ping) => Err(bad(ONE_SCANNER)),
-            (&Method::PATCH, Scanning::Scanner(id)) => self.change_scanner(request, &id).await,
-            (_, Scanning::Scanner(id)) => {
-                known_scanner(&id)?;
-                self.show_project_scanner().await
+            (&Method::POST, Scanning::Scanners) => self.create_scanner(request, by).await,
+            (_, Scanning::Scanners) => self.list_scanners(&request).await,
+            (_, Scanning::Ping) => self.ping_scanner(request).await,
+            (&Method::PATCH, Scanning::Scanner(id)) => {
+                self.make_default_scanner(request, &id, by).await
             }
-            (_, Scanning::Metadata(id)) => {
-                known_scanner(&id)?;
-                Ok(json_answer(StatusCode::OK, &scanner_metadata()))
-            }
+            (&Method::PUT, Scanning::Scanner(id)) => self.change_scanner(request, &id, by).await,
+            (&Method::DELETE, Scanning::Scanner(id)) => self.remove_scanner(&id, by).await,
+            (_, Scanning::Scanner(id)) => self.show_one_scanner(&id).await,
+            (_, Scanning::Metadata(id)) => self.show_scanner_metadata(&id).await,
+            (_, Scanning::StopAll) => self.stop_scanning_everything(by).await,
             (_, Scanning::Schedule) => self.answer_about_scan_all(request, by).await,
-            (_, Scanning::Stop) => self.stop_scan_all(by).await,
             (_, Scanning::Metrics) => self.show_scan_metrics().await,
             (_, Scanning::Summary) => self.show_security(&request).await,
             (_, Scanning::Vulnerabilities) => self.list_vulnerabilities(&request).await,
@@ -246,7 +187,8 @@ impl Harbor {
             }
             return Ok(answer(StatusCode::ACCEPTED));
         }
-        if self.read(|records| records.scan_database()).await?.is_none() {
+        let chosen = chosen_scanner(&project.metadata);
+        if !self.read(|records| records.can_be_scanned(chosen)).await? {
             return Err(Failure::new(Code::Precondition, NO_DATABASE));
         }
         for some in wanted.chunks(AT_ONCE) {
@@ -415,79 +357,5 @@ impl Harbor {
         self.writes.check_level(Level::SCANS)?;
         let task = Rescans::task(name, &by.name);
         self.set_schedule(rescans::KIND, task, schedule(written)?, by).await
-    }
-
-    /// The scanners: the one that is built in, if this mesh has a database.
-    pub(super) async fn list_scanners(&self) -> Result<Response<Payload>, Failure> {
-        let used = self.read(|records| records.scan_database()).await?;
-        Ok(json_answer(StatusCode::OK, &json!([self.show_scanner(used.as_ref())])))
-    }
-
-    pub(super) async fn show_project_scanner(&self) -> Result<Response<Payload>, Failure> {
-        let used = self.read(|records| records.scan_database()).await?;
-        Ok(json_answer(StatusCode::OK, &self.show_scanner(used.as_ref())))
-    }
-
-    /// Makes the one scanner the default, which it is.
-    async fn change_scanner(
-        &self,
-        mut request: Request,
-        id: &str,
-    ) -> Result<Response<Payload>, Failure> {
-        #[derive(Deserialize)]
-        struct Written {
-            is_default: bool,
-        }
-        known_scanner(id)?;
-        let written: Written = body(&mut request).await?;
-        match written.is_default {
-            true => Ok(answer(StatusCode::OK)),
-            false => Err(bad(ONE_SCANNER)),
-        }
-    }
-
-    /// Lets a project use the one scanner, as it does.
-    pub(super) async fn choose_scanner(
-        &self,
-        mut request: Request,
-    ) -> Result<Response<Payload>, Failure> {
-        #[derive(Deserialize)]
-        struct Written {
-            uuid: String,
-        }
-        let written: Written = body(&mut request).await?;
-        known_scanner(&written.uuid)?;
-        Ok(answer(StatusCode::OK))
-    }
-
-    fn show_scanner(&self, used: Option<&DatabaseRecord>) -> Value {
-        let here = self.scans.database_status();
-        let is_well =
-            used.is_some_and(|used| here.open == Some(used.digest)) && here.problem.is_none();
-        json!({
-            "uuid": SCANNER,
-            "name": "Atoll",
-            "description": "the scanner that is built in",
-            "url": "",
-            "disabled": false,
-            "is_default": true,
-            "health": if is_well { "healthy" } else { "unhealthy" },
-            "vendor": "Atoll",
-            "adapter": "Atoll",
-            "version": env!("CARGO_PKG_VERSION"),
-            "capabilities": {"support_vulnerability": true, "support_sbom": true},
-            "database": used.map(|used| json!({
-                "digest": used.digest.to_string(),
-                "updated_at": used.updated.to_string(),
-                "next_update": used.next_update.to_string(),
-                "since": used.since.to_string(),
-            })),
-            "database_here": {
-                "source": here.source.map(|(repository, tag)| format!("{repository}:{tag}")),
-                "open": here.open.map(|digest| digest.to_string()),
-                "named": here.named.map(|digest| digest.to_string()),
-                "problem": here.problem,
-            },
-        })
     }
 }

@@ -130,9 +130,9 @@ impl Harbor {
                 let digest = self.digest_of(&name, &reference).await?;
                 self.detach_label(name, digest, label, by).await
             }
-            (&Method::PUT, Stored::Scanner) => self.choose_scanner(request).await,
-            (_, Stored::Scanner) => self.show_project_scanner().await,
-            (_, Stored::ScannerCandidates) => self.list_scanners().await,
+            (&Method::PUT, Stored::Scanner) => self.choose_scanner(request, &project, by).await,
+            (_, Stored::Scanner) => self.show_project_scanner(&project).await,
+            (_, Stored::ScannerCandidates) => self.list_scanners(&request).await,
             (_, Stored::Summary) => self.summarize(caller, &project).await,
             (_, Stored::Deletable) => self.show_deletable(&project).await,
         }

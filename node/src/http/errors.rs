@@ -60,6 +60,8 @@ pub enum Code {
     TooManyRequests,
     /// The request cannot be parsed.
     BadRequest,
+    /// It can be read, and asks for what cannot be done.
+    Unprocessable,
     /// The body's media type is not accepted here.
     MediaType,
     /// It conflicts with the present state.
@@ -101,6 +103,7 @@ impl Code {
             Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Code::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Code::BadRequest => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            Code::Unprocessable => (StatusCode::UNPROCESSABLE_ENTITY, "UNPROCESSABLE"),
             Code::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED"),
             Code::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
             Code::Precondition => (StatusCode::PRECONDITION_FAILED, "PRECONDITION"),

@@ -16,7 +16,7 @@ pub enum Scanning {
     /// `/api/v2.0/system/scanAll/schedule`
     Schedule,
     /// `/api/v2.0/system/scanAll/stop`
-    Stop,
+    StopAll,
     /// `/api/v2.0/scans/all/metrics`, and the same of scheduled ones
     Metrics,
     /// `/api/v2.0/security/summary`
@@ -31,7 +31,7 @@ impl Scanning {
         Scanning::Scanners,
         Scanning::Ping,
         Scanning::Schedule,
-        Scanning::Stop,
+        Scanning::StopAll,
         Scanning::Metrics,
         Scanning::Summary,
         Scanning::Vulnerabilities,
@@ -46,7 +46,7 @@ impl Scanning {
             Scanning::Scanner(_) => "/api/v2.0/scanners/{scanner}",
             Scanning::Metadata(_) => "/api/v2.0/scanners/{scanner}/metadata",
             Scanning::Schedule => "/api/v2.0/system/scanAll/schedule",
-            Scanning::Stop => "/api/v2.0/system/scanAll/stop",
+            Scanning::StopAll => "/api/v2.0/system/scanAll/stop",
             Scanning::Metrics => "/api/v2.0/scans/all/metrics",
             Scanning::Summary => "/api/v2.0/security/summary",
             Scanning::Vulnerabilities => "/api/v2.0/security/vul",
@@ -58,10 +58,10 @@ impl Scanning {
         match self {
             Scanning::Allowlist => "GET, HEAD, PUT",
             Scanning::Schedule => "GET, HEAD, POST, PUT",
-            Scanning::Ping | Scanning::Stop => "POST",
-            Scanning::Scanner(_) => "GET, HEAD, PATCH",
-            Scanning::Scanners
-            | Scanning::Metadata(_)
+            Scanning::Ping | Scanning::StopAll => "POST",
+            Scanning::Scanner(_) => "GET, HEAD, PUT, PATCH, DELETE",
+            Scanning::Scanners => "GET, HEAD, POST",
+            Scanning::Metadata(_)
             | Scanning::Metrics
             | Scanning::Summary
             | Scanning::Vulnerabilities => "GET, HEAD",

@@ -34,7 +34,9 @@ use registry::pulls::Pulls;
 use registry::pushes::relaying::Uploads;
 use registry::pushes::sessions::Sessions;
 use registry::scans::Scans;
+use registry::scans::adapters::Adapters;
 use registry::scans::database::Databases;
+use registry::scans::engines::Engines;
 use registry::scans::everything::Everything;
 use registry::scans::rescans::Rescans;
 use registry::signatures::Signatures;
@@ -201,6 +203,13 @@ impl Rooms {
         );
         let confirm_over = settings.retention.confirm_over;
         let retentions = Retentions::new(records.clone(), writes.clone(), confirm_over);
+        let access = Access::new(
+            records.clone(),
+            secrets.clone(),
+            mirrors.clone(),
+            terms::identity_providers(settings, tasks)?,
+            terms::access(settings),
+        );
         let scan_terms = terms::scans(settings);
         let databases = Databases::new(
             neighbours.clone(),
@@ -209,12 +218,18 @@ impl Rooms {
             &settings.data_dir,
             &scan_terms,
         );
+        let adapters = Arc::new(Adapters::new(
+            access.clone(),
+            secrets.clone(),
+            terms::adapters(settings)?,
+            tasks.clone(),
+        ));
         let scans = Scans::new(
             neighbours.clone(),
             store.clone(),
             flights.clone(),
             writes.clone(),
-            databases,
+            Engines { databases, adapters },
             scan_terms,
             tasks.clone(),
         );
@@ -242,13 +257,6 @@ impl Rooms {
             questions.clone(),
             terms::pulls(settings),
             tasks.clone(),
-        );
-        let access = Access::new(
-            records.clone(),
-            secrets.clone(),
-            mirrors.clone(),
-            terms::identity_providers(settings, tasks)?,
-            terms::access(settings),
         );
         Ok(Rooms {
             secrets,

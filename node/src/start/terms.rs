@@ -20,6 +20,7 @@ use registry::people::{AccessTerms, Providers};
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
 use registry::scans::ScanTerms;
+use registry::scans::adapters::AdapterTerms;
 use registry::signatures::SignatureTerms;
 use registry::signatures::keks::{Keks, Wrapping, kek};
 use registry::upstreams::UpstreamsTerms;
@@ -253,6 +254,19 @@ pub(super) fn scans(settings: &Settings) -> ScanTerms {
         fetch: settings.scan.timeout,
         commit: settings.deadlines.commit,
     }
+}
+
+/// Where other scanners pull from: the node's own address is that at which it listens, or, where it
+/// listens at all of them, the one for other nodes.
+pub(super) fn adapters(settings: &Settings) -> io::Result<AdapterTerms> {
+    let UpstreamsTerms { rule, trust, .. } = upstreams(settings)?;
+    let scheme = if settings.http.tls.is_some() { "https" } else { "http" };
+    let mut own = settings.http.listen;
+    if own.ip().is_unspecified() {
+        own.set_ip(super::mesh_address(settings).ip());
+    }
+    let internal_url = format!("{scheme}://{own}");
+    Ok(AdapterTerms { rule, trust, url: super::public_url(settings), internal_url })
 }
 
 pub(super) fn signatures(settings: &Settings) -> io::Result<SignatureTerms> {

@@ -239,13 +239,19 @@ pub enum ScanChange {
         /// The rest of the report.
         elsewhere: Box<Elsewhere>,
     },
+    /// Nobody wants the scans any more that were asked for of many images at once, a limited number at a
+    /// time. Those of images that somebody has asked for alone go on.
+    StopAll {
+        /// The project.
+        project: ProjectName,
+    },
 }
 
 impl ScanChange {
     /// The minimum feature level, see [`Command::level`](super::command::Command::level).
     pub fn level(&self) -> Level {
         match self {
-            ScanChange::ReportElsewhere { .. } => Level::SCANNERS,
+            ScanChange::ReportElsewhere { .. } | ScanChange::StopAll { .. } => Level::SCANNERS,
             _ => Level::SCANS,
         }
     }
@@ -259,9 +265,9 @@ impl ScanChange {
             | ScanChange::Fail { repository, .. }
             | ScanChange::ReportElsewhere { repository, .. }
             | ScanChange::Stop { repository, .. } => repository.project(),
-            ScanChange::Matched { project, .. } | ScanChange::Allow { project, .. } => {
-                project.clone()
-            }
+            ScanChange::Matched { project, .. }
+            | ScanChange::Allow { project, .. }
+            | ScanChange::StopAll { project } => project.clone(),
         }
     }
 
@@ -273,6 +279,7 @@ impl ScanChange {
             ScanChange::Report { .. } | ScanChange::ReportElsewhere { .. } => "report_scan",
             ScanChange::Fail { .. } => "fail_scan",
             ScanChange::Stop { .. } => "stop_scan",
+            ScanChange::StopAll { .. } => "stop_scans",
             ScanChange::Matched { .. } => "match_reports",
             ScanChange::Allow { .. } => "set_allowlist",
         }
@@ -346,6 +353,10 @@ pub mod key {
     /// The scans of a project that wait or run, in the order in which they are begun.
     pub fn queue(project: ProjectId) -> Vec<u8> {
         [b"$q", &project.0.to_be_bytes()[..]].concat()
+    }
+    /// Those of them that go after the others.
+    pub fn queue_of_many(project: ProjectId) -> Vec<u8> {
+        [&queue(project)[..], &[1]].concat()
     }
     /// The number of the last scan.
     pub fn last_scan() -> Vec<u8> {

@@ -15,7 +15,7 @@ pub struct RequestTerms {
     pub at_a_time: usize,
     /// The maximum number of scans that wait.
     pub waiting: usize,
-    /// The maximum number of results that are kept.
+    /// The maximum number of bytes of results that are kept. The newest is kept, however large.
     pub kept: usize,
     /// How long a result is kept.
     pub keep_for: Duration,
@@ -40,7 +40,9 @@ pub struct Requests<J, R> {
     terms: RequestTerms,
     waiting: VecDeque<(u128, J)>,
     running: Vec<u128>,
-    ended: BTreeMap<u128, (Moment, R)>,
+    ended: BTreeMap<u128, (Moment, usize, R)>,
+    /// How many bytes those have.
+    bytes: usize,
     /// In which order they have ended.
     order: VecDeque<u128>,
 }
@@ -49,7 +51,8 @@ impl<J, R> Requests<J, R> {
     /// Nothing was asked for yet.
     pub fn new(terms: RequestTerms) -> Self {
         let (waiting, running) = (VecDeque::new(), Vec::new());
-        Requests { terms, waiting, running, ended: BTreeMap::new(), order: VecDeque::new() }
+        let (ended, order) = (BTreeMap::new(), VecDeque::new());
+        Requests { terms, waiting, running, ended, bytes: 0, order }
     }
 
     /// Somebody asks for a scan; `id` is random, and nobody else can guess it.
@@ -71,10 +74,11 @@ impl<J, R> Requests<J, R> {
         Some((id, job))
     }
 
-    /// A scan has ended with this result.
-    pub fn end(&mut self, id: u128, result: R, now: Moment) {
+    /// A scan has ended with this result, which has so many bytes.
+    pub fn end(&mut self, id: u128, result: R, bytes: usize, now: Moment) {
         self.running.retain(|one| *one != id);
-        self.ended.insert(id, (now, result));
+        self.bytes += bytes;
+        self.ended.insert(id, (now, bytes, result));
         self.order.push_back(id);
         self.forget(now);
     }
@@ -85,7 +89,7 @@ impl<J, R> Requests<J, R> {
         if self.running.contains(&id) || self.waiting.iter().any(|(one, _)| *one == id) {
             return Some(Progress::UnderWay);
         }
-        self.ended.get(&id).map(|(_, result)| Progress::Ended(result))
+        self.ended.get(&id).map(|(.., result)| Progress::Ended(result))
     }
 
     /// How many scans wait, and how many run.
@@ -95,13 +99,13 @@ impl<J, R> Requests<J, R> {
 
     fn forget(&mut self, now: Moment) {
         while let Some(id) = self.order.front().copied() {
-            let is_old = |(at, _): &(Moment, R)| now.since(*at) >= self.terms.keep_for;
-            let goes = self.order.len() > self.terms.kept || self.ended.get(&id).is_none_or(is_old);
-            if !goes {
+            let is_old = |(at, ..): &(Moment, usize, R)| now.since(*at) >= self.terms.keep_for;
+            let is_much = self.order.len() > 1 && self.bytes > self.terms.kept;
+            if !is_much && !self.ended.get(&id).is_none_or(is_old) {
                 return;
             }
             self.order.pop_front();
-            self.ended.remove(&id);
+            self.bytes -= self.ended.remove(&id).map_or(0, |(_, bytes, _)| bytes);
         }
     }
 }
@@ -116,7 +120,7 @@ mod tests {
 
     fn requests() -> Requests<&'static str, u32> {
         let keep_for = Duration::from_secs(100);
-        Requests::new(RequestTerms { at_a_time: 2, waiting: 3, kept: 2, keep_for })
+        Requests::new(RequestTerms { at_a_time: 2, waiting: 3, kept: 20, keep_for })
     }
 
     #[test]
@@ -131,7 +135,7 @@ mod tests {
         assert_eq!(all.progress(3, at(0)), Some(Progress::UnderWay));
         assert_eq!(all.progress(1, at(0)), Some(Progress::UnderWay));
         assert_eq!(all.progress(9, at(0)), None);
-        all.end(1, 7, at(0));
+        all.end(1, 7, 1, at(0));
         assert_eq!(all.progress(1, at(1)), Some(Progress::Ended(&7)));
         assert_eq!(all.begin(), Some((3, "x")));
     }
@@ -142,13 +146,17 @@ mod tests {
         for id in 1..=3 {
             assert_eq!(all.take(id, "x"), Ok(()));
             all.begin();
-            all.end(id, id as u32, at(id as u64));
+            all.end(id, id as u32, 10, at(id as u64));
         }
-        assert_eq!(all.progress(1, at(3)), None, "only two are kept");
+        assert_eq!(all.progress(1, at(3)), None, "20 bytes are kept");
         assert_eq!(all.progress(2, at(3)), Some(Progress::Ended(&2)));
         assert_eq!(all.progress(2, at(102)), None);
         assert_eq!(all.progress(3, at(102)), Some(Progress::Ended(&3)));
         assert_eq!(all.progress(3, at(103)), None);
         assert!(all.ended.is_empty() && all.order.is_empty());
+        assert_eq!(all.take(7, "x"), Ok(()));
+        all.begin();
+        all.end(7, 7, 1000, at(200));
+        assert_eq!(all.progress(7, at(200)), Some(Progress::Ended(&7)), "the newest is kept");
     }
 }

@@ -43,7 +43,7 @@ use rules::ledger::scanning::{
     AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted, rest, take_turns,
 };
 use rules::ledger::stored::manifests_of;
-use rules::policies::vulnerabilities::metadata::{AUTO_SBOM, AUTO_SCAN};
+use rules::policies::vulnerabilities::metadata::AUTO_SBOM;
 use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness, chosen_scanner};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
@@ -232,6 +232,20 @@ impl Scans {
     ) -> Result<(), Refusal> {
         let change = ScanChange::Stop { repository: repository.clone(), digest };
         self.commit(change, by).await.map(drop)
+    }
+
+    /// Ends the scans of a project's images that wait or run, but for those that somebody has asked for
+    /// alone. Returns whether there were some.
+    pub async fn stop_all(&self, project: &ProjectName, by: &Actor) -> Result<bool, Refusal> {
+        let mut stopped = false;
+        loop {
+            match self.commit(ScanChange::StopAll { project: project.clone() }, by).await {
+                Ok(Outcome::Unfinished) => stopped = true,
+                Ok(_) => return Ok(true),
+                Err(Refusal::NotFound) => return Ok(stopped),
+                Err(refusal) => return Err(refusal),
+            }
+        }
     }
 
     /// What of the database is at this node.
@@ -558,36 +572,6 @@ impl Scans {
             }
         }
         Ok(asked)
-    }
-
-    /// Ends the scans of a project that wait behind those that were asked for one by one. What was
-    /// pushed to a project that scans what is pushed, and has no report yet, goes on waiting: some
-    /// projects serve nothing without one. Returns how many have ended.
-    pub async fn stop_all(&self, project: &Project, by: &Actor) -> Result<usize, Refusal> {
-        let waiting = at_length(|| {
-            let view = self.neighbours.records.view()?;
-            let scans_pushes = project.metadata.get(AUTO_SCAN).is_some_and(|is| is == "true");
-            let mut waiting = Vec::new();
-            for (repository, digest) in view.queued_scans(project.id, usize::MAX)? {
-                let Some(record) = view.scan_of(&repository, &digest)? else { continue };
-                let Some(wanted) = record.wanted else { continue };
-                let is_new = scans_pushes && record.report.is_none();
-                if !wanted.first && wanted.begun.is_none() && !is_new {
-                    waiting.push((repository, digest));
-                }
-            }
-            Ok::<_, RecordError>(waiting)
-        })?;
-        let mut stopped = 0;
-        for (repository, digest) in waiting {
-            match self.stop(&repository, digest, by).await {
-                Ok(()) => stopped += 1,
-                // it has ended, or the image is gone
-                Err(Refusal::NotFound) => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Ok(stopped)
     }
 
     fn scannable(

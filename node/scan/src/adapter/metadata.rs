@@ -58,10 +58,10 @@ impl std::fmt::Display for ScannerName {
 }
 
 /// One thing that a scanner can do.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Capability {
     /// `vulnerability` or `sbom`; the former if it is missing.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
     #[serde(default)]
     consumes_mime_types: Option<Vec<String>>,
@@ -89,6 +89,15 @@ impl Metadata {
             return Err("its metadata names no report that can be read here".into());
         }
         Ok(metadata)
+    }
+
+    /// As it was read, without what is not of this API.
+    pub fn shown(&self) -> Value {
+        json!({
+            "scanner": self.scanner,
+            "capabilities": self.capabilities,
+            "properties": self.properties,
+        })
     }
 
     fn looks_for_vulnerabilities(&self) -> impl Iterator<Item = &Capability> {
@@ -162,7 +171,8 @@ mod tests {
 
     #[test]
     fn what_this_engine_says_of_itself_is_read_again() {
-        let name = ScannerName { name: "Atoll".into(), vendor: "Atoll".into(), version: "1".into() };
+        let name =
+            ScannerName { name: "Atoll".into(), vendor: "Atoll".into(), version: "1".into() };
         let dates = (Timestamp(1_709_210_096_000), Timestamp(1_709_310_096_000));
         let written = of_this(&name, Some(dates)).to_string();
         let read = Metadata::read(written.as_bytes()).unwrap();

@@ -118,7 +118,8 @@ mod tests {
             ScanAccepted::read(body.as_bytes()).is_ok()
         };
         assert!(read("3f0e-7_a.b~c") && read(&"a".repeat(256)));
-        for wrong in ["", "..", ".", "../metadata", "a/b", "a?b", "a%2fb", "a b", &"a".repeat(257)] {
+        for wrong in ["", "..", ".", "../metadata", "a/b", "a?b", "a%2fb", "a b", &"a".repeat(257)]
+        {
             assert!(!read(wrong), "{wrong}");
         }
         assert!(ScanAccepted::read(b"{}").is_err() && ScanAccepted::read(b"<html>").is_err());
@@ -137,7 +138,8 @@ mod tests {
 
     #[test]
     fn what_is_to_be_sent_to_a_registry_is_not_printed() {
-        let place = RegistryPlace { url: "https://x".into(), authorization: "Bearer secret".into() };
+        let place =
+            RegistryPlace { url: "https://x".into(), authorization: "Bearer secret".into() };
         assert!(!format!("{place:?}").contains("secret"));
     }
 }

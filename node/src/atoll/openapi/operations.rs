@@ -246,9 +246,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/v2.0/projects/{project}/scanner/candidates", "The scanners that a project may choose",
         "Anything[]"),
     get("/api/v2.0/scanners", "The scanners", "Anything[]"),
-    post("/api/v2.0/scanners/ping", "Try another scanner: there is none", Answer::Done)
-        .body("Anything"),
+    post("/api/v2.0/scanners", "Register a scanner", Answer::Created).body("NewScanner"),
+    post("/api/v2.0/scanners/ping", "Ask whether a scanner is well", Answer::Done)
+        .body("NewScanner"),
     get("/api/v2.0/scanners/{scanner}", "A scanner", "Anything"),
+    put("/api/v2.0/scanners/{scanner}", "Change a scanner", "NewScanner"),
+    operation("DELETE", "/api/v2.0/scanners/{scanner}", "Forget a scanner",
+        Answer::Shows("Anything")),
     operation("PATCH", "/api/v2.0/scanners/{scanner}", "Make a scanner the default", Answer::Done)
         .body("ScannerDefault"),
     get("/api/v2.0/scanners/{scanner}/metadata", "What a scanner can do", "Anything"),
@@ -256,8 +260,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/api/v2.0/system/scanAll/schedule", "Scan all images, now or by a schedule",
         Answer::Created).body("ScanAll"),
     put("/api/v2.0/system/scanAll/schedule", "Change when all images are scanned", "ScanAll"),
-    post("/api/v2.0/system/scanAll/stop", "End the scans of all images that wait",
-        Answer::Begun),
+    post("/api/v2.0/system/scanAll/stop", "Stop the scans of all images", Answer::Begun),
     get("/api/v2.0/scans/all/metrics", "How far the scans are", "Anything"),
     get("/api/v2.0/security/summary", "How many vulnerabilities there are", "Anything")
         .query(&["with_dangerous_cve", "with_dangerous_artifact"]),

@@ -15,6 +15,7 @@ mod policies;
 mod projects;
 mod quotas;
 mod robots;
+mod scanners;
 mod scanning;
 mod scrub;
 mod sign;
@@ -46,9 +47,10 @@ pub(super) use policies::{ImmutableCommand, RetentionCommand, immutable, retenti
 pub(super) use projects::{ProjectCommand, run as projects};
 pub(super) use quotas::{QuotaCommand, run as quotas};
 pub(super) use robots::{RobotCommand, run as robots};
+pub(super) use scanners::{ScannerCommand, run as scanners};
 pub(super) use scanning::{
-    AllowlistCommand, SbomCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist,
-    sbom, scan, scanner, vulnerabilities,
+    AllowlistCommand, SbomCommand, ScanCommand, VulnerabilitiesCommand, allowlist, sbom, scan,
+    vulnerabilities,
 };
 pub(super) use scrub::{ScrubCommand, run as scrub};
 pub(super) use sign::{SignCommand, run as sign};

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::database::{DatabaseVerb, import};
 use super::projects::{by_name, path};
+use super::scanners::list;
 use super::stored::artifact_path;
 use super::{Api, Asking, with};
 use crate::cli::shown::safe;
@@ -141,13 +142,6 @@ enum AllowlistVerb {
     },
 }
 
-/// Arguments of `scanner`.
-#[derive(clap::Args)]
-pub(in crate::cli) struct ScannerCommand {
-    #[command(flatten)]
-    asking: Asking,
-}
-
 fn severity(text: &str) -> Result<Severity, String> {
     Severity::named(text).ok_or_else(|| "write negligible, low, medium, high or critical".into())
 }
@@ -170,7 +164,7 @@ pub(in crate::cli) fn scan(command: &ScanCommand) -> io::Result<()> {
         (Some(ScanVerb::Db { verb, asking }), _) => {
             return with(asking, |api| async move {
                 match verb {
-                    DatabaseVerb::Status => show_scanner(&api).await,
+                    DatabaseVerb::Status => list(&api).await,
                     DatabaseVerb::Import { file } => import(&api, file).await,
                 }
             });
@@ -443,27 +437,4 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
         }
         Ok(())
     })
-}
-
-/// Runs `scanner`.
-pub(in crate::cli) fn scanner(command: &ScannerCommand) -> io::Result<()> {
-    with(&command.asking, |api| async move { show_scanner(&api).await })
-}
-
-async fn show_scanner(api: &Api) -> io::Result<()> {
-    let scanners = api.all("/api/v2.0/scanners").await?;
-    api.print(
-        &scanners,
-        &[
-            ("NAME", "/name"),
-            ("HEALTH", "/health"),
-            ("DATABASE", "/database/digest"),
-            ("MADE", "/database/updated_at"),
-            ("NEXT", "/database/next_update"),
-            ("HERE", "/database_here/open"),
-            ("FROM", "/database_here/source"),
-            ("PROBLEM", "/database_here/problem"),
-        ],
-    );
-    Ok(())
 }

@@ -249,6 +249,7 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Scanning(Scanning::Scanner("1".into())),
         Route::Scanning(Scanning::Metadata("1".into())),
         Route::Scanning(Scanning::Schedule),
+        Route::Scanning(Scanning::StopAll),
         Route::Scanning(Scanning::Metrics),
         Route::Scanning(Scanning::Summary),
         Route::Scanning(Scanning::Vulnerabilities),

@@ -1,6 +1,6 @@
 //! Scans: asked for, carried out, and what they found.
 
-use super::{next_number, scanners};
+use super::{EMPTIED_AT_ONCE, next_number, scanners};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -84,10 +84,11 @@ pub(super) fn change<R: WriteRecords>(
         ScanChange::Report { .. }
         | ScanChange::ReportElsewhere { .. }
         | ScanChange::Fail { .. }
-        | ScanChange::Stop { .. } => Gate::of(&project.metadata).is_some(),
+        | ScanChange::Stop { .. }
+        | ScanChange::StopAll { .. } => Gate::of(&project.metadata).is_some(),
         ScanChange::Allow { .. } => true,
     };
-    if decides && outcome == Outcome::Done {
+    if decides && matches!(outcome, Outcome::Done | Outcome::Unfinished) {
         count_change(records)?;
     }
     Ok(outcome)
@@ -183,6 +184,24 @@ fn change_scan<R: WriteRecords>(
                 records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
                 record.unfinished = Some(Unfinished { number, at, why: None });
                 Ok(())
+            })
+        }
+        ScanChange::StopAll { .. } => {
+            let queue = key::queue_of_many(project.id);
+            let waiting = records.scan(&queue, None, EMPTIED_AT_ONCE + 1)?;
+            for (place, image) in waiting.iter().take(EMPTIED_AT_ONCE) {
+                records.remove(place)?;
+                let Some((repository, digest)) = key::scanned(image) else { continue };
+                let Some(mut known) = records.scan_of(&repository, &digest)? else { continue };
+                if let Some(Wanted { number, .. }) = known.wanted.take() {
+                    known.unfinished = Some(Unfinished { number, at, why: None });
+                    records.put(image, &encode(&known)?)?;
+                }
+            }
+            Ok(match waiting.len() {
+                0 => Outcome::NotFound,
+                count if count > EMPTIED_AT_ONCE => Outcome::Unfinished,
+                _ => Outcome::Done,
             })
         }
         ScanChange::Matched { database, .. } => {
@@ -313,6 +332,9 @@ pub(super) fn news<R: WriteRecords>(
         }),
         ScanChange::Stop { repository, digest } => {
             Some(("stop", "scan", format!("{repository}@{digest}")))
+        }
+        ScanChange::StopAll { project } => {
+            Some(("stop", "scan", format!("those of many images of {project}")))
         }
         ScanChange::Allow { project, .. } => Some(("update", "allowlist", project.to_string())),
         ScanChange::Report { repository, digest, report }

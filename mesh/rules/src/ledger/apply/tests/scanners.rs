@@ -236,6 +236,43 @@ fn without_a_database_only_projects_with_another_scanner_refuse_what_is_not_scan
 }
 
 #[test]
+fn scans_of_many_images_are_stopped_together_and_one_that_somebody_asked_for_goes_on() {
+    let mut ledger = at_newest();
+    let stop = |ledger: &mut Ledger| {
+        scan(ledger, ScanChange::StopAll { project: "demo".parse().unwrap() })
+    };
+    assert_eq!(stop(&mut ledger), Outcome::NotFound);
+    let many = 620_u16;
+    let digest = |n: u16| Digest::sha256(&n.to_be_bytes());
+    for n in 0..many {
+        let one = NewManifest {
+            digest: digest(n),
+            bytes: n.to_be_bytes().to_vec(),
+            tags: Vec::new(),
+            ..new(ledger.epoch(), 1, "t", &[1])
+        };
+        assert_eq!(ledger.run(Command::PutManifest(one)), Outcome::Done);
+    }
+    let mut ask = |ledger: &mut Ledger, some: Vec<Digest>, first: bool| {
+        let (repository, digests) = (place(), some);
+        assert_eq!(scan(ledger, ScanChange::Ask { repository, digests, first }), Outcome::Done);
+    };
+    let all: Vec<_> = (0..many).map(digest).collect();
+    for some in all.chunks(400) {
+        ask(&mut ledger, some.to_vec(), false);
+    }
+    ask(&mut ledger, vec![digest(3)], true);
+    assert_eq!(stop(&mut ledger), Outcome::Unfinished);
+    assert_eq!(stop(&mut ledger), Outcome::Done);
+    assert_eq!(stop(&mut ledger), Outcome::NotFound);
+    let project = ledger.records.projects().unwrap()[0].id;
+    let left = ledger.records.queued_scans(project, 9).unwrap();
+    assert_eq!(left, [(place(), digest(3))]);
+    let stopped = ledger.records.scan_of(&place(), &digest(9)).unwrap().unwrap();
+    assert_eq!(stopped.status(), crate::policies::vulnerabilities::ScanStatus::Stopped);
+}
+
+#[test]
 fn there_is_one_scanner_below_the_feature_level() {
     let mut ledger = Ledger::new();
     let added = register(&mut ledger, RegistrationChange::Add(scanner(1)));

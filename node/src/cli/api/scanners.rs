@@ -1,0 +1,206 @@
+//! `atoll scanner`: the scanners of a mesh.
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::projects::by_name;
+use super::{Api, Asking, part, text, with};
+
+/// The scanners.
+const SCANNERS: &str = "/api/v2.0/scanners";
+
+/// Arguments of `scanner`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct ScannerCommand {
+    #[command(subcommand)]
+    verb: Option<ScannerVerb>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum ScannerVerb {
+    /// List the scanners, and how each is now.
+    List,
+    /// Register another scanner: one that speaks Harbor's API for pluggable scanners.
+    Add(Add),
+    /// Make a scanner that of all projects which have chosen none.
+    SetDefault {
+        /// Its name or number.
+        scanner: String,
+    },
+    /// Let a project use a scanner.
+    Use {
+        /// Its name or number.
+        scanner: String,
+        /// The project.
+        #[arg(long)]
+        project: String,
+    },
+    /// Forget a scanner. Projects that use it have the default then.
+    Remove {
+        /// Its name or number.
+        scanner: String,
+    },
+    /// Ask a scanner what it is and can do.
+    Ping {
+        /// Its name or number.
+        scanner: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct Add {
+    /// Its name.
+    name: String,
+    /// Where it is: https://host[:port][/path].
+    address: String,
+    /// What it is shown.
+    #[arg(long, value_enum, default_value = "none")]
+    auth: Auth,
+    /// A file with the secret for that: NAME:PASSWORD for basic, else the token or key.
+    #[arg(long, value_name = "FILE", required_if_eq_any = [("auth", "basic"), ("auth", "bearer"), ("auth", "api-key")])]
+    credential_file: Option<PathBuf>,
+    /// A description for people.
+    #[arg(long, default_value = "")]
+    description: String,
+    /// Do not check its certificate: whoever stands in between reads everything.
+    #[arg(long)]
+    skip_certificate: bool,
+    /// Have it pull at the node's own address, and not at its public URL.
+    #[arg(long)]
+    internal_address: bool,
+    /// Register it also if it does not answer now.
+    #[arg(long)]
+    no_ping: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Auth {
+    /// Nothing.
+    None,
+    /// A name and a password.
+    Basic,
+    /// A token.
+    Bearer,
+    /// A key, in X-ScannerAdapter-API-Key.
+    ApiKey,
+}
+
+impl Auth {
+    fn word(self) -> &'static str {
+        match self {
+            Auth::None => "",
+            Auth::Basic => "Basic",
+            Auth::Bearer => "Bearer",
+            Auth::ApiKey => "X-ScannerAdapter-API-Key",
+        }
+    }
+}
+
+/// Runs `scanner`.
+pub(in crate::cli) fn run(command: &ScannerCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        match &command.verb {
+            None | Some(ScannerVerb::List) => list(&api).await,
+            Some(ScannerVerb::Add(add)) => add.send(&api).await,
+            Some(ScannerVerb::SetDefault { scanner }) => {
+                let (id, name) = named(&api, scanner).await?;
+                let body = json!({"is_default": true});
+                api.send(Method::PATCH, &format!("{SCANNERS}/{id}"), Some(&body)).await?;
+                api.say(&format!("{name} is the default now"));
+                Ok(())
+            }
+            Some(ScannerVerb::Use { scanner, project }) => {
+                by_name(&api, project).await?;
+                let (id, name) = named(&api, scanner).await?;
+                let path = format!("/api/v2.0/projects/{}/scanner", part(project));
+                api.send(Method::PUT, &path, Some(&json!({"uuid": id}))).await?;
+                api.say(&format!("{project} is scanned by {name} now; scan it again to see"));
+                Ok(())
+            }
+            Some(ScannerVerb::Remove { scanner }) => {
+                let (id, name) = named(&api, scanner).await?;
+                api.send(Method::DELETE, &format!("{SCANNERS}/{id}"), None).await?;
+                api.say(&format!("{name} is no scanner of the mesh any more"));
+                Ok(())
+            }
+            Some(ScannerVerb::Ping { scanner }) => {
+                let (id, name) = named(&api, scanner).await?;
+                let metadata = api.get(&format!("{SCANNERS}/{id}/metadata")).await?;
+                if api.is_json() {
+                    api.print_one(&metadata);
+                } else {
+                    let of = &metadata["scanner"];
+                    let [what, version] = [&of["name"], &of["version"]].map(text);
+                    api.say(&format!("{name} is well: {what} {version}"));
+                }
+                Ok(())
+            }
+        }
+    })
+}
+
+/// Lists the scanners, with the database of the one that is built in.
+pub(super) async fn list(api: &Api) -> io::Result<()> {
+    let scanners = api.all(SCANNERS).await?;
+    api.print(
+        &scanners,
+        &[
+            ("NAME", "/name"),
+            ("DEFAULT", "/is_default"),
+            ("HEALTH", "/health"),
+            ("ADDRESS", "/url"),
+            ("DATABASE", "/database/digest"),
+            ("MADE", "/database/updated_at"),
+            ("NEXT", "/database/next_update"),
+            ("HERE", "/database_here/open"),
+            ("FROM", "/database_here/source"),
+            ("PROBLEM", "/database_here/problem"),
+        ],
+    );
+    Ok(())
+}
+
+/// The number and the name of a scanner that is called so.
+async fn named(api: &Api, called: &str) -> io::Result<(String, String)> {
+    let all = api.all(SCANNERS).await?;
+    let is = |one: &&Value, field: &str| one[field].as_str() == Some(called);
+    let mut found = all.iter().filter(|one| is(one, "uuid") || is(one, "name"));
+    let one = found.next().ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|one| text(&one["name"])).collect();
+        io::Error::other(format!("there is no scanner {called}; there are {}", names.join(", ")))
+    })?;
+    Ok((text(&one["uuid"]), text(&one["name"])))
+}
+
+impl Add {
+    async fn send(&self, api: &Api) -> io::Result<()> {
+        let secret = match (&self.credential_file, self.auth) {
+            (_, Auth::None) | (None, _) => String::new(),
+            (Some(file), _) => std::fs::read_to_string(file)
+                .map_err(|e| io::Error::other(format!("{}: {e}", file.display())))?
+                .trim()
+                .to_owned(),
+        };
+        let body = json!({
+            "name": self.name,
+            "url": self.address,
+            "description": self.description,
+            "auth": self.auth.word(),
+            "access_credential": secret,
+            "skip_certVerify": self.skip_certificate,
+            "use_internal_addr": self.internal_address,
+        });
+        if !self.no_ping {
+            api.send(Method::POST, &format!("{SCANNERS}/ping"), Some(&body)).await?;
+        }
+        api.send(Method::POST, SCANNERS, Some(&body)).await?;
+        api.say(&format!("{} is a scanner of the mesh", self.name));
+        Ok(())
+    }
+}

@@ -75,6 +75,8 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("providers::", Weight::Slots(2), 40),
     // its primary dies, and the next one scans what is left
     ("scanning::a_scan", Weight::Slots(1), 40),
+    // a scanner is killed in the middle, and one is never ready
+    ("scanners::", Weight::Slots(1), 60),
     // a schedule has its times at whole minutes
     ("audit::the_log_is_purged", Weight::Slots(1), 30),
     // copies are made elsewhere, and it comes back

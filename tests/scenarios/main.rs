@@ -64,6 +64,7 @@ mod repairs;
 mod retention;
 mod rights;
 mod rolling;
+mod scanners;
 mod scanning;
 mod sessions;
 mod settled;

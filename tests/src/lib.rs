@@ -17,7 +17,7 @@
 //! - [`intruder`] is a hostile peer that speaks the mesh protocol;
 //! - [`certificates`] are those of a CA made for the scenario;
 //! - [`vulnerabilities`] makes the databases that trivy-db publishes, [`bolt`] their files, and
-//!   [`scans`] images in which something is found;
+//!   [`scans`] images in which something is found; [`scanner`] is a scanner beside the mesh;
 //! - [`disk`] is a disk whose `fsync` is slow, hangs or fails;
 //! - [`small_disk`] is a small one;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`]
@@ -54,6 +54,7 @@ pub mod proxies;
 pub mod pullers;
 pub mod pulling;
 pub mod repository;
+pub mod scanner;
 pub mod scans;
 pub mod shop;
 pub mod signers;

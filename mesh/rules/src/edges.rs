@@ -122,7 +122,9 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
 /// by one, to whom knows their number, and without secrets.
 pub fn may_look(query: &Query) -> bool {
     match query {
-        Query::Key(key) if sign_log::key::is_sealed(key) || scanners::key::is_sealed(key) => false,
+        Query::Key(key) if sign_log::key::is_sealed(key) || scanners::key::is_for_replicas(key) => {
+            false
+        }
         Query::Key(key) => matches!(key.first(), Some(b'A' | b'M' | b'R' | b'$')) || is_open(key),
         // a blob is told to whom knows its digest
         // one project's groups, and the groups of one user

@@ -90,7 +90,13 @@ impl Pulling {
         repository: &str,
         digest: &Digest,
     ) -> Result<Vec<scan::Layer>, String> {
+        let signs_in = source.credentials.is_some();
         let registry = self.client(source);
+        // a registry that refuses the image to who shows nothing need not ask for credentials then: so it
+        // is asked first what it wants, as docker asks it
+        if signs_in {
+            registry.ping().await.map_err(|error| format!("the registry: {error}"))?;
+        }
         let manifest = registry.manifest(repository, &digest.to_string()).await;
         let manifest = manifest.map_err(|error| format!("the image's manifest: {error}"))?;
         let image = match Image::read(&manifest.bytes) {

@@ -203,9 +203,10 @@ pub mod key {
     pub fn scanners() -> Vec<u8> {
         b"$g".to_vec()
     }
-    /// Whether a record may hold something sealed: edges are not told of it.
-    pub fn is_sealed(key: &[u8]) -> bool {
-        key.starts_with(b"$g")
+    /// Whether a record is for replicas only: it may hold something sealed, or all that is known of an
+    /// image's faults.
+    pub fn is_for_replicas(key: &[u8]) -> bool {
+        key.starts_with(b"$g") || key.starts_with(b"$r")
     }
     /// What another scanner has reported of an image.
     pub fn elsewhere(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {

@@ -586,7 +586,6 @@ mod tests {
         let none = KnownScanners::default();
         assert_eq!(none.of(None), ScannerId::NATIVE);
         assert_eq!(none.of(Some(gone)), ScannerId::NATIVE);
-        assert_eq!(none.of(Some(ScannerId::TRIVY)), ScannerId::TRIVY);
         let known = KnownScanners { default: Some(one), others: vec![one, other] };
         assert_eq!(known.of(None), one);
         assert_eq!(known.of(Some(other)), other);

@@ -357,12 +357,9 @@ pub struct ScannerId(pub u128);
 impl ScannerId {
     /// The engine that is built in.
     pub const NATIVE: ScannerId = ScannerId(0x0000_0000_0000_4000_8000_0000_0000_a701);
-    /// The program trivy at each replica that has it.
-    pub const TRIVY: ScannerId = ScannerId(0x0000_0000_0000_4000_8000_0000_0000_a702);
-
     /// Whether it is part of every mesh, so that it is not registered and cannot be removed.
     pub fn is_built_in(self) -> bool {
-        self == ScannerId::NATIVE || self == ScannerId::TRIVY
+        self == ScannerId::NATIVE
     }
 }
 

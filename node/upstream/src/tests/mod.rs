@@ -4,6 +4,7 @@ mod blobs;
 mod ecr;
 mod lists;
 mod login;
+mod service;
 mod stage;
 
 use std::time::{Duration, Instant};

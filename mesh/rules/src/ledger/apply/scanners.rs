@@ -69,10 +69,8 @@ pub(super) fn change<R: WriteRecords>(
             if before == *id {
                 return Ok(Outcome::Exists);
             }
-            match before {
-                ScannerId::NATIVE => {}
-                ScannerId::TRIVY => records.remove(&scanning_key::known_scanner(before))?,
-                _ => records.put(&scanning_key::known_scanner(before), &encode(&USED)?)?,
+            if before != ScannerId::NATIVE {
+                records.put(&scanning_key::known_scanner(before), &encode(&USED)?)?;
             }
             if *id != ScannerId::NATIVE {
                 records.put(&scanning_key::known_scanner(*id), &encode(&DEFAULT)?)?;
@@ -100,7 +98,6 @@ pub(super) fn name_of<R: WriteRecords>(
     };
     let name = match id {
         ScannerId::NATIVE => "Atoll".to_owned(),
-        ScannerId::TRIVY => "Trivy".to_owned(),
         _ => records.scanner(id)?.map_or_else(|| id.to_string(), |record| record.name),
     };
     Ok(name + default)

@@ -525,7 +525,7 @@ fn what_is_vulnerable_is_counted_and_found_in_all_projects_which_the_mesh_scans_
     assert_eq!(send(0, Method::PUT, json!({"type": "None"})).status, 200);
     wait::until("it ends everywhere", || scheduled().is_empty().then_some(()));
 
-    // there is one scanner, and clients may say that they want it
+    // one scanner is built in: clients may say that they want it, and cannot change it
     let scanner = get(1, "/api/v2.0/scanners").json()[0]["uuid"].clone();
     let id = scanner.as_str().expect("a uuid");
     let metadata = get(2, &format!("/api/v2.0/scanners/{id}/metadata")).json();
@@ -534,7 +534,9 @@ fn what_is_vulnerable_is_counted_and_found_in_all_projects_which_the_mesh_scans_
     let project = "/api/v2.0/projects/shop/scanner";
     for (method, path, body, status) in [
         (Method::PATCH, one.as_str(), json!({"is_default": true}), 200),
-        (Method::PATCH, one.as_str(), json!({"is_default": false}), 400),
+        (Method::PATCH, one.as_str(), json!({"is_default": false}), 200),
+        (Method::PUT, one.as_str(), json!({"name": "x", "url": "http://x"}), 403),
+        (Method::DELETE, one.as_str(), json!({}), 403),
         (Method::PATCH, "/api/v2.0/scanners/other", json!({"is_default": true}), 404),
         (Method::PUT, project, json!({"uuid": scanner}), 200),
         (Method::PUT, project, json!({"uuid": "other"}), 404),

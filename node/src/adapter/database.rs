@@ -53,6 +53,10 @@ pub struct Databases {
 /// By what a database is known: another one has another mark.
 type Mark = String;
 
+/// The database that was looked at last, and why it cannot be used, if that is so. It is not unpacked
+/// again.
+type Seen = Option<(Mark, Result<(), String>)>;
+
 impl Databases {
     /// Nothing is open yet. Archives are unpacked in `folder`, which is this process's alone.
     pub fn new(origin: Origin, folder: PathBuf) -> Self {
@@ -98,7 +102,10 @@ impl Databases {
     }
 
     /// Opens what is there, if that is another one than was seen last.
-    async fn look(&self, seen: &mut Option<Mark>, number: &mut u64) -> Result<(), String> {
+    async fn look(&self, seen: &mut Seen, number: &mut u64) -> Result<(), String> {
+        let known = |seen: &Seen, mark: &Mark| {
+            seen.as_ref().filter(|(known, _)| known == mark).map(|(_, became)| became.clone())
+        };
         let (mark, archive) = match &self.origin {
             Origin::File(file) => (mark_of(file)?, file.clone()),
             Origin::Registry { registry, repository, tag, .. } => {
@@ -114,30 +121,36 @@ impl Databases {
                     }
                 };
                 let mark = layer.digest.to_string();
-                if seen.as_ref() == Some(&mark) {
-                    return Ok(());
+                if let Some(became) = known(seen, &mark) {
+                    return became;
                 }
                 let file = self.folder.join("db.tar.gz");
                 self.fetch(registry, repository, layer, &file).await?;
                 (mark, file)
             }
         };
-        if seen.as_ref() == Some(&mark) {
-            return Ok(());
+        if let Some(became) = known(seen, &mark) {
+            return became;
         }
         *number += 1;
+        let became = self.unpack(archive, *number).await;
+        *seen = Some((mark, became.clone()));
+        became
+    }
+
+    /// Unpacks an archive and opens what is in it, if that is not older than what is open.
+    async fn unpack(&self, archive: PathBuf, number: u64) -> Result<(), String> {
         let place = self.folder.join(format!("database-{number}"));
         let unpacked = blocking(move || unpacked(&archive, &place)).await;
         let database = unpacked.map_err(|e| e.to_string())??;
         let made = database.about().updated_at;
-        // it is not looked at again, whatever becomes of it
-        *seen = Some(mark);
         if self.opened().is_some_and(|open| open.about().updated_at > made) {
+            let _ = fs::remove_dir_all(self.folder.join(format!("database-{number}")));
             return Err(format!("it was made at {made}, and a newer one is open"));
         }
         info!(updated = %made, "a database of vulnerabilities is open");
         *self.open.lock() = Some(Arc::new(database));
-        self.remove_others(*number);
+        self.remove_others(number);
         Ok(())
     }
 

@@ -4,7 +4,6 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use tests::scans::{advisory, debian};
 use tests::formed::Formed;
 use tests::http::{Answer, Client};
 use tests::image::{Blob, INDEX, Image};
@@ -12,6 +11,7 @@ use tests::people::{must, token_answer};
 use tests::process::{self, Finished};
 use tests::repository::create_project;
 use tests::scanner::{Adapter, Liar, Manner, REPORT};
+use tests::scans::{advisory, debian};
 use tests::vulnerabilities;
 use tests::wait;
 

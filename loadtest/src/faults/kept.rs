@@ -106,7 +106,7 @@ impl Kept {
         })?;
         let mut wrong = Vec::new();
         let refused = clocks && ended["result"].as_str().is_some_and(|why| why.contains("clock"));
-        if ended["status"] != "Succeed" && !refused {
+        if ended["status"] != "Success" && !refused {
             wrong.push(format!("the retention ended so: {ended}"));
         }
         for at in 0..stage.nodes() {

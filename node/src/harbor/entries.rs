@@ -9,7 +9,7 @@ use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::records::Project;
 use rules::policies::keys;
-use rules::policies::vulnerabilities::metadata::SCHEDULE;
+use rules::policies::vulnerabilities::metadata::{SCANNER, SCHEDULE};
 use serde_json::json;
 
 use super::projects::metadata_of;
@@ -120,7 +120,8 @@ impl Harbor {
         key: &str,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
-        if !metadata_of(&project).contains_key(key) {
+        // which scanner a project has is chosen under its own path, by who may
+        if !metadata_of(&project).contains_key(key) || key == SCANNER {
             return Err(missing(&project, key));
         }
         let durability = self.durability.to_string();

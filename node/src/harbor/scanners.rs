@@ -111,6 +111,14 @@ fn is_at_the_same_place(one: &ScannerRecord, other: &ScannerRecord) -> bool {
     same && (one.skips_certificate || !other.skips_certificate)
 }
 
+/// A secret is shown in a header.
+fn check_secret(secret: &Secret) -> Result<(), Failure> {
+    match secret.expose().chars().any(char::is_control) {
+        true => Err(bad("access_credential has a line break or another control character")),
+        false => Ok(()),
+    }
+}
+
 impl Harbor {
     /// Makes a record of what a client wrote; what it did not write of the secret stays.
     fn registered(
@@ -120,6 +128,7 @@ impl Harbor {
     ) -> Result<ScannerRecord, Failure> {
         let mut record = checked(written, was)?;
         let secret = &written.access_credential;
+        check_secret(secret)?;
         record.credential = match (record.auth, secret.expose().is_empty(), was) {
             (ScannerAuth::Nothing, ..) => None,
             (_, false, _) => {
@@ -238,6 +247,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let written: Written = body(&mut request).await?;
         let record = checked(&written, None)?;
+        check_secret(&written.access_credential)?;
         let secret = Some(&written.access_credential).filter(|one| !one.expose().is_empty());
         if record.auth != ScannerAuth::Nothing && secret.is_none() {
             let word = record.auth.word();
@@ -292,7 +302,7 @@ impl Harbor {
             return Ok(self.shown_native(&known, used.as_ref()));
         }
         let record = self.scanner_record(id).await?;
-        let now = self.scans.adapters().metadata(&record).await.ok();
+        let now = self.scans.adapters().said_lately(&record).await;
         Ok(shown(&record, &known, now.as_ref()))
     }
 

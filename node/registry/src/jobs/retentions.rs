@@ -155,6 +155,14 @@ pub struct Retentions {
     confirm_over: u32,
 }
 
+/// Why a repository was not judged to its end.
+enum NotRetired {
+    /// Something was pushed there each time.
+    Changing,
+    /// Another try of the whole run may help.
+    Failed(String),
+}
+
 impl Retentions {
     /// Judges by these records, and deletes through these writes.
     pub fn new(records: Records, writes: Arc<Writes>, confirm_over: u32) -> Arc<Self> {
@@ -223,13 +231,22 @@ impl Retentions {
             )));
         }
         let (mut done, mut named, mut each) = (Found::default(), 0, Vec::new());
+        let mut changing = Vec::new();
         for repository in &repositories {
             if run.is_stopped() {
                 return Ok(RunEnd::Stopped(format!("{} artifacts deleted", done.deleted)));
             }
             let judged = match order.dry_run {
                 true => at_length(|| self.judge(&policies, repository, judged_at)).map_err(read)?,
-                false => self.retire(&policies, repository).await?,
+                false => match self.retire(&policies, repository).await {
+                    Ok(judged) => judged,
+                    Err(NotRetired::Failed(why)) => return Err(why),
+                    // whoever pushes there all the time must not keep the rest of the project
+                    Err(NotRetired::Changing) => {
+                        changing.push(repository.to_string());
+                        continue;
+                    }
+                },
             };
             done.add(judged.found);
             if judged.found.artifacts > 0 && each.len() < NAMED {
@@ -248,6 +265,9 @@ impl Retentions {
             run.log(format!("and {} more", named - NAMED));
         }
         run.progress(show(done, &each));
+        if !changing.is_empty() {
+            return Err(format!("{} changed again and again meanwhile", changing.join(", ")));
+        }
         let verb = if order.dry_run { "would be deleted" } else { "deleted" };
         Ok(RunEnd::Done(format!(
             "{} of {} artifacts {verb}, with {} bytes",
@@ -261,8 +281,8 @@ impl Retentions {
         &self,
         policies: &Policies,
         repository: &RepositoryName,
-    ) -> Result<Judgement, String> {
-        let read = |e: RecordError| e.to_string();
+    ) -> Result<Judgement, NotRetired> {
+        let read = |e: RecordError| NotRetired::Failed(e.to_string());
         let mut whole: Option<Judgement> = None;
         let (mut tries, mut most) = (0, AT_ONCE);
         loop {
@@ -301,10 +321,8 @@ impl Retentions {
                     most = (most / 2).max(1);
                     whole = None;
                 }
-                Err(Refusal::Precondition) => {
-                    return Err(format!("{repository} changed again and again meanwhile"));
-                }
-                Err(refusal) => return Err(refusal.to_string()),
+                Err(Refusal::Precondition) => return Err(NotRetired::Changing),
+                Err(refusal) => return Err(NotRetired::Failed(refusal.to_string())),
             }
         }
     }

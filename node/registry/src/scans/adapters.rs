@@ -4,6 +4,7 @@
 //! a redirect is not followed, and a scan has one deadline in all. It pulls the image with a pass for
 //! that image alone, which ends with the scan.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use mesh::secrets::{SecretError, Secrets};
 use rules::ledger::scanners::{ScannerAuth, ScannerRecord, place};
 use rules::people::passes::{SCANNER, ScanPass};
 use rules::scanners::polling::Polling;
+use rules::words::moment::{Moment, Timestamp};
+use rules::words::names::ScannerId;
 use rules::words::secret::Secret;
 use scan::adapter::metadata::Metadata;
 use scan::adapter::request::{
@@ -36,6 +39,8 @@ use crate::people::Access;
 const ANSWER: Duration = Duration::from_secs(30);
 /// The same where somebody waits to see whether it is well.
 const WELL: Duration = Duration::from_secs(4);
+/// How long what a scanner has said of itself does for whoever looks at it.
+const LOOKED: Duration = Duration::from_secs(10);
 /// The maximum length of a scanner's metadata, and of its answer to a scan request, in bytes.
 const SHORT: usize = 64 << 10;
 /// The maximum length of a report in bytes.
@@ -74,6 +79,15 @@ pub struct Adapters {
     secrets: Arc<Secrets>,
     terms: AdapterTerms,
     tasks: Tasks,
+    /// What each scanner said last of itself, to whoever only looks: when, as it was registered then.
+    said: tokio::sync::Mutex<HashMap<ScannerId, Said>>,
+}
+
+#[derive(Clone)]
+struct Said {
+    asked: Moment,
+    changed: Timestamp,
+    metadata: Option<Metadata>,
 }
 
 /// A scanner does not answer as it should. A sentence for people.
@@ -144,7 +158,23 @@ impl Adapters {
         terms: AdapterTerms,
         tasks: Tasks,
     ) -> Self {
-        Adapters { access, secrets, terms, tasks }
+        Adapters { access, secrets, terms, tasks, said: Default::default() }
+    }
+
+    /// What a scanner says of itself, or said within [`LOOKED`]: anybody who may pull may ask, and a
+    /// scanner must not be asked as often. `None` if it does not say it.
+    pub async fn said_lately(&self, scanner: &ScannerRecord) -> Option<Metadata> {
+        let mut said = self.said.lock().await;
+        let now = clock::now();
+        said.retain(|_, one| now.since(one.asked) < LOOKED);
+        if let Some(one) = said.get(&scanner.id).filter(|one| one.changed == scanner.changed) {
+            return one.metadata.clone();
+        }
+        let metadata = self.metadata(scanner).await.ok();
+        let one =
+            Said { asked: clock::now(), changed: scanner.changed, metadata: metadata.clone() };
+        said.insert(scanner.id, one);
+        metadata
     }
 
     /// What a scanner says of itself. Fails if it does not answer soon, or not as it should.
@@ -229,7 +259,7 @@ impl Adapters {
             return Err(named(NotWell::hopeless(said)));
         }
         let request = self.request(scanner, &metadata, image, kind).await?;
-        let id = begin(&service, request).await.map_err(named)?;
+        let id = while_wanted(begin(&service, request), &is_wanted).await?.map_err(named)?;
         let path = format!("{}/scan/{id}/report", adapter::BASE);
         let headers = [(header::ACCEPT, kind)];
         loop {
@@ -253,7 +283,8 @@ impl Adapters {
                 body: Bytes::new(),
                 limit: LONG,
             };
-            let answer = service.ask(asked).await.map_err(|error| named(error.into()))?;
+            let answer = while_wanted(service.ask(asked), &is_wanted).await?;
+            let answer = answer.map_err(|error| named(error.into()))?;
             match answer.status {
                 StatusCode::OK => {
                     let read = at_length(|| report::read(&answer.body, &image.pass.digest));
@@ -317,6 +348,24 @@ impl Adapters {
         };
         let body = serde_json::to_vec(&request);
         body.map(Bytes::from).map_err(|error| ScanError::Hopeless(error.to_string()))
+    }
+}
+
+/// Does `work` for as long as somebody wants it: an answer may drip for minutes.
+async fn while_wanted<T>(
+    work: impl Future<Output = T>,
+    is_wanted: &impl Fn() -> bool,
+) -> Result<T, ScanError> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(LOOK) => {
+                if !is_wanted() {
+                    return Err(ScanError::Stopped);
+                }
+            }
+        }
     }
 }
 

@@ -42,6 +42,11 @@ pub(super) struct Examined {
     pub(super) elsewhere: Option<Box<Elsewhere>>,
 }
 
+/// A scan that the next try begins with the scanner that the project has then.
+pub(super) fn given_up() -> ScanError {
+    ScanError::Again("the project's scanner was disabled, or it has another one now".into())
+}
+
 impl Scans {
     /// The scanner of a repository's project, now.
     pub(super) fn engine(&self, repository: &RepositoryName) -> Result<Engine, ScanError> {
@@ -77,7 +82,11 @@ impl Scans {
             Engine::Native => return self.scan(repository, digest, number, begun).await,
             Engine::Adapter(scanner) => {
                 let to_scan = self.to_scan(repository, digest, number)?;
-                self.adapters.examine(scanner, &to_scan, is_wanted).await?
+                let goes_on = || is_wanted() && self.is_chosen(repository, scanner);
+                match self.adapters.examine(scanner, &to_scan, goes_on).await {
+                    Err(ScanError::Stopped) if is_wanted() => return Err(given_up()),
+                    found => found?,
+                }
             }
         };
         if self.wants_sboms(repository)? && !image.attests() {
@@ -90,6 +99,14 @@ impl Scans {
         }
         let (report, elsewhere) = found.recorded(number, begun)?;
         Ok(Examined { report, elsewhere: Some(Box::new(elsewhere)) })
+    }
+
+    /// Whether a repository's project still has its images scanned by this scanner.
+    fn is_chosen(&self, repository: &RepositoryName, scanner: &ScannerRecord) -> bool {
+        match self.engine(repository) {
+            Ok(Engine::Adapter(now)) => now.id == scanner.id && !now.disabled,
+            Ok(Engine::Native) | Err(_) => false,
+        }
     }
 
     fn to_scan(

@@ -409,6 +409,10 @@ impl Scans {
         };
         match self.commit(change, &by).await {
             Ok(_) | Err(Refusal::NotFound) => Ok(()),
+            Err(Refusal::Precondition) => {
+                let why = engines::given_up().to_string();
+                self.commit(fail(why, true), &by).await.map(drop)
+            }
             Err(refusal) => Err(refusal),
         }
     }

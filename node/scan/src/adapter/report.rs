@@ -100,7 +100,8 @@ struct Written {
     scanner: Option<ScannerName>,
     #[serde(default)]
     insufficient: Option<String>,
-    #[serde(default)]
+    /// It must be there: another answer than a report says nothing of the image.
+    #[serde(deserialize_with = "Deserialize::deserialize")]
     vulnerabilities: Option<Findings>,
 }
 
@@ -240,6 +241,9 @@ pub(crate) fn short(mut text: String, most: usize) -> String {
 /// Reads the report of another scanner about `digest`, in either of the two forms. The error is a
 /// sentence.
 pub fn read(bytes: &[u8], digest: &Digest) -> Result<Reported, String> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err("its report is no JSON object".into());
+    }
     let read = serde_json::from_slice::<Written>(bytes);
     let written = read.map_err(|e| format!("its report cannot be read: {e}"))?;
     let about = written.artifact.map(|about| about.digest).unwrap_or_default();
@@ -257,6 +261,15 @@ pub fn read(bytes: &[u8], digest: &Digest) -> Result<Reported, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_report_says_nothing() {
+        for other in [json!({}), json!({"error": {"message": "no"}}), json!([]), json!([null])] {
+            assert!(read_value(&other).is_err(), "{other}");
+        }
+        assert!(read_value(&json!({"vulnerabilities": null})).unwrap().findings.is_empty());
+        assert!(read_value(&json!({"vulnerabilities": []})).unwrap().findings.is_empty());
+    }
 
     fn read_value(value: &Value) -> Result<Reported, String> {
         read(value.to_string().as_bytes(), &Digest::sha256(b"image"))

@@ -6,12 +6,13 @@ use crate::ledger::level::Level;
 use crate::ledger::records::{
     BlobRecord, Look, Project, RecordError, WriteRecords, decode, encode, key as records_key,
 };
+use crate::ledger::scanners::LookForScanners;
 use crate::ledger::scanning::{
     AT_ONCE, DatabaseRecord, LONGEST_TEXT, LookForScans, MOST_KEPT, MOST_TRIES, Report, ScanChange,
     ScanRecord, ScannerChange, Unfinished, Wanted, key,
 };
 use crate::policies::vulnerabilities::metadata::AUTO_SCAN;
-use crate::policies::vulnerabilities::{Decision, Gate, Known, decide};
+use crate::policies::vulnerabilities::{Decision, Gate, Known, chosen_scanner, decide};
 use crate::words::digest::Digest;
 use crate::words::image::{Image, Runnable};
 use crate::words::moment::Timestamp;
@@ -153,6 +154,12 @@ fn change_scan<R: WriteRecords>(
         ScanChange::ReportElsewhere { repository, digest, report, elsewhere } => {
             if let Err(why) = elsewhere.check() {
                 return Ok(Outcome::Refused(why));
+            }
+            // one that was disabled, removed or given up meanwhile decides nothing any more
+            let chosen = records.known_scanners()?.of(chosen_scanner(&project.metadata));
+            let scanner = records.scanner(elsewhere.scanner)?.filter(|one| !one.disabled);
+            if scanner.is_none_or(|one| one.id != chosen) {
+                return Ok(Outcome::PreconditionFailed);
             }
             let log = bounded(&report.log);
             let report = Report { at, log, database: Report::no_database(), ..report.clone() };

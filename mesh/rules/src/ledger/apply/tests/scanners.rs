@@ -180,10 +180,46 @@ fn one_scanner_is_the_default_and_when_it_goes_the_one_that_is_built_in_is() {
     assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
 }
 
+/// A mesh whose projects are scanned by the scanner with number 1.
+fn with_default() -> Ledger {
+    let mut ledger = at_newest();
+    let set = RegistrationChange::MakeDefault(ScannerId(1));
+    for change in [RegistrationChange::Add(scanner(1)), set] {
+        assert_eq!(register(&mut ledger, change), Outcome::Done);
+    }
+    ledger
+}
+
+#[test]
+fn a_scanner_that_was_given_up_during_a_scan_decides_nothing() {
+    let was = || Box::new(scanner(1));
+    let disabled = Box::new(ScannerRecord { disabled: true, ..scanner(1) });
+    for given_up in [
+        RegistrationChange::Remove(ScannerId(1)),
+        RegistrationChange::MakeDefault(ScannerId::NATIVE),
+        RegistrationChange::Change { was: was(), becomes: disabled },
+    ] {
+        let mut ledger = with_default();
+        assert_eq!(ledger.run(image(&ledger)), Outcome::Done);
+        let number = ask(&mut ledger);
+        let said = format!("{given_up:?}");
+        let given_up = match given_up {
+            RegistrationChange::Change { becomes, .. } => {
+                let is = ledger.records.scanner(ScannerId(1)).unwrap().unwrap();
+                RegistrationChange::Change { was: Box::new(is), becomes }
+            }
+            other => other,
+        };
+        assert_eq!(register(&mut ledger, given_up), Outcome::Done, "{said}");
+        assert_eq!(scan(&mut ledger, reported(number, 3)), Outcome::PreconditionFailed, "{said}");
+        let known = ledger.records.scan_of(&place(), &digest()).unwrap().unwrap();
+        assert!(known.report.is_none() && known.wanted.is_some(), "it is scanned again: {said}");
+    }
+}
+
 #[test]
 fn a_report_from_elsewhere_counts_and_goes_with_the_next_one_or_with_the_image() {
-    let mut ledger = at_newest();
-    assert_eq!(register(&mut ledger, RegistrationChange::Add(scanner(1))), Outcome::Done);
+    let mut ledger = with_default();
     assert_eq!(ledger.run(image(&ledger)), Outcome::Done);
     let number = ask(&mut ledger);
     assert!(matches!(scan(&mut ledger, reported(number, MOST_KEPT + 1)), Outcome::Refused(_)));

@@ -241,7 +241,9 @@ fn what_another_scanner_finds_is_refused_at_every_node_until_it_is_mended() {
     assert_eq!(of_project["uuid"], native, "{of_project}");
     let chosen = atoll(&mesh, &["scanner", "use", "theirs", "--project", "shop"]);
     assert!(chosen.success, "{chosen:?}");
-    let removed = atoll(&mesh, &["scanner", "remove", "theirs"]);
+    let asks = atoll(&mesh, &["scanner", "remove", "theirs"]);
+    assert!(!asks.success && asks.err.contains("--yes"), "a project has chosen it: {asks:?}");
+    let removed = atoll(&mesh, &["scanner", "remove", "theirs", "--yes"]);
     assert!(removed.success, "{removed:?}");
     let of_project = get(&mesh.client(0), "/api/v2.0/projects/shop/scanner").json();
     assert_eq!(of_project["uuid"], native, "what is gone is no choice: {of_project}");

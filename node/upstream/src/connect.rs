@@ -340,7 +340,7 @@ impl Connector {
             (Some(_), _) => Ok(alternating(permitted)),
             (None, Some(refused)) => Err(UpstreamError::Refused(
                 format!(
-                    "{host} is at {}, which upstreams.allow_private and the like do not permit",
+                    "{host} is at {}, which upstreams.allow_private and the like do not permit (of atoll scanner-adapter: --allow-private, --allow-loopback)",
                     refused.ip()
                 )
                 .into(),

@@ -26,6 +26,10 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// that did not end well.
 const SOON: Duration = Duration::from_secs(5);
 
+/// How long after a project has moved it is looked at where this node has seen replicas come or go
+/// lately: then copies may be missing, whoever was the primary.
+const AFTER_A_CHANGE: Duration = Duration::from_secs(60);
+
 /// What decides where copies of a project should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Situation {
@@ -41,6 +45,8 @@ pub struct Keeper {
     away: BTreeMap<NodeId, Moment>,
     present: BTreeSet<NodeId>,
     present_since: Option<Moment>,
+    /// When a replica came or went last, since the first view.
+    changed: Option<Moment>,
     /// The replicas that are away for so long that their copies count as gone.
     gone: BTreeSet<NodeId>,
     looked: BTreeMap<ProjectName, (Situation, Moment)>,
@@ -72,6 +78,7 @@ impl Keeper {
         let present: BTreeSet<NodeId> = replicas.difference(&self.gone).copied().collect();
         if present != self.present {
             self.present = present;
+            self.changed = self.present_since.and(Some(now));
             self.present_since = Some(now);
         }
         let names: BTreeSet<&ProjectName> = mine.iter().map(|(name, _)| name).collect();
@@ -87,7 +94,12 @@ impl Keeper {
             // the primary before may have looked a moment ago, and it was away for as long as a
             // replica that counts as gone
             None => {
-                let after = if drains { SOON } else { terms.after };
+                let changed = self.changed.is_some_and(|at| now.since(at) < terms.after);
+                let after = match (drains, changed) {
+                    (true, _) => SOON,
+                    (false, true) => terms.after.min(AFTER_A_CHANGE),
+                    (false, false) => terms.after,
+                };
                 now.since(*self.new.get(name).unwrap_or(&now)) >= after
             }
         };
@@ -172,6 +184,19 @@ mod tests {
 
     fn mine(durability: u32) -> Vec<(ProjectName, u32)> {
         vec![("team".parse().unwrap(), durability)]
+    }
+
+    #[test]
+    fn a_new_primary_looks_soon_where_a_replica_has_come_or_gone() {
+        let mut keeper = Keeper::default();
+        let mut due = |second, replicas: &[u64], mine: &[(ProjectName, u32)]| {
+            let replicas = set(replicas);
+            keeper.handle_view(at(second), TERMS, &replicas, &set(&[]), false, mine).len()
+        };
+        assert_eq!((due(0, &[1, 2, 3], &[]), due(100, &[1, 2], &[])), (0, 0));
+        assert_eq!((due(110, &[1, 2, 4], &[]), due(120, &[1, 2, 4], &mine(2))), (0, 0));
+        assert_eq!(due(179, &[1, 2, 4], &mine(2)), 0, "the primary before may have looked");
+        assert_eq!(due(180, &[1, 2, 4], &mine(2)), 1);
     }
 
     /// A keeper that has looked at its project at second 700.

@@ -34,7 +34,8 @@ pub struct Consequences {
     /// The number of blobs in each project that no remaining replica says it keeps.
     pub lost: BTreeMap<ProjectName, usize>,
     /// The number of other blobs in each project that would be in fewer regions than the project's
-    /// durability, and in fewer than now.
+    /// durability, and in fewer than now. If the replica does not say what it keeps, all in too few
+    /// regions count.
     pub short: BTreeMap<ProjectName, usize>,
     /// The remaining replicas that did not say what they keep. They may have what seems lost.
     pub silent: BTreeSet<NodeId>,
@@ -103,6 +104,7 @@ pub fn consequences(survey: &Survey<'_>) -> Consequences {
 
     let region_of: BTreeMap<NodeId, &Region> =
         survey.nodes.iter().map(|node| (node.id, &node.region)).collect();
+    let said = survey.holdings.contains_key(&leaving);
     let (mut lost, mut short) = (BTreeMap::new(), BTreeMap::new());
     for (project, durability, blobs) in survey.projects {
         for blob in blobs {
@@ -116,7 +118,7 @@ pub fn consequences(survey: &Survey<'_>) -> Consequences {
             let (now, after) = (regions(&|_| true), regions(&|node| *node != leaving));
             if after == 0 {
                 *lost.entry(project.clone()).or_insert(0) += 1;
-            } else if after < now && after < *durability as usize {
+            } else if (after < now || !said) && after < *durability as usize {
                 *short.entry(project.clone()).or_insert(0) += 1;
             }
         }
@@ -148,6 +150,25 @@ mod tests {
         live: BTreeSet<NodeId>,
         projects: Vec<(ProjectName, u32, BTreeSet<Digest>)>,
         holdings: BTreeMap<NodeId, BTreeSet<Digest>>,
+    }
+
+    #[test]
+    fn what_a_dead_replica_may_have_kept_is_said_to_be_short() {
+        let mut world = world(3);
+        world.projects = vec![("team".parse().unwrap(), 2, [blob(1), blob(2)].into())];
+        world.holdings.remove(&NodeId(3));
+        world.holdings.insert(NodeId(1), [blob(1), blob(2)].into());
+        world.holdings.insert(NodeId(2), [blob(2)].into());
+        let of = |world: &World| {
+            let World { nodes, voters, live, projects, holdings } = world;
+            let leaving = NodeId(3);
+            consequences(&Survey { leaving, nodes, voters, live, projects, holdings }).short
+        };
+        assert_eq!(of(&world), [("team".parse().unwrap(), 1)].into());
+        world.holdings.insert(NodeId(3), [blob(1)].into());
+        assert_eq!(of(&world), [("team".parse().unwrap(), 1)].into());
+        world.holdings.insert(NodeId(3), BTreeSet::new());
+        assert!(of(&world).is_empty(), "it is short already");
     }
 
     fn blob(n: u8) -> Digest {

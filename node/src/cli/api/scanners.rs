@@ -7,6 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use http::Method;
 use serde_json::{Value, json};
 
+use super::super::shown::agreed;
 use super::projects::by_name;
 use super::{Api, Asking, part, text, with};
 
@@ -45,6 +46,9 @@ enum ScannerVerb {
     Remove {
         /// Its name or number.
         scanner: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Ask a scanner what it is and can do.
     Ping {
@@ -123,8 +127,26 @@ pub(in crate::cli) fn run(command: &ScannerCommand) -> io::Result<()> {
                 api.say(&format!("{project} is scanned by {name} now; scan it again to see"));
                 Ok(())
             }
-            Some(ScannerVerb::Remove { scanner }) => {
+            Some(ScannerVerb::Remove { scanner, yes }) => {
                 let (id, name) = named(&api, scanner).await?;
+                // a mistake here opens gates
+                let projects = api.all("/api/v2.0/projects").await?;
+                let mut chosen = Vec::new();
+                for project in
+                    projects.iter().filter(|one| one["metadata"]["scanner"] == id.as_str())
+                {
+                    chosen.push(text(&project["name"]));
+                }
+                if !chosen.is_empty() {
+                    let question = format!(
+                        "images of {} are scanned by {name}. Then the default scanner counts, and if that one cannot scan, what is vulnerable is served. Remove it?",
+                        chosen.join(", ")
+                    );
+                    let without = format!("{name} stays; confirm with --yes");
+                    if !yes && !agreed(&question, &without)? {
+                        return Err(io::Error::other("nothing was removed"));
+                    }
+                }
                 api.send(Method::DELETE, &format!("{SCANNERS}/{id}"), None).await?;
                 api.say(&format!("{name} is no scanner of the mesh any more"));
                 Ok(())

@@ -241,6 +241,14 @@ fn what_another_scanner_finds_is_refused_at_every_node_until_it_is_mended() {
     assert_eq!(of_project["uuid"], native, "{of_project}");
     let chosen = atoll(&mesh, &["scanner", "use", "theirs", "--project", "shop"]);
     assert!(chosen.success, "{chosen:?}");
+    // the choice is no entry that whoever may change metadata can take out
+    let entry = "/api/v2.0/projects/shop/metadatas/scanner";
+    must(&mesh.client(0), Method::DELETE, entry, &Value::Null, 404);
+    let still = get(&mesh.client(0), "/api/v2.0/projects/shop/scanner").json();
+    assert_eq!(still["name"], "theirs", "{still}");
+    let split = json!({"name": "split", "url": "https://scanner.example", "auth": "Bearer",
+        "access_credential": "a\r\nX-More: b"});
+    must(&mesh.client(0), Method::POST, "/api/v2.0/scanners", &split, 400);
     let asks = atoll(&mesh, &["scanner", "remove", "theirs"]);
     assert!(!asks.success && asks.err.contains("--yes"), "a project has chosen it: {asks:?}");
     let removed = atoll(&mesh, &["scanner", "remove", "theirs", "--yes"]);

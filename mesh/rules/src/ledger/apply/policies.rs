@@ -156,7 +156,7 @@ pub(super) fn retire<R: WriteRecords>(
         return Ok(Outcome::Refused("too many artifacts, or too early".into()));
     }
     let rules = immutable_rules(records, project)?;
-    let (mut deleted, mut unfinished) = (false, false);
+    let mut deletions = Deletions::default();
     for digest in digests {
         let place = records_key::manifest(repository, digest);
         let Some(manifest) = records.record::<ManifestRecord>(&place)? else { continue };
@@ -172,16 +172,32 @@ pub(super) fn retire<R: WriteRecords>(
             }
         }
         if newest < judged && !immutable {
-            let outcome = manifests::delete(records, deletion, repository, digest)?;
-            unfinished |= outcome == Outcome::Unfinished;
-            deleted = true;
+            deletions.note(manifests::delete(records, deletion, repository, digest)?);
         }
     }
-    Ok(match (unfinished, deleted) {
-        (true, _) => Outcome::Unfinished,
-        (false, true) => Outcome::Done,
-        (false, false) => Outcome::NotFound,
-    })
+    Ok(deletions.outcome())
+}
+
+/// What became of several deletions that one entry makes.
+#[derive(Default)]
+struct Deletions {
+    any: bool,
+    unfinished: bool,
+}
+
+impl Deletions {
+    fn note(&mut self, outcome: Outcome) {
+        self.any = true;
+        self.unfinished |= outcome == Outcome::Unfinished;
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.unfinished, self.any) {
+            (true, _) => Outcome::Unfinished,
+            (false, true) => Outcome::Done,
+            (false, false) => Outcome::NotFound,
+        }
+    }
 }
 
 /// Deletes those of `seen` that have no immutable tag, if all that are there are as they were seen.
@@ -204,22 +220,16 @@ pub(super) fn retire_seen<R: WriteRecords>(
         }
     }
     let rules = immutable_rules(records, project)?;
-    let (mut deleted, mut unfinished) = (false, false);
+    let mut deletions = Deletions::default();
     for digest in there {
         let tags = tags_of(records, repository, &digest)?;
         if tags.iter().any(|tag| is_immutable(&rules, within(repository), tag)) {
             continue;
         }
         // it may have gone with one before it
-        let outcome = manifests::delete(records, deletion, repository, &digest)?;
-        unfinished |= outcome == Outcome::Unfinished;
-        deleted = true;
+        deletions.note(manifests::delete(records, deletion, repository, &digest)?);
     }
-    Ok(match (unfinished, deleted) {
-        (true, _) => Outcome::Unfinished,
-        (false, true) => Outcome::Done,
-        (false, false) => Outcome::NotFound,
-    })
+    Ok(deletions.outcome())
 }
 
 /// Notes when artifacts were pulled. What is not there, or older than what is known, is ignored.

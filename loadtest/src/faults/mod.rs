@@ -10,8 +10,8 @@
 mod clients;
 mod ground;
 mod history;
-mod kept;
 mod plan;
+mod retained;
 mod stage;
 mod verdict;
 
@@ -33,8 +33,8 @@ use crate::report::{Report, Table};
 use crate::{stop, tools};
 
 use clients::Clients;
-use kept::Kept;
 use plan::{Fault, Kind, Plan};
+use retained::Retained;
 use stage::{Stage, Watched, locked, pause_until};
 use verdict::Terms;
 
@@ -279,7 +279,7 @@ impl Trials {
         self.clocks |= plan.kinds().contains(&Kind::Clock);
         let stage = &self.stage;
         let (clients, ended) = (Clients::prepare(stage, plan.seed)?, stage.ended());
-        let kept = Kept::new(plan.seed);
+        let retained = Retained::new(plan.seed);
         let (over, unwatched) = (AtomicBool::new(false), AtomicBool::new(false));
         let watched = Mutex::new(Watched::default());
         let (waited, healed, broken) = std::thread::scope(|scope| {
@@ -293,7 +293,7 @@ impl Trials {
                     let (clients, over) = (&clients, &over);
                     scope.spawn(move || clients.work(stage, number % stage.nodes(), seed, over));
                 }
-                scope.spawn(|| kept.work(stage, plan.seed, &over));
+                scope.spawn(|| retained.work(stage, plan.seed, &over));
                 let begun = Instant::now();
                 let played = stage.play(plan, begun);
                 pause_until(begun + Duration::from_secs_f64(plan.lasts()));
@@ -303,9 +303,10 @@ impl Trials {
             let healed = verdict::healed(stage)?;
             let mut broken = verdict::broken_promises(stage, &clients)?;
             if healed.is_ok() {
-                let kept = kept.afterwards(stage, self.clocks);
-                broken
-                    .extend(kept.unwrap_or_else(|error| vec![format!("it had healed: {error:#}")]));
+                let found = retained.afterwards(stage, self.clocks);
+                broken.extend(
+                    found.unwrap_or_else(|error| vec![format!("it had healed: {error:#}")]),
+                );
                 stop::check()?;
             }
             // reading back has changed nothing: the records are compared once more
@@ -333,7 +334,7 @@ impl Trials {
             writes: counts.writes,
             unknown: counts.unknown,
             failed: clients.failed.load(Ordering::Relaxed),
-            runs: kept.runs.load(Ordering::Relaxed),
+            runs: retained.runs.load(Ordering::Relaxed),
             longest_wait: waited.as_secs_f64(),
             healed: healed.ok().map(|took| took.as_secs_f64()),
             ended: stage.ended() - ended,

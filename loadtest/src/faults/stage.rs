@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::ground::{self, Ground, Illness};
-use super::kept;
 use super::plan::{Fault, Kind, Plan, Victim};
+use super::retained;
 use crate::formed::{Formed, Site};
 use crate::network::{PROFILES, Profile};
 use crate::process::Signal;
@@ -87,7 +87,7 @@ impl Stage {
         })?;
         mesh.create_project(PROJECT, 2)?;
         mesh.configure_project(PROJECT, &json!({ "trash": TRASH }))?;
-        kept::keep_the_newest(&mesh)?;
+        retained::keep_the_newest(&mesh)?;
         let nodes = sites.iter().map(|_| Node::default()).collect();
         Ok(Stage { mesh, grounds, replicas, nodes, _folder: folder })
     }

@@ -20,7 +20,7 @@ use crate::registry::{self, manifest_path};
 use crate::wire::{Client, Request, Sink};
 
 /// What the rule keeps of each repository.
-const KEPT: usize = 5;
+const RETAINED: usize = 5;
 /// Between two pushes.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The rule runs after so many pushes.
@@ -29,7 +29,7 @@ const RUNS: &str = "/api/v2.0/retentions/trial/executions";
 
 /// What one trial's pusher knows.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Retained {
     repository: String,
     /// Tags in the order of their pushes; with the manifest if the push was acknowledged.
     pushed: Mutex<Vec<(String, Option<Digest>)>>,
@@ -37,22 +37,22 @@ pub(crate) struct Kept {
     pub(crate) runs: AtomicUsize,
 }
 
-/// Has the trials' project keep the newest tags of the repositories that [`Kept`] uses.
+/// Has the trials' project keep the newest tags of the repositories that [`Retained`] uses.
 pub(crate) fn keep_the_newest(mesh: &Formed) -> Result<()> {
     let rule = json!({
         "template": "latestPushedK",
-        "params": { "latestPushedK": KEPT },
+        "params": { "latestPushedK": RETAINED },
         "tag_selectors": [{ "decoration": "matches", "pattern": "**" }],
-        "scope_selectors": { "repository": [{ "decoration": "repoMatches", "pattern": "kept-*" }] },
+        "scope_selectors": { "repository": [{ "decoration": "repoMatches", "pattern": "retained-*" }] },
     });
     let policy = json!({ "scope": { "level": "project", "ref": PROJECT }, "rules": [rule] });
     mesh.make("/api/v2.0/retentions", &policy).map(drop)
 }
 
-impl Kept {
+impl Retained {
     pub(crate) fn new(seed: u64) -> Self {
-        Kept {
-            repository: format!("{PROJECT}/kept-{seed:x}-{:04x}", rand::random::<u16>()),
+        Retained {
+            repository: format!("{PROJECT}/retained-{seed:x}-{:04x}", rand::random::<u16>()),
             pushed: Mutex::default(),
             runs: AtomicUsize::new(0),
         }
@@ -86,7 +86,7 @@ impl Kept {
         Ok(())
     }
 
-    /// When the mesh has healed: pushes as many as are kept, and has the rule run to its end. Then
+    /// When the mesh has healed: pushes as many as are retained, and has the rule run to its end. Then
     /// exactly these are there, at every node. What is not so. `clocks` says that clocks were wrong:
     /// nothing is deleted by a clock that is behind what was recorded.
     ///
@@ -94,7 +94,7 @@ impl Kept {
     /// If a mesh that is whole refuses a push or a run.
     pub(crate) fn afterwards(&self, stage: &Stage, clocks: bool) -> Result<Vec<String>> {
         let mut client = stage.mesh.administrator(0).patient_for(CLIENT_PATIENCE);
-        for _ in 0..KEPT {
+        for _ in 0..RETAINED {
             self.push(&mut client)?;
         }
         // the newest in the list may be one that a clock that was ahead has dated
@@ -111,7 +111,7 @@ impl Kept {
         for at in 0..stage.nodes() {
             let mut client = stage.mesh.administrator(at).patient_for(CLIENT_PATIENCE);
             let pushed = locked(&self.pushed);
-            let newest = pushed.len() - KEPT;
+            let newest = pushed.len() - RETAINED;
             for (number, (tag, digest)) in pushed.iter().enumerate() {
                 let path = manifest_path(&self.repository, tag);
                 let found = get(&mut client, &path);

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::clients::{CLIENT_PATIENCE, RETRY, get};
 use super::stage::{PROJECT, Stage, locked};
+use super::verdict::READ_WITHIN;
 use crate::content::{Blob, manifest};
 use crate::formed::Formed;
 use crate::registry::{self, manifest_path};
@@ -114,7 +115,13 @@ impl Retained {
             let newest = pushed.len() - RETAINED;
             for (number, (tag, digest)) in pushed.iter().enumerate() {
                 let path = manifest_path(&self.repository, tag);
-                let found = get(&mut client, &path);
+                // as everywhere else: for a while an edge may not be able to say
+                let mut found = None;
+                let _ = crate::process::until("an answer that says something", READ_WITHIN, || {
+                    found = get(&mut client, &path);
+                    Ok(found.filter(|(status, _)| matches!(status, 200 | 404)))
+                });
+                crate::stop::check()?;
                 let right = match found {
                     Some((200, found)) if number >= newest => Some(found) == *digest,
                     Some((404, _)) => number < newest,

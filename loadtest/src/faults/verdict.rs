@@ -21,7 +21,7 @@ const HEALED_WITHIN: Duration = Duration::from_secs(180);
 /// How long disks may have what nothing refers to any more. Uploads that broke off expire meanwhile.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 /// How long what is held somewhere may be answered with 503 after that.
-const READ_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long it took until all nodes were ready, saw each other and had the same records; or what
 /// was still missing.

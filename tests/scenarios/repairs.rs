@@ -4,6 +4,9 @@
 //! How many copies there are is asked for as an operator would ask: what would be lost if a node
 //! were removed now.
 
+use std::process::Command;
+
+use http::Method;
 use rustix::process::Signal;
 use serde_json::Value;
 use tests::formed::Formed;
@@ -112,6 +115,63 @@ fn a_repair_by_hand_names_what_no_replica_has() {
 
     let unknown = atoll(&mesh, &["nothing"]);
     assert!(!unknown.success && unknown.err.contains("no project"), "{}", unknown.err);
+}
+
+/// Every look once asked every replica for every blob by its name.
+#[test]
+fn what_is_in_too_few_regions_is_told_and_what_the_ledger_knows_is_not_asked_for_again() {
+    let mesh = Formed::of(&THREE, "repair: {after: 1h}\n");
+    let image = Image::tiny();
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let short = |arguments: &[&str]| {
+        let told = status(&mesh, arguments);
+        assert!(told.success, "{told:?}");
+        told.out
+    };
+    let whole = short(&["--under-replicated"]);
+    assert!(whole.contains("0 of 1 artifacts are in fewer regions"), "{whole}");
+    let shown = short(&["--replicated", "demo/app:1"]);
+    assert!(shown.contains("2/2") && shown.contains(image.digest()), "{shown}");
+
+    // a third region is wanted, and is down
+    mesh.members()[2].stop(Signal::KILL);
+    wait::until_ok("three copies are wanted", || {
+        let body = serde_json::json!({"metadata": {"durability": "3"}});
+        let put = mesh.client(0).send_json(Method::PUT, "/api/v2.0/projects/demo", &body);
+        let put = put.map_err(|none| none.to_string())?;
+        if put.status == 200 { Ok(()) } else { Err(put.to_string()) }
+    });
+    wait::until_ok("it says so, at another node", || {
+        let told = status(&mesh, &["--under-replicated", "demo"]);
+        let says = ["three did not answer", "1 of 1 artifacts", "2/3", image.digest()];
+        if says.iter().all(|part| told.out.contains(part)) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
+    });
+    for (wrong, says) in
+        [("nobody", "no such project"), ("demo/app:9", "no such"), ("De/mo", "of is")]
+    {
+        let told = status(&mesh, &["--replicated", wrong]);
+        assert!(!told.success && told.err.contains(says), "{wrong}: {told:?}");
+    }
+    mesh.members()[2].serve();
+    mesh.members()[2].wait_ready();
+    wait::until_ok("the third copy is made", || {
+        let told = status(&mesh, &["--replicated", "demo/app:1"]);
+        if told.out.contains("3/3") { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+
+    let asked = |job: &str| {
+        let ended = wait::until("it ends", || over(&mesh, job));
+        assert_eq!(ended["state"], "done", "{ended}");
+        let log = get(&mesh, 1, &format!("/api/atoll/v1/jobs/{job}/log")).to_string();
+        let count = log.split(" of ").next().and_then(|before| before.rsplit(['"', ' ']).next());
+        let count = count.and_then(|count| count.parse::<u64>().ok());
+        count.unwrap_or_else(|| panic!("{log}"))
+    };
+    wait::until("all is known", || (asked(&repair(&mesh, &["demo"])) == 0).then_some(()));
 }
 
 /// A look while a replica restarts once counted one region less, said that all was done, and was not
@@ -285,12 +345,22 @@ fn get(mesh: &Formed, at: usize, path: &str) -> Value {
 }
 
 fn atoll(mesh: &Formed, arguments: &[&str]) -> process::Finished {
+    let mut command = mesh.members()[0].atoll("repair");
+    command.args(arguments).args(["--output", "json"]);
+    ask_second(mesh, command)
+}
+
+fn status(mesh: &Formed, arguments: &[&str]) -> process::Finished {
+    let mut command = mesh.members()[0].atoll("status");
+    command.args(arguments);
+    ask_second(mesh, command)
+}
+
+fn ask_second(mesh: &Formed, mut command: Command) -> process::Finished {
     let password = mesh.folder().join("password-for-repairs");
     std::fs::write(&password, mesh.password()).expect("a file");
     let url = format!("http://{}", mesh.members()[1].place().http);
-    let mut command = mesh.members()[0].atoll("repair");
-    command.args(arguments).args(["--output", "json", "--url", &url, "--password-file"]);
-    process::finish(command.arg(password))
+    process::finish(command.args(["--url", &url, "--password-file"]).arg(password))
 }
 
 /// The number of the job that was asked for.

@@ -13,6 +13,7 @@ mod mirrors;
 mod nodes;
 mod openapi;
 mod preheats;
+mod replication;
 mod scrubbing;
 mod status;
 
@@ -110,6 +111,9 @@ impl Atoll {
                 self.status(request.query("copies") != Some("false")).await
             }
             (&Method::GET | &Method::HEAD, Route::Dr) => self.show_dr().await,
+            (&Method::GET | &Method::HEAD, Route::Replication) => {
+                self.show_replication(&request).await
+            }
             (&Method::GET | &Method::HEAD, Route::Drill) => self.show_drill().await,
             (&Method::POST, Route::Drill) => self.begin_drill(request, by).await,
             (&Method::DELETE, Route::Drill) => self.end_drill(by).await,

@@ -1,5 +1,7 @@
 //! `atoll status`: shows nodes, leader, projects, primaries and copies, as tables or as JSON.
 
+mod replication;
+
 use std::io;
 
 use clap::ValueEnum;
@@ -19,6 +21,14 @@ pub(super) struct Status {
     /// Do not ask the nodes which blobs they hold. This is faster in a mesh with many blobs.
     #[arg(long)]
     no_copies: bool,
+    /// Show the artifacts that too few regions keep, and what each region lacks, instead: of all
+    /// projects, of one, or of a repository.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "")]
+    under_replicated: Option<String>,
+    /// Show in how many regions each artifact is, instead: of a project, a repository, or one
+    /// artifact (REPOSITORY:TAG or REPOSITORY@DIGEST).
+    #[arg(long, value_name = "WHERE", conflicts_with = "under_replicated")]
+    replicated: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -30,9 +40,15 @@ enum Output {
 /// Asks and prints the status.
 pub(super) fn run(status: &Status) -> io::Result<()> {
     let client = status.node.client()?;
-    let path =
-        if status.no_copies { "/api/atoll/v1/status?copies=false" } else { "/api/atoll/v1/status" };
-    let answer = super::small_runtime()?.block_on(client.get(path))?;
+    let (path, tables): (String, fn(&Value) -> String) =
+        match (&status.under_replicated, &status.replicated) {
+            (None, None) if status.no_copies => {
+                ("/api/atoll/v1/status?copies=false".into(), tables)
+            }
+            (None, None) => ("/api/atoll/v1/status".into(), tables),
+            (of, all) => (replication_path(of.as_deref(), all.as_deref()), replication::tables),
+        };
+    let answer = super::small_runtime()?.block_on(client.get(&path))?;
     match status.output {
         Output::Json => {
             println!("{}", safe_json(&answer))
@@ -40,6 +56,16 @@ pub(super) fn run(status: &Status) -> io::Result<()> {
         Output::Table => print!("{}", tables(&answer)),
     }
     Ok(())
+}
+
+fn replication_path(short: Option<&str>, all: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    match (short, all) {
+        (_, Some(of)) => query.append_pair("of", of).append_pair("all", "true"),
+        (Some(of), None) if !of.is_empty() => query.append_pair("of", of),
+        _ => &mut query,
+    };
+    format!("/api/atoll/v1/replication?{}", query.finish())
 }
 
 fn text(value: &Value) -> String {

@@ -156,6 +156,8 @@ pub enum Route {
     Status,
     /// `/api/atoll/v1/dr`
     Dr,
+    /// `/api/atoll/v1/replication`
+    Replication,
     /// `/api/atoll/v1/inventory`
     Inventory,
     /// `/api/atoll/v1/dr/drill`
@@ -251,7 +253,7 @@ impl Route {
             Route::Registries | Route::RegistryPing | Route::Registry(..) => "registries",
             Route::OpenApi => "openapi",
             Route::Status => "status",
-            Route::Dr | Route::Drill | Route::Inventory => "dr",
+            Route::Dr | Route::Drill | Route::Inventory | Route::Replication => "dr",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
             Route::Node(_) | Route::Drain(_) | Route::Scrub(_) => "nodes",
@@ -340,6 +342,7 @@ impl Route {
             Route::OpenApi => "/api/openapi.json",
             Route::Status => "/api/atoll/v1/status",
             Route::Dr => "/api/atoll/v1/dr",
+            Route::Replication => "/api/atoll/v1/replication",
             Route::Drill => "/api/atoll/v1/dr/drill",
             Route::Inventory => "/api/atoll/v1/inventory",
             Route::Level => "/api/atoll/v1/level",
@@ -435,6 +438,7 @@ impl Route {
             | Route::OpenApi
             | Route::Status
             | Route::Dr
+            | Route::Replication
             | Route::Inventory
             | Route::Mirrors
             | Route::Job(_)
@@ -496,6 +500,7 @@ impl Route {
             "/api/openapi.json" => return Ok(Route::OpenApi),
             "/api/atoll/v1/status" => return Ok(Route::Status),
             "/api/atoll/v1/dr" => return Ok(Route::Dr),
+            "/api/atoll/v1/replication" => return Ok(Route::Replication),
             "/api/atoll/v1/inventory" => return Ok(Route::Inventory),
             "/api/atoll/v1/dr/drill" => return Ok(Route::Drill),
             "/api/atoll/v1/level" => return Ok(Route::Level),

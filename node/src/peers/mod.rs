@@ -16,6 +16,7 @@ use registry::blobs::rechecks::Rechecks;
 use registry::events::Witness;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
+use registry::jobs::repairs::tallies::Tallies;
 use registry::people::Access;
 use registry::proxies::resolving::Proxies;
 use registry::pushes::relaying::Uploads;
@@ -63,6 +64,8 @@ pub struct Peers {
     pub jobs: Arc<Jobs>,
     /// What was pulled through edges.
     pub witness: Arc<Witness>,
+    /// Sums of what this node keeps.
+    pub tallies: Arc<Tallies>,
     /// How long a grant lasts.
     pub grant: Duration,
 }
@@ -145,6 +148,12 @@ impl Rooms for Peers {
             }
             Ask::Scrub { now } => self.scrub(now),
             Ask::Upkeep(ask) => Answer::Upkeep(self.neighbours.upkeep.answer(&ask)),
+            Ask::Tally { project, shards, at } => {
+                match self.tallies.tally(&project, &shards, at).await {
+                    Ok(tally) => Answer::Tally(tally),
+                    Err(reason) => Answer::Refused(reason),
+                }
+            }
             Ask::Job(JobAsk::Report(id)) => Answer::Job(self.jobs.report_here(id)),
             Ask::Build => self.build(),
             // the mesh answers these itself

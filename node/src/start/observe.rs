@@ -108,6 +108,11 @@ fn describe() {
     );
     describe_counter!("atoll_repair_bytes_total", "bytes of those copies");
     describe_gauge!(
+        "atoll_replication_lag_blobs",
+        "blobs that the last repairs of this node found missing in a region, and that are not copied yet"
+    );
+    describe_gauge!("atoll_replication_lag_bytes", "bytes of those blobs");
+    describe_gauge!(
         "atoll_repair_blobs_lost",
         "blobs that the last repairs of this node found on no replica that was up"
     );

@@ -22,6 +22,7 @@ use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
 use registry::jobs::repairs::Repairs;
+use registry::jobs::repairs::tallies::Tallies;
 use registry::jobs::retentions::Retentions;
 use registry::people::Access;
 use registry::proxies::ProxyTerms;
@@ -132,6 +133,7 @@ pub(super) struct Rooms {
     mirrors: Arc<Mirrors>,
     questions: Arc<Questions>,
     preheats: Arc<Preheats>,
+    tallies: Arc<Tallies>,
     repairs: Arc<Repairs>,
     jobs: Arc<Jobs>,
     scans: Arc<Scans>,
@@ -154,6 +156,7 @@ impl Rooms {
             flights.clone(),
             collecting.clone(),
             terms::writes(settings),
+            tasks.clone(),
         );
         let (max_open, expire_after) =
             (settings.uploads.max_open as usize, settings.uploads.expire_after);
@@ -195,10 +198,12 @@ impl Rooms {
             mirrors.clone(),
             tasks.clone(),
         );
+        let tallies = Tallies::new(neighbours.clone(), store.clone());
         let repairs = Repairs::new(
             neighbours.clone(),
             store.clone(),
             flights.clone(),
+            tallies.clone(),
             terms::keeper(settings),
         );
         let confirm_over = settings.retention.confirm_over;
@@ -268,6 +273,7 @@ impl Rooms {
             mirrors,
             questions,
             preheats,
+            tallies,
             repairs,
             jobs,
             scans,
@@ -342,6 +348,7 @@ impl Rooms {
             rechecks: rechecks.clone(),
             preheats: self.preheats.clone(),
             jobs: self.jobs.clone(),
+            tallies: self.tallies.clone(),
             grant: settings.uploads.expire_after,
         }
     }

@@ -166,6 +166,7 @@ impl Serving {
             Route::OpenApi
             | Route::Status
             | Route::Dr
+            | Route::Replication
             | Route::Drill
             | Route::Inventory
             | Route::Level

@@ -2,6 +2,8 @@
 //! needs: ids, times, hashes, and the epoch it was decided under. It also carries what was read out
 //! of a manifest's bytes, so that two versions of the reader never apply one entry differently.
 
+mod name;
+
 use std::collections::BTreeMap;
 
 use serde::de::Error as _;
@@ -32,7 +34,7 @@ use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
-    Epoch, NodeId, OperationId, ProjectName, Reference, RepositoryName, Tag, UpstreamId, UserId,
+    Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId, UserId,
 };
 use crate::words::secret::Secret;
 
@@ -334,6 +336,15 @@ pub enum Command {
         /// new index may list what was judged.
         manifests: u64,
     },
+    /// Records which replicas keep blobs now, as the project's primary has found out.
+    Kept {
+        /// The project.
+        project: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The blobs, each with the replicas.
+        blobs: Vec<(Digest, Vec<NodeId>)>,
+    },
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -502,6 +513,7 @@ impl Command {
             Command::Trash { .. } => Level::TRASH,
             Command::Drill(change) => change.level(),
             Command::RetireSeen { .. } => Level::SEEN,
+            Command::Kept { .. } => Level::TALLIES,
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -519,6 +531,7 @@ impl Command {
             | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
             Command::AssignPrimary { project, expect_epoch: epoch, .. }
             | Command::EmptyCache { project, epoch }
+            | Command::Kept { project, epoch, .. }
             | Command::Policy { project, epoch, .. } => Some((project.clone(), *epoch)),
             Command::DeleteTag { epoch, repository, .. }
             | Command::DeleteManifest { epoch, repository, .. }
@@ -578,60 +591,6 @@ impl Command {
         match self {
             Command::Audited(audited) => audited.command.command().payload(),
             plain => plain.new_manifest().map_or(0, |new| new.bytes.len()),
-        }
-    }
-
-    /// A word for logs and metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::FormMesh { .. } => "form_mesh",
-            Command::Invite { .. } => "invite",
-            Command::RemoveNode { .. } => "remove_node",
-            Command::Join { .. } => "join",
-            Command::MoveNode { .. } => "move_node",
-            Command::CreateProject(_)
-            | Command::CreateOwnedProject { .. }
-            | Command::CreateEquippedProject(_) => "create_project",
-            Command::Quota(change) => change.name(),
-            Command::Upkeep(_) => "record_run",
-            Command::Drain(change) => change.name(),
-            Command::Drill(change) => change.name(),
-            Command::CreateUpstream { .. } => "create_upstream",
-            Command::ChangeUpstream { .. } => "change_upstream",
-            Command::DeleteUpstream { .. } => "delete_upstream",
-            Command::ConfigureProject { .. } => "configure_project",
-            Command::DeleteProject { .. } => "delete_project",
-            Command::AssignPrimary { .. } => "assign_primary",
-            Command::PutManifest(_) | Command::PutManifestIf(..) | Command::PutChecked(_) => {
-                "put_manifest"
-            }
-            Command::DeleteTag { .. } => "delete_tag",
-            Command::DeleteManifest { .. } => "delete_manifest",
-            Command::DeleteIf { precondition, .. } => match precondition.of {
-                Reference::Tag(_) => "delete_tag",
-                Reference::Digest(_) => "delete_manifest",
-            },
-            Command::RaiseLevel { .. } => "raise_level",
-            Command::EmptyCache { .. } => "empty_cache",
-            Command::IndexTags { .. } => "index_tags",
-            Command::People(change) => change.name(),
-            Command::Sealing(change) => change.name(),
-            Command::Leaving(change) => change.name(),
-            Command::Trust(change) => change.name(),
-            Command::AddTag { .. } => "add_tag",
-            Command::Job(change) => change.name(),
-            Command::Events(change) => change.name(),
-            Command::Collect(change) => change.name(),
-            Command::Policy { change, .. } => change.name(),
-            Command::Retire { .. } | Command::RetireSeen { .. } => "retire",
-            Command::Pulled(_) => "note_pulls",
-            Command::Label(change) => change.name(),
-            Command::ForgetMetadata { .. } => "forget_metadata",
-            Command::Scan { change, .. } => change.name(),
-            Command::Signatures { change, .. } => change.name(),
-            Command::Scanner(change) => change.name(),
-            Command::Trash { change, .. } => change.name(),
-            Command::Audited(audited) => audited.command.command().name(),
         }
     }
 }

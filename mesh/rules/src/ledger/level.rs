@@ -111,8 +111,11 @@ impl Level {
     pub const SEEN: Level = Level(11);
     /// From this level on images may be scanned by other scanners than the one that is built in.
     pub const SCANNERS: Level = Level(11);
+    /// From this level on replicas are asked for sums of what they keep, and a repair records who keeps
+    /// what.
+    pub const TALLIES: Level = Level(12);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::RETURNS;
+    pub const NEWEST: Level = Level::TALLIES;
 }
 
 impl std::fmt::Display for Level {

@@ -192,8 +192,8 @@ pub struct BlobRecord {
     pub content: Option<ContentHash>,
     /// The number of repositories that refer to it.
     pub repositories: u64,
-    /// The nodes that kept it when a manifest that refers to it was last acknowledged. This is only
-    /// a hint whom to ask first.
+    /// The nodes that kept it when a manifest that refers to it was last acknowledged, or, from the
+    /// level of tallies on, when a repair last looked. This is only a hint whom to ask first.
     pub kept_by: Vec<NodeId>,
 }
 

@@ -5,6 +5,8 @@
 //! | [`roster`], [`presence`] | which nodes are alive, as one node sees it; which edges are up |
 //! | [`placement`] | which nodes hold and fetch blobs |
 //! | [`keeper`] | when copies are looked after, and where missing ones are made |
+//! | [`tally`] | whether replicas keep what the ledger says, in sums |
+//! | [`replication`] | how many copies artifacts have, and what regions lack |
 //! | [`failover`] | when a project gets another primary |
 //! | [`signing`] | which replicas can sign for a project |
 //! | [`voters`] | which nodes vote, and the next step towards that |
@@ -20,7 +22,9 @@ pub mod keeper;
 pub mod placement;
 pub mod presence;
 pub mod removal;
+pub mod replication;
 pub mod roster;
 pub mod signing;
 mod since;
+pub mod tally;
 pub mod voters;

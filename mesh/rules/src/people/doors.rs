@@ -417,6 +417,7 @@ pub const DOORS: &[Row] = &[
     row("/api/openapi.json", &["GET"], Need::Nothing),
     row("/api/atoll/v1/status", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/dr", &["GET"], system(Resource::Node, Read)),
+    row("/api/atoll/v1/replication", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["POST"], Need::System(ADMINISTER)),
     row("/api/atoll/v1/inventory", &["GET"], Need::System(ADMINISTER)),

@@ -29,9 +29,10 @@ use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
 use crate::ledger::returning::{ReturnStep, Shown};
 use crate::ledger::upkeep::RunningUpkeep;
+use crate::members::tally::{Shards, Tally};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
-use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
+use crate::words::names::{NodeId, ProjectName, RepositoryName, Revision, UpstreamId};
 use crate::words::secret::Secret;
 
 /// A question of one node to another on a control stream. Each gets one answer.
@@ -176,6 +177,15 @@ pub enum Ask {
     },
     /// From a replica: about runs of the upkeep that you have.
     Upkeep(UpkeepAsk),
+    /// From a replica: of the blobs of this project that the ledger says you keep, what do you keep?
+    Tally {
+        /// The project.
+        project: ProjectName,
+        /// How to sum up. An answer has as many numbers as there are shards.
+        shards: Shards,
+        /// What the records have at least.
+        at: Revision,
+    },
 }
 
 impl Ask {
@@ -268,4 +278,6 @@ pub enum Answer {
     Returned(Option<Shown>),
     /// See [`Ask::Upkeep`].
     Upkeep(Vec<RunningUpkeep>),
+    /// See [`Ask::Tally`].
+    Tally(Tally),
 }

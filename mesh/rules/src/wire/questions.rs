@@ -15,9 +15,10 @@ use crate::ledger::records::NodeRecord;
 use crate::ledger::returning::{ReturnStep, Shown};
 use crate::ledger::upkeep::RunningUpkeep;
 use crate::ledger::{fingerprint, level};
+use crate::members::tally::{self, Shards};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
-use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
+use crate::words::names::{NodeId, ProjectName, RepositoryName, Revision, UpstreamId};
 use crate::words::secret::Secret;
 
 /// A question of one node to another, with the type of its answer.
@@ -106,5 +107,7 @@ question!(Returned { shown: Shown, step: ReturnStep } -> Option<Shown>,
     Ask::Returned { shown, step }, Answer::Returned(seen) => seen);
 question!(Upkeep { ask: UpkeepAsk } -> Vec<RunningUpkeep>,
     Ask::Upkeep(ask), Answer::Upkeep(runs) => runs);
+question!(Tally { project: ProjectName, shards: Shards, at: Revision } -> tally::Tally,
+    Ask::Tally { project, shards, at }, Answer::Tally(tally) => tally);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

@@ -379,6 +379,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .body("NewDrill"),
     operation("DELETE", DRILL, "End the drill", Answer::Shows("Anything")),
     get("/api/atoll/v1/dr", "What would be lost if a region burned now", "Anything"),
+    get("/api/atoll/v1/replication", "How many copies artifacts have", "Anything")
+        .query(&["of", "all"]),
     get("/api/atoll/v1/level", "The feature level, and each node's build", "Anything"),
     post("/api/atoll/v1/level", "Raise the feature level", Answer::Shows("Anything")),
     get("/api/atoll/v1/mirrors", "The nodes, and the registries that are mirrored", "Anything"),

@@ -255,6 +255,7 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Scanning(Scanning::Vulnerabilities),
         Route::Collection,
         Route::Dr,
+        Route::Replication,
         Route::Drill,
         Route::Inventory,
         Route::Schedule("p".parse().unwrap(), "nightly".into()),

@@ -219,6 +219,7 @@ fn in_words<R: WriteRecords>(
         | Command::MoveNode { .. }
         | Command::EmptyCache { .. }
         | Command::IndexTags { .. }
+        | Command::Kept { .. }
         | Command::Sealing(_)
         | Command::PutManifest(_)
         | Command::PutManifestIf(..)

@@ -18,7 +18,7 @@ use crate::words::digest::Digest;
 use crate::words::fallback::tags_about;
 use crate::words::manifest::{MADE_BY, Referrer};
 use crate::words::moment::Timestamp;
-use crate::words::names::{BadName, Reference, RepositoryName, Tag};
+use crate::words::names::{BadName, NodeId, Reference, RepositoryName, Tag};
 
 /// What a reference names now.
 fn named<R: WriteRecords>(
@@ -226,6 +226,22 @@ fn store<R: WriteRecords>(
     }
     trash::taken_out(records, at, &mut account, repository, digest)?;
     account.close(records)
+}
+
+/// Records which replicas keep blobs. One that no manifest refers to any more is passed over.
+pub(super) fn kept<R: WriteRecords>(
+    records: &mut R,
+    blobs: &[(Digest, Vec<NodeId>)],
+) -> Result<Outcome, RecordError> {
+    for (digest, kept_by) in blobs {
+        let place = key::blob(digest);
+        let known = records.record::<BlobRecord>(&place)?;
+        if let Some(mut record) = known.filter(|known| known.repositories > 0) {
+            record.kept_by.clone_from(kept_by);
+            records.put(&place, &encode(&record)?)?;
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 /// Removes what the precondition is about, if there is such a thing and the precondition holds.

@@ -254,6 +254,7 @@ fn perform<R: WriteRecords>(
             let deletion = Deletion::by_policy(at, by);
             policies::retire_seen(records, &deletion, &project, repository, seen)
         }
+        (Command::Kept { blobs, .. }, Some(_)) => manifests::kept(records, blobs),
         (Command::Pulled(pulls), _) => policies::pulled(records, at, pulls),
         (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, at, &project),
         (Command::IndexTags { repository, .. }, Some(_)) => {
@@ -297,6 +298,7 @@ fn perform<R: WriteRecords>(
             | Command::Policy { .. }
             | Command::Retire { .. }
             | Command::RetireSeen { .. }
+            | Command::Kept { .. }
             | Command::EmptyCache { .. }
             | Command::IndexTags { .. }
             | Command::Scan { .. }

@@ -76,6 +76,14 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
                 crate::ledger::upkeep::UpkeepKind::Collection,
             )),
         ),
+        (
+            "Tally",
+            Ask::Tally {
+                project: repository.project(),
+                shards: crate::members::tally::Shards::new([1; 32], 1 << 20),
+                at: Revision(1),
+            },
+        ),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

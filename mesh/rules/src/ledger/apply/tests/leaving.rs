@@ -184,3 +184,25 @@ fn a_drill_is_never_of_the_only_region_and_there_is_one_at_a_time() {
     }
     assert!(refused(ledger.run(begin("r1", 5))), "nobody else is left");
 }
+
+/// A repair once left the ledger with who had kept a blob at its push, for good.
+#[test]
+fn a_repair_records_who_keeps_what_is_there_and_only_under_its_epoch() {
+    let mut ledger = at_newest();
+    let epoch = ledger.epoch();
+    assert_eq!(ledger.run(put_kept_by(epoch, &[1, 3])), Outcome::Done);
+    let digest = new(epoch, 1, "t", &[1]).blobs[0].digest;
+    let gone = Digest::sha256(b"no manifest refers to it");
+    let kept = |epoch| Command::Kept {
+        project: new(epoch, 1, "t", &[1]).repository.project(),
+        epoch,
+        blobs: vec![(gone, vec![NodeId(1)]), (digest, vec![NodeId(1), NodeId(2)])],
+    };
+    let of = |ledger: &Ledger, digest| ledger.records.record::<BlobRecord>(&key::blob(&digest));
+    let stale = ledger.run(kept(epoch.next()));
+    assert!(matches!(stale, Outcome::StaleEpoch { .. }), "{stale:?}");
+    assert_eq!(of(&ledger, digest).unwrap().unwrap().kept_by, [NodeId(1), NodeId(3)]);
+    assert_eq!(ledger.run(kept(epoch)), Outcome::Done);
+    assert_eq!(of(&ledger, digest).unwrap().unwrap().kept_by, [NodeId(1), NodeId(2)]);
+    assert_eq!(of(&ledger, gone).unwrap(), None, "and makes no record");
+}

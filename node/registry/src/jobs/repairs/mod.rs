@@ -2,9 +2,15 @@
 //! gone, or when the project's durability was raised. `rules::members::keeper` decides when, and
 //! where copies go.
 //!
-//! A repair is a job of its project. It asks all replicas what they keep, a page of blobs at a time,
-//! and has a few copies made at once. What was copied stays copied if its owner dies, so the next
-//! one finds less to do.
+//! A repair is a job of its project. First the replicas say in sums whether they keep what the ledger
+//! says ([`tallies`]). Blobs for which that is not so, and those that too few regions keep by what
+//! the ledger says, are asked for by name, a page at a time ([`survey`]), and a few copies are made at
+//! once. What was found out goes into the ledger. What was copied stays copied if its owner dies, so
+//! the next one finds less to do.
+
+mod lag;
+mod survey;
+pub mod tallies;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
@@ -15,20 +21,24 @@ use futures::StreamExt;
 use ground::clock;
 use ground::supervise::{Tasks, at_length};
 use parking_lot::Mutex;
-use rules::blobs::holding::Stock;
+use rules::ledger::command::Command;
 use rules::ledger::events::{Actor, MESH};
 use rules::ledger::jobs::{LookForJobs, Priority, RunEnd, Task};
 use rules::ledger::leaving::LookForLeaving;
-use rules::ledger::records::{BlobRecord, Look, RecordError, Role, key};
-use rules::members::keeper::{Keeper, KeeperTerms, missing_copies};
+use rules::ledger::level::Level;
+use rules::ledger::records::{BlobRecord, Look, Project, RecordError, Role, key};
+use rules::members::keeper::{Keeper, KeeperTerms};
 use rules::members::placement::Candidate;
 use rules::wire::questions::Replicate;
 use rules::words::digest::Digest;
-use rules::words::names::{NodeId, ProjectName, Region};
+use rules::words::names::{NodeId, OperationId, ProjectName};
 use serde_json::json;
 use store::Store;
-use tracing::warn;
+use tracing::{debug, warn};
 
+use self::lag::{Lag, Lags};
+use self::survey::{Short, Situation, Survey, find_short};
+use self::tallies::{Compared, Tallies};
 use super::queue::Jobs;
 use super::{Run, Work};
 use crate::blobs::flights::Flights;
@@ -52,6 +62,8 @@ const SILENT: (usize, Duration) = (3, Duration::from_secs(2));
 const REMEMBERED: usize = 1 << 20;
 /// The number of blobs that are named when something is wrong with them.
 const NAMED: usize = 20;
+/// How long it may take to record who keeps blobs.
+const RECORD: Duration = Duration::from_secs(10);
 
 /// Repairs of this node.
 pub struct Repairs {
@@ -61,6 +73,8 @@ pub struct Repairs {
     keeper: Mutex<Keeper>,
     /// The number of blobs of each project that the last repair here found nowhere.
     lost: Mutex<BTreeMap<ProjectName, u64>>,
+    lags: Lags,
+    tallies: Arc<Tallies>,
     terms: KeeperTerms,
 }
 
@@ -68,11 +82,15 @@ pub struct Repairs {
 #[derive(Default)]
 struct Done {
     checked: u64,
+    /// Those that the replicas were asked for by name.
+    asked: u64,
     short: u64,
     copied: u64,
     bytes: u64,
     failed: u64,
     lost: u64,
+    /// What is short and not copied yet.
+    lag: Lag,
     /// The replicas that were away for a moment, or about to leave: what they keep is not known.
     unsettled: BTreeSet<NodeId>,
     /// Errors for the log that were not written yet.
@@ -89,11 +107,13 @@ impl Done {
     fn show(&self) -> String {
         json!({
             "checked": self.checked,
+            "asked": self.asked,
             "short": self.short,
             "copied": self.copied,
             "bytes": self.bytes,
             "failed": self.failed,
             "lost": self.lost,
+            "lacks": self.lag.show(),
         })
         .to_string()
     }
@@ -121,19 +141,13 @@ impl Done {
     }
 }
 
-/// A blob that too few regions keep.
-struct Short {
-    digest: Digest,
-    sources: Vec<NodeId>,
-    to: Vec<NodeId>,
-}
-
 impl Repairs {
     /// Repairs through these rooms.
     pub fn new(
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
         flights: Arc<Flights>,
+        tallies: Arc<Tallies>,
         terms: KeeperTerms,
     ) -> Arc<Self> {
         Arc::new(Repairs {
@@ -142,6 +156,8 @@ impl Repairs {
             flights,
             keeper: Mutex::default(),
             lost: Mutex::default(),
+            lags: Lags::default(),
+            tallies,
             terms,
         })
     }
@@ -202,6 +218,7 @@ impl Repairs {
             lost.retain(|name, _| mine.iter().any(|(project, _)| project == name));
             metrics::gauge!("atoll_repair_blobs_lost").set(lost.values().sum::<u64>() as f64);
         }
+        self.lags.tell(|name| mine.iter().any(|(project, _)| project == name));
         if due.is_empty() {
             return Ok(());
         }
@@ -238,11 +255,13 @@ impl Repairs {
         run.progress(done.show());
         if ended.is_none() {
             self.lost.lock().insert(run.job.task.project.clone(), done.lost);
+            self.lags.set(&run.job.task.project, &done.lag);
         }
         let end = ended.unwrap_or_else(|| done.end(|node| self.neighbours.name_of(node)));
         if let RunEnd::Failed(_) = end {
             self.keeper.lock().again(clock::now(), &run.job.task.project);
         }
+        run.log(format!("{} of {} blobs were asked for by name", done.asked, done.checked));
         run.log(match &end {
             RunEnd::Done(why) | RunEnd::Failed(why) => why,
             RunEnd::Hopeless(why) | RunEnd::Stopped(why) => why,
@@ -254,6 +273,11 @@ impl Repairs {
     async fn look_at_all(&self, run: &Run, done: &mut Done) -> Option<RunEnd> {
         let name = &run.job.task.project;
         let unreadable = |e: RecordError| Some(RunEnd::Failed(e.to_string()));
+        let alive: Vec<NodeId> = match self.situation() {
+            Ok(situation) => situation.alive.iter().map(|replica| replica.id).collect(),
+            Err(error) => return unreadable(error),
+        };
+        let compared = self.tallies.compare(name, &alive, rand::random()).await;
         let (mut after, mut seen) = (None, HashSet::new());
         loop {
             if run.is_stopped() {
@@ -261,7 +285,7 @@ impl Repairs {
                 return Some(RunEnd::Stopped(said));
             }
             let page = self.page(name, after.as_deref());
-            let (durability, keys) = match page {
+            let (project, keys) = match page {
                 Ok(Some(page)) => page,
                 Ok(None) => return Some(RunEnd::Done("the project is gone".into())),
                 Err(error) => return unreadable(error),
@@ -271,100 +295,168 @@ impl Repairs {
                 seen.clear();
             }
             let digests = keys.iter().filter_map(|key| key::digest_of(key));
-            let digests: Vec<Digest> = digests.filter(|digest| seen.insert(*digest)).collect();
+            let mut digests: Vec<Digest> = digests.filter(|digest| seen.insert(*digest)).collect();
+            if let Some(compared) = &compared {
+                match self.unsure(&digests, compared, &alive, project.durability, done) {
+                    Ok(unsure) => digests = unsure,
+                    Err(error) => return unreadable(error),
+                }
+            }
+            done.asked += digests.len() as u64;
             match self.survey(&digests).await {
                 Ok(survey) => {
-                    let short = find_short(&digests, &survey, durability, done);
-                    self.copy_all(run, short, done).await;
+                    let short = find_short(&digests, &survey, project.durability, done);
+                    self.lags.set(name, &done.lag);
+                    let made = self.copy_all(run, &survey.situation, short, done).await;
+                    self.record(&project, survey.news(&digests, &made)).await;
                 }
-                Err(Silent(silent)) => {
+                Err(NotSurveyed::Silent(silent)) => {
                     let names: Vec<String> =
                         silent.iter().map(|node| self.neighbours.name_of(*node)).collect();
                     let why = format!("{} did not say what it keeps", names.join(", "));
                     return Some(RunEnd::Failed(why));
                 }
+                Err(NotSurveyed::Records(error)) => return unreadable(error),
             }
             run.progress(done.show());
             done.said.drain(..).for_each(|line| run.log(line));
         }
     }
 
-    /// The project's durability, and the next links of its blobs; `None` if it is gone or caches
+    /// Of these blobs, those that have to be asked for by name. The others count as checked.
+    fn unsure(
+        &self,
+        digests: &[Digest],
+        compared: &Compared,
+        asked: &[NodeId],
+        durability: u32,
+        done: &mut Done,
+    ) -> Result<Vec<Digest>, RecordError> {
+        let situation = self.situation()?;
+        situation.note(done);
+        // one that has come since said nothing of what it keeps, and counts for nothing here
+        let kept_by = self.kept_by(digests)?;
+        let is_sure = |digest: &Digest, kept_by: &[NodeId]| {
+            let said: Vec<NodeId> = kept_by
+                .iter()
+                .copied()
+                .filter(|node| asked.contains(node) || situation.is_away(*node))
+                .collect();
+            compared.confirms(digest) && situation.is_enough(&said, durability)
+        };
+        let all = digests.iter().zip(&kept_by);
+        let unsure: Vec<Digest> =
+            all.filter(|(digest, by)| !is_sure(digest, by)).map(|(digest, _)| *digest).collect();
+        done.checked += (digests.len() - unsure.len()) as u64;
+        Ok(unsure)
+    }
+
+    /// Tells the ledger who keeps blobs, so that the next look need not ask for them by name.
+    async fn record(&self, project: &Project, news: Vec<(Digest, Vec<NodeId>)>) {
+        let level = at_length(|| self.neighbours.records.view().and_then(|view| view.level()));
+        if news.is_empty() || !level.is_ok_and(|level| level >= Level::TALLIES) {
+            return;
+        }
+        let command =
+            Command::Kept { project: project.name.clone(), epoch: project.epoch, blobs: news };
+        let operation = OperationId(rand::random());
+        let proposed = self.neighbours.records.propose(operation, command, RECORD).await;
+        if let Err(error) = proposed {
+            // the next repair finds it out again
+            debug!(project = %project.name, %error, "who keeps its blobs was not recorded");
+        }
+    }
+
+    /// The project, and the next links of its blobs; `None` if it is gone or caches
     /// an upstream.
-    #[expect(clippy::type_complexity, reason = "a number and keys")]
+    #[expect(clippy::type_complexity, reason = "a project and keys")]
     fn page(
         &self,
         name: &ProjectName,
         after: Option<&[u8]>,
-    ) -> Result<Option<(u32, Vec<Vec<u8>>)>, RecordError> {
+    ) -> Result<Option<(Project, Vec<Vec<u8>>)>, RecordError> {
         at_length(|| {
             let view = self.neighbours.records.view()?;
             let Some(project) = view.project(name)?.filter(|p| p.upstream.is_none()) else {
                 return Ok(None);
             };
             let links = view.scan(&key::links_of(name), after, PAGE)?;
-            Ok(Some((project.durability, links.into_iter().map(|(key, _)| key).collect())))
+            Ok(Some((project, links.into_iter().map(|(key, _)| key).collect())))
         })
     }
 
-    /// What is known of `digests` now. The error names replicas that are up and do not say what they
-    /// keep.
-    async fn survey(&self, digests: &[Digest]) -> Result<Survey, Silent> {
+    /// Which replicas are up, away or about to leave now.
+    fn situation(&self) -> Result<Situation, RecordError> {
+        let leaving = at_length(|| self.neighbours.records.view()?.leaving())?;
+        let leaving = leaving.map(|leaving| leaving.node);
+        let mut alive = self.neighbours.alive();
+        let draining = self.neighbours.draining();
+        alive.retain(|c| Some(c.id) != leaving && !draining.contains(&c.id));
+        let replicas: Vec<Candidate> = self
+            .neighbours
+            .nodes()
+            .iter()
+            .filter(|node| node.role == Role::Replica && !draining.contains(&node.id))
+            .map(Candidate::of)
+            .collect();
+        let all = replicas.iter().map(|replica| replica.id).collect();
+        let present = self.keeper.lock().present(&all);
+        let away = |replica: &Candidate| {
+            present.contains(&replica.id) && !alive.iter().any(|c| c.id == replica.id)
+        };
+        let away: Vec<Candidate> = replicas.into_iter().filter(away).collect();
+        Ok(Situation { alive, away, leaving })
+    }
+
+    /// What is known of `digests` now.
+    async fn survey(&self, digests: &[Digest]) -> Result<Survey, NotSurveyed> {
         let (tries, pause) = SILENT;
         let mut tried = 0;
         loop {
-            let records = &self.neighbours.records;
-            let leaving = records.view().and_then(|view| view.leaving()).ok().flatten();
-            let leaving = leaving.map(|leaving| leaving.node);
-            let mut alive = self.neighbours.alive();
-            let draining = self.neighbours.draining();
-            alive.retain(|c| Some(c.id) != leaving && !draining.contains(&c.id));
-            let replicas: Vec<Candidate> = self
-                .neighbours
-                .nodes()
-                .iter()
-                .filter(|node| node.role == Role::Replica && !draining.contains(&node.id))
-                .map(Candidate::of)
-                .collect();
-            let all = replicas.iter().map(|replica| replica.id).collect();
-            let present = self.keeper.lock().present(&all);
-            let away = |replica: &Candidate| {
-                present.contains(&replica.id) && !alive.iter().any(|c| c.id == replica.id)
-            };
-            let away: Vec<Candidate> = replicas.into_iter().filter(away).collect();
+            let situation = self.situation().map_err(NotSurveyed::Records)?;
+            if digests.is_empty() {
+                return Ok(Survey { situation, stock: BTreeMap::new(), kept_by: Vec::new() });
+            }
             let mut stock = self.neighbours.have(digests, None).await;
             let mine: Result<Vec<_>, _> =
                 at_length(|| digests.iter().map(|d| self.store.stock(d, None)).collect());
             if let Ok(mine) = mine {
                 stock.insert(self.neighbours.me, mine);
             }
-            let silent: Vec<NodeId> =
-                alive.iter().map(|c| c.id).filter(|id| !stock.contains_key(id)).collect();
+            let alive = situation.alive.iter().map(|c| c.id);
+            let silent: Vec<NodeId> = alive.filter(|id| !stock.contains_key(id)).collect();
             if silent.is_empty() {
-                let kept_by = self.kept_by(digests);
-                return Ok(Survey { alive, away, leaving, stock, kept_by });
+                let kept_by = self.kept_by(digests).map_err(NotSurveyed::Records)?;
+                return Ok(Survey { situation, stock, kept_by });
             }
             tried += 1;
             if tried == tries {
-                return Err(Silent(silent));
+                return Err(NotSurveyed::Silent(silent));
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// The nodes that kept each blob when it was last pushed, as the ledger has it.
-    fn kept_by(&self, digests: &[Digest]) -> Vec<Vec<NodeId>> {
+    /// The nodes that kept each blob when it was last pushed or looked for, as the ledger has it.
+    fn kept_by(&self, digests: &[Digest]) -> Result<Vec<Vec<NodeId>>, RecordError> {
         at_length(|| {
-            let view = self.neighbours.records.view().ok();
-            let record = |digest| view.as_ref()?.record::<BlobRecord>(&key::blob(digest)).ok()?;
-            let kept_by = |digest| record(digest).map(|record| record.kept_by).unwrap_or_default();
+            let view = self.neighbours.records.view()?;
+            let record = |digest| view.record::<BlobRecord>(&key::blob(digest));
+            let kept_by = |digest| Ok(record(digest)?.map(|one| one.kept_by).unwrap_or_default());
             digests.iter().map(kept_by).collect()
         })
     }
 
-    async fn copy_all(&self, run: &Run, short: Vec<Short>, done: &mut Done) {
+    /// Makes copies. The result has the nodes that keep one now.
+    async fn copy_all(
+        &self,
+        run: &Run,
+        situation: &Situation,
+        short: Vec<Short>,
+        done: &mut Done,
+    ) -> BTreeMap<Digest, BTreeSet<NodeId>> {
         let copies = short.into_iter().map(|short| async move {
-            let (mut bytes, mut made, mut error) = (0, 0, None);
+            let (mut bytes, mut made, mut error) = (0, BTreeSet::new(), None);
             for node in &short.to {
                 if run.is_stopped() {
                     error = Some("the repair was stopped".to_owned());
@@ -373,7 +465,7 @@ impl Repairs {
                 match self.copy(*node, short.digest, &short.sources).await {
                     Ok(size) => {
                         bytes += size;
-                        made += 1;
+                        made.insert(*node);
                     }
                     Err(why) => {
                         let name = self.neighbours.name_of(*node);
@@ -381,13 +473,19 @@ impl Repairs {
                     }
                 }
             }
-            (bytes, made, error)
+            (short, bytes, made, error)
         });
         let mut copies = futures::stream::iter(copies).buffer_unordered(AT_A_TIME);
-        while let Some((bytes, made, error)) = copies.next().await {
+        let mut all_made = BTreeMap::new();
+        while let Some((short, bytes, made, error)) = copies.next().await {
             done.bytes += bytes;
-            done.copied += made;
-            metrics::counter!("atoll_repair_copies_total").increment(made);
+            done.copied += made.len() as u64;
+            metrics::counter!("atoll_repair_copies_total").increment(made.len() as u64);
+            for region in made.iter().filter_map(|node| situation.region_of(*node)) {
+                done.lag.remove(region, short.size);
+            }
+            self.lags.set(&run.job.task.project, &done.lag);
+            all_made.insert(short.digest, made);
             metrics::counter!("atoll_repair_bytes_total").increment(bytes);
             if let Some(error) = error {
                 done.failed += 1;
@@ -395,6 +493,7 @@ impl Repairs {
             }
             run.progress(done.show());
         }
+        all_made
     }
 
     async fn copy(&self, node: NodeId, digest: Digest, sources: &[NodeId]) -> Result<u64, String> {
@@ -409,59 +508,12 @@ impl Repairs {
     }
 }
 
-/// What is known of some blobs.
-struct Survey {
-    /// The replicas that are up and stay.
-    alive: Vec<Candidate>,
-    /// The replicas that are away, but not for so long that their copies count as gone.
-    away: Vec<Candidate>,
-    /// The replica that is being removed, whose copies count for nothing.
-    leaving: Option<NodeId>,
-    /// What each replica that is up has of each blob.
-    stock: BTreeMap<NodeId, Vec<Stock>>,
-    /// The nodes that kept each blob when it was last pushed.
-    kept_by: Vec<Vec<NodeId>>,
-}
-
-/// Replicas that are up and do not say what they keep.
-struct Silent(Vec<NodeId>);
-
-/// The blobs that too few regions keep, and where copies of them go. A replica that is away is
-/// believed to keep what it kept when it was pushed, and its region is one that the project can
-/// have: who was away is noted in `done`, so the look is repeated. Blobs that no replica has are
-/// counted and named there, too.
-fn find_short(digests: &[Digest], survey: &Survey, durability: u32, done: &mut Done) -> Vec<Short> {
-    let Survey { alive, away, leaving, stock, kept_by } = survey;
-    done.unsettled.extend(away.iter().map(|replica| replica.id).chain(*leaving));
-    let regions: BTreeSet<&Region> = alive.iter().chain(away).map(|c| &c.region).collect();
-    let wanted = (durability as usize).min(regions.len());
-    let mut all_short = Vec::new();
-    for (at, digest) in digests.iter().enumerate() {
-        done.checked += 1;
-        let stock_of = |node: NodeId| stock.get(&node).and_then(|stock| stock.get(at));
-        let keeps = |node| stock_of(node).is_some_and(|s| s.held.is_some() && !s.cached);
-        let caches = |node| stock_of(node).is_some_and(|s| s.held.is_some() && s.cached);
-        let kept_here = alive.iter().filter(|c| keeps(c.id));
-        let kept_away = away.iter().filter(|c| kept_by[at].contains(&c.id));
-        let have: BTreeSet<&Region> = kept_here.chain(kept_away).map(|c| &c.region).collect();
-        let cached = alive.iter().map(|c| c.id).filter(|id| caches(*id)).collect();
-        // one that leaves may still be a source
-        let sources: Vec<NodeId> =
-            stock.keys().copied().filter(|node| keeps(*node) || caches(*node)).collect();
-        if sources.is_empty() {
-            if done.unsettled.is_empty() {
-                done.lost += 1;
-                done.says(format!("{digest}: no replica that is up has it"));
-            }
-            continue;
-        }
-        let to = missing_copies(digest, have, &cached, alive, wanted);
-        if !to.is_empty() {
-            done.short += 1;
-            all_short.push(Short { digest: *digest, sources, to });
-        }
-    }
-    all_short
+/// Why it is not known what replicas keep.
+enum NotSurveyed {
+    /// These are up and do not say.
+    Silent(Vec<NodeId>),
+    /// The records cannot be read.
+    Records(RecordError),
 }
 
 impl Work for Repairs {
@@ -471,101 +523,5 @@ impl Work for Repairs {
 
     fn carry_out<'a>(&'a self, run: &'a Run) -> Pin<Box<dyn Future<Output = RunEnd> + Send + 'a>> {
         Box::pin(self.repair(run))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rules::blobs::holding::Held;
-    use rules::words::digest::ContentHash;
-
-    use super::*;
-
-    fn candidate(id: u64, region: &str) -> Candidate {
-        Candidate { id: NodeId(id), region: region.parse().unwrap(), role: Role::Replica }
-    }
-
-    fn kept() -> Stock {
-        let held = Some(Held { size: 4, content: ContentHash::of(b"four") });
-        Stock { held, cached: false, granted: false }
-    }
-
-    const NONE: Stock = Stock { held: None, cached: false, granted: false };
-
-    fn name(node: NodeId) -> String {
-        format!("node-{}", node.0)
-    }
-
-    #[test]
-    fn what_is_short_gets_copies_what_is_lost_is_named_and_cached_copies_do_not_count() {
-        let digests = [b"safe", b"once", b"soft", b"lost"].map(|text| Digest::sha256(text));
-        let cached = Stock { cached: true, ..kept() };
-        let survey = Survey {
-            alive: vec![candidate(1, "a"), candidate(2, "b"), candidate(3, "c")],
-            away: vec![],
-            leaving: None,
-            stock: [
-                (NodeId(1), vec![kept(), kept(), cached, NONE]),
-                (NodeId(2), vec![kept(), NONE, NONE, NONE]),
-                (NodeId(3), vec![NONE, NONE, cached, NONE]),
-            ]
-            .into(),
-            kept_by: vec![vec![NodeId(1), NodeId(9)]; 4],
-        };
-        let mut done = Done::default();
-        let short = find_short(&digests, &survey, 2, &mut done);
-        assert_eq!((done.checked, done.short, done.lost), (4, 2, 1));
-        assert_eq!((short[0].digest, &short[0].sources[..]), (digests[1], &[NodeId(1)][..]));
-        assert!(short[0].to.len() == 1 && short[0].to[0] != NodeId(1));
-        let to: BTreeSet<NodeId> = short[1].to.iter().copied().collect();
-        assert_eq!(to, [NodeId(1), NodeId(3)].into(), "no byte has to move");
-        assert!(done.said[0].contains(&digests[3].to_string()));
-        assert!(matches!(done.end(name), RunEnd::Hopeless(why) if why.contains("1 blobs")));
-        let mut more = Done::default();
-        assert_eq!(find_short(&digests[..1], &survey, 5, &mut more)[0].to, [NodeId(3)]);
-        assert!(matches!(more.end(name), RunEnd::Done(_)));
-    }
-
-    /// Such a repair once said that all was done, and that what the replica has was lost; and
-    /// nothing looked again when it was back.
-    #[test]
-    fn a_replica_that_is_away_for_a_moment_lowers_nothing_and_loses_nothing() {
-        let digests = [b"here", b"away", b"mine"].map(|text| Digest::sha256(text));
-        let mut survey = Survey {
-            alive: vec![candidate(1, "a"), candidate(2, "b")],
-            away: vec![candidate(3, "c")],
-            leaving: None,
-            stock: [(NodeId(1), vec![kept(), NONE, kept()]), (NodeId(2), vec![kept(), NONE, NONE])]
-                .into(),
-            kept_by: vec![vec![NodeId(1)], vec![NodeId(3)], vec![NodeId(1), NodeId(3)]],
-        };
-        let mut done = Done::default();
-        assert!(find_short(&digests, &survey, 2, &mut done).is_empty(), "it has the other copy");
-        assert_eq!(done.lost, 0);
-        let why = |done: &Done| match done.end(name) {
-            RunEnd::Failed(why) => why,
-            other => panic!("{other:?}"),
-        };
-        assert!(why(&done).contains("node-3"), "{}", why(&done));
-        let mut done = Done::default();
-        let short = find_short(&digests, &survey, 3, &mut done);
-        assert_eq!(
-            (short.len(), short[0].digest, &short[0].to[..]),
-            (1, digests[2], &[NodeId(2)][..])
-        );
-        why(&done);
-
-        // it is being removed: what it has counts for nothing, but may be copied
-        let third = vec![NONE, kept(), kept()];
-        survey.away.clear();
-        (survey.leaving, survey.stock) = (
-            Some(NodeId(3)),
-            std::mem::take(&mut survey.stock).into_iter().chain([(NodeId(3), third)]).collect(),
-        );
-        let mut done = Done::default();
-        let short = find_short(&digests, &survey, 2, &mut done);
-        assert_eq!(short.iter().map(|short| short.digest).collect::<Vec<_>>(), digests[1..]);
-        assert_eq!(short[0].sources, [NodeId(3)]);
-        why(&done);
     }
 }

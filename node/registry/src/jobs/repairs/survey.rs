@@ -1,0 +1,305 @@
+//! What is known of some blobs, and which of them too few regions keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rules::blobs::holding::Stock;
+use rules::members::keeper::missing_copies;
+use rules::members::placement::Candidate;
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, Region};
+
+use super::Done;
+
+/// The replicas, as far as copies are concerned.
+pub(super) struct Situation {
+    /// The replicas that are up and stay.
+    pub(super) alive: Vec<Candidate>,
+    /// The replicas that are away, but not for so long that their copies count as gone.
+    pub(super) away: Vec<Candidate>,
+    /// The replica that is being removed, whose copies count for nothing.
+    pub(super) leaving: Option<NodeId>,
+}
+
+impl Situation {
+    /// Notes in `done` of which replicas it is not known what they keep.
+    pub(super) fn note(&self, done: &mut Done) {
+        done.unsettled.extend(self.away.iter().map(|replica| replica.id).chain(self.leaving));
+    }
+
+    /// Whether a replica is away, and believed to keep what it kept.
+    pub(super) fn is_away(&self, node: NodeId) -> bool {
+        self.away.iter().any(|replica| replica.id == node)
+    }
+
+    /// The region of a replica that is up.
+    pub(super) fn region_of(&self, node: NodeId) -> Option<&Region> {
+        self.alive.iter().find(|replica| replica.id == node).map(|replica| &replica.region)
+    }
+
+    fn staying(&self) -> impl Iterator<Item = &Candidate> {
+        self.alive.iter().chain(&self.away)
+    }
+
+    /// The number of regions that should have a blob.
+    fn wanted(&self, durability: u32) -> usize {
+        let regions: BTreeSet<&Region> = self.staying().map(|replica| &replica.region).collect();
+        (durability as usize).min(regions.len())
+    }
+
+    /// Whether a blob is where it should be, if exactly these nodes keep it.
+    pub(super) fn is_enough(&self, kept_by: &[NodeId], durability: u32) -> bool {
+        let keeps = |replica: &&Candidate| kept_by.contains(&replica.id);
+        let regions: BTreeSet<&Region> =
+            self.staying().filter(keeps).map(|replica| &replica.region).collect();
+        self.alive.iter().any(|replica| keeps(&replica)) && regions.len() >= self.wanted(durability)
+    }
+}
+
+/// What is known of some blobs.
+pub(super) struct Survey {
+    /// The replicas.
+    pub(super) situation: Situation,
+    /// What each replica that is up has of each blob.
+    pub(super) stock: BTreeMap<NodeId, Vec<Stock>>,
+    /// The nodes that kept each blob when it was last pushed or looked for, as the ledger has it.
+    pub(super) kept_by: Vec<Vec<NodeId>>,
+}
+
+impl Survey {
+    fn stock_of(&self, node: NodeId, at: usize) -> Option<&Stock> {
+        self.stock.get(&node).and_then(|stock| stock.get(at))
+    }
+
+    fn keeps(&self, node: NodeId, at: usize) -> bool {
+        self.stock_of(node, at).is_some_and(|stock| stock.held.is_some() && !stock.cached)
+    }
+
+    fn caches(&self, node: NodeId, at: usize) -> bool {
+        self.stock_of(node, at).is_some_and(|stock| stock.held.is_some() && stock.cached)
+    }
+
+    /// Of the blobs of which the ledger does not say who keeps them now: who does, with the copies that
+    /// were `made`. A replica that did not say anything is believed.
+    pub(super) fn news(
+        &self,
+        digests: &[Digest],
+        made: &BTreeMap<Digest, BTreeSet<NodeId>>,
+    ) -> Vec<(Digest, Vec<NodeId>)> {
+        let asked = |node: &NodeId| self.situation.alive.iter().any(|one| one.id == *node);
+        let mut news = Vec::new();
+        for (at, digest) in digests.iter().enumerate() {
+            let recorded: BTreeSet<NodeId> = self.kept_by[at].iter().copied().collect();
+            let silent = recorded.iter().copied().filter(|node| !asked(node));
+            let alive = self.situation.alive.iter().map(|one| one.id);
+            let mut now: BTreeSet<NodeId> =
+                alive.filter(|node| self.keeps(*node, at)).chain(silent).collect();
+            now.extend(made.get(digest).into_iter().flatten());
+            if now != recorded {
+                news.push((*digest, now.into_iter().collect()));
+            }
+        }
+        news
+    }
+}
+
+/// A blob that too few regions keep.
+pub(super) struct Short {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) sources: Vec<NodeId>,
+    pub(super) to: Vec<NodeId>,
+}
+
+/// The blobs that too few regions keep, and where copies of them go. A replica that is away is
+/// believed to keep what it kept when it was pushed, and its region is one that the project can
+/// have: who was away is noted in `done`, so the look is repeated. Blobs that no replica has are
+/// counted and named there, too.
+pub(super) fn find_short(
+    digests: &[Digest],
+    survey: &Survey,
+    durability: u32,
+    done: &mut Done,
+) -> Vec<Short> {
+    let Situation { alive, away, .. } = &survey.situation;
+    survey.situation.note(done);
+    let wanted = survey.situation.wanted(durability);
+    let mut all_short = Vec::new();
+    for (at, digest) in digests.iter().enumerate() {
+        done.checked += 1;
+        let kept_here = alive.iter().filter(|c| survey.keeps(c.id, at));
+        let kept_away = away.iter().filter(|c| survey.kept_by[at].contains(&c.id));
+        let have: BTreeSet<&Region> = kept_here.chain(kept_away).map(|c| &c.region).collect();
+        let cached = alive.iter().map(|c| c.id).filter(|id| survey.caches(*id, at)).collect();
+        // one that leaves may still be a source
+        let has = |node: &NodeId| survey.keeps(*node, at) || survey.caches(*node, at);
+        let sources: Vec<NodeId> = survey.stock.keys().copied().filter(has).collect();
+        if sources.is_empty() {
+            if done.unsettled.is_empty() {
+                done.lost += 1;
+                done.says(format!("{digest}: no replica that is up has it"));
+            }
+            continue;
+        }
+        let to = missing_copies(digest, have, &cached, alive, wanted);
+        if !to.is_empty() {
+            done.short += 1;
+            let held = sources.iter().find_map(|node| survey.stock_of(*node, at)?.held);
+            let size = held.map_or(0, |held| held.size);
+            for region in to.iter().filter_map(|node| survey.situation.region_of(*node)) {
+                done.lag.add(region, size);
+            }
+            all_short.push(Short { digest: *digest, size, sources, to });
+        }
+    }
+    all_short
+}
+
+#[cfg(test)]
+mod tests {
+    use rules::blobs::holding::Held;
+    use rules::ledger::jobs::RunEnd;
+    use rules::ledger::records::Role;
+    use rules::words::digest::ContentHash;
+
+    use super::*;
+
+    fn candidate(id: u64, region: &str) -> Candidate {
+        Candidate { id: NodeId(id), region: region.parse().unwrap(), role: Role::Replica }
+    }
+
+    fn kept() -> Stock {
+        let held = Some(Held { size: 4, content: ContentHash::of(b"four") });
+        Stock { held, cached: false, granted: false }
+    }
+
+    fn situation(alive: Vec<Candidate>, away: Vec<Candidate>) -> Situation {
+        Situation { alive, away, leaving: None }
+    }
+
+    const NONE: Stock = Stock { held: None, cached: false, granted: false };
+
+    fn name(node: NodeId) -> String {
+        format!("node-{}", node.0)
+    }
+
+    #[test]
+    fn what_is_short_gets_copies_what_is_lost_is_named_and_cached_copies_do_not_count() {
+        let digests = [b"safe", b"once", b"soft", b"lost"].map(|text| Digest::sha256(text));
+        let cached = Stock { cached: true, ..kept() };
+        let survey = Survey {
+            situation: situation(
+                vec![candidate(1, "a"), candidate(2, "b"), candidate(3, "c")],
+                vec![],
+            ),
+            stock: [
+                (NodeId(1), vec![kept(), kept(), cached, NONE]),
+                (NodeId(2), vec![kept(), NONE, NONE, NONE]),
+                (NodeId(3), vec![NONE, NONE, cached, NONE]),
+            ]
+            .into(),
+            kept_by: vec![vec![NodeId(1), NodeId(9)]; 4],
+        };
+        let mut done = Done::default();
+        let short = find_short(&digests, &survey, 2, &mut done);
+        assert_eq!((done.checked, done.short, done.lost), (4, 2, 1));
+        let lacks: u64 =
+            done.lag.show().as_object().unwrap().values().filter_map(|r| r["bytes"].as_u64()).sum();
+        assert_eq!(lacks, 12, "three copies of four bytes: {:?}", done.lag);
+        assert_eq!((short[0].digest, &short[0].sources[..]), (digests[1], &[NodeId(1)][..]));
+        assert!(short[0].to.len() == 1 && short[0].to[0] != NodeId(1));
+        let to: BTreeSet<NodeId> = short[1].to.iter().copied().collect();
+        assert_eq!(to, [NodeId(1), NodeId(3)].into(), "no byte has to move");
+        assert!(done.said[0].contains(&digests[3].to_string()));
+        assert!(matches!(done.end(name), RunEnd::Hopeless(why) if why.contains("1 blobs")));
+        let mut more = Done::default();
+        assert_eq!(find_short(&digests[..1], &survey, 5, &mut more)[0].to, [NodeId(3)]);
+        assert!(matches!(more.end(name), RunEnd::Done(_)));
+    }
+
+    /// Such a repair once said that all was done, and that what the replica has was lost; and
+    /// nothing looked again when it was back.
+    #[test]
+    fn a_replica_that_is_away_for_a_moment_lowers_nothing_and_loses_nothing() {
+        let digests = [b"here", b"away", b"mine"].map(|text| Digest::sha256(text));
+        let mut survey = Survey {
+            situation: situation(
+                vec![candidate(1, "a"), candidate(2, "b")],
+                vec![candidate(3, "c")],
+            ),
+            stock: [(NodeId(1), vec![kept(), NONE, kept()]), (NodeId(2), vec![kept(), NONE, NONE])]
+                .into(),
+            kept_by: vec![vec![NodeId(1)], vec![NodeId(3)], vec![NodeId(1), NodeId(3)]],
+        };
+        let mut done = Done::default();
+        assert!(find_short(&digests, &survey, 2, &mut done).is_empty(), "it has the other copy");
+        assert_eq!(done.lost, 0);
+        let why = |done: &Done| match done.end(name) {
+            RunEnd::Failed(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(why(&done).contains("node-3"), "{}", why(&done));
+        let mut done = Done::default();
+        let short = find_short(&digests, &survey, 3, &mut done);
+        assert_eq!(
+            (short.len(), short[0].digest, &short[0].to[..]),
+            (1, digests[2], &[NodeId(2)][..])
+        );
+        why(&done);
+
+        // it is being removed: what it has counts for nothing, but may be copied
+        let third = vec![NONE, kept(), kept()];
+        survey.situation.away.clear();
+        (survey.situation.leaving, survey.stock) = (
+            Some(NodeId(3)),
+            std::mem::take(&mut survey.stock).into_iter().chain([(NodeId(3), third)]).collect(),
+        );
+        let mut done = Done::default();
+        let short = find_short(&digests, &survey, 2, &mut done);
+        assert_eq!(short.iter().map(|short| short.digest).collect::<Vec<_>>(), digests[1..]);
+        assert_eq!(short[0].sources, [NodeId(3)]);
+        why(&done);
+    }
+    #[test]
+    fn what_the_ledger_says_is_enough_if_it_names_enough_regions_and_one_that_is_up() {
+        let up = vec![candidate(1, "a"), candidate(2, "a"), candidate(3, "b")];
+        let situation = situation(up, vec![candidate(4, "c")]);
+        let enough = |kept_by: &[u64], durability| {
+            let kept_by: Vec<NodeId> = kept_by.iter().map(|node| NodeId(*node)).collect();
+            situation.is_enough(&kept_by, durability)
+        };
+        assert!(enough(&[1, 3], 2) && enough(&[1, 4], 2) && enough(&[2], 1));
+        assert!(!enough(&[1, 2], 2), "one region");
+        assert!(!enough(&[1, 9], 2), "a node that is no member");
+        assert!(!enough(&[4], 1), "nobody can be asked for it");
+        assert!(enough(&[1, 3, 4], 5) && !enough(&[1, 3], 5), "as many regions as there are");
+    }
+
+    #[test]
+    fn the_ledger_hears_who_keeps_a_blob_if_it_says_something_else() {
+        let digests = [b"as it says", b"another on", b"by a copy ", b"was lost  "];
+        let digests = digests.map(|text| Digest::sha256(text));
+        let [one, two, away, draining] = [1, 2, 3, 4].map(NodeId);
+        let survey = Survey {
+            situation: situation(
+                vec![candidate(1, "a"), candidate(2, "b")],
+                vec![candidate(3, "c")],
+            ),
+            stock: [
+                (one, vec![kept(), kept(), kept(), NONE]),
+                (two, vec![kept(), kept(), Stock { cached: true, ..kept() }, NONE]),
+            ]
+            .into(),
+            kept_by: vec![vec![two, one], vec![one, away, draining], vec![one], vec![one, away]],
+        };
+        let made = [(digests[2], [two].into())].into();
+        let said = survey.news(&digests, &made);
+        assert_eq!(
+            said,
+            [
+                (digests[1], vec![one, two, away, draining]),
+                (digests[2], vec![one, two]),
+                (digests[3], vec![away]),
+            ]
+        );
+    }
+}

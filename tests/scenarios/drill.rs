@@ -40,11 +40,14 @@ fn a_region_refuses_its_clients_the_others_go_on_and_it_ends_by_itself() {
     let kept = Image::random(&[40_000]);
     mesh.repository(home, "demo/app").push(&kept, "kept").unwrap_or_else(|no| panic!("{no}"));
 
+    let unasked = process::finish(&mut drill(&mesh, others[0], &["--region", region]));
+    assert!(!unasked.success && unasked.err.contains("--yes"), "{unasked:?}");
+
     // whoever has begun it goes away
     let mut begun = process::finish(&mut drill(
         &mesh,
         others[0],
-        &["--region", region, "--for", "25s", "--no-wait"],
+        &["--yes", "--region", region, "--for", "25s", "--no-wait"],
     ));
     assert!(begun.success, "{}", begun.err);
     assert!(begun.out.contains("refuses all clients until"), "{}", begun.out);
@@ -100,7 +103,7 @@ fn a_region_refuses_its_clients_the_others_go_on_and_it_ends_by_itself() {
         assert_eq!(found.unwrap_or_else(|no| panic!("{tag}: {no}")).digest, image.digest());
     }
     // one that is ended before its time, at a node that takes part in it
-    begun = process::finish(&mut drill(&mesh, home, &["--region", region, "--no-wait"]));
+    begun = process::finish(&mut drill(&mesh, home, &["--yes", "--region", region, "--no-wait"]));
     assert!(begun.success, "{}", begun.err);
     wait::until("it refuses again", || refused(home, "/v2/demo/app/manifests/kept"));
     let stopped = process::finish(&mut drill(&mesh, home, &["--stop"]));

@@ -159,7 +159,14 @@ impl<R: Rooms> MeshService<R> {
                         nodes,
                     }))
                 }
-                Outcome::Refused(reason) => {
+                Outcome::Refused(mut reason) => {
+                    let nodes = ledger.view().and_then(|view| view.nodes()).unwrap_or_default();
+                    if nodes.iter().any(|one| one.name == node.name) {
+                        reason += &format!(
+                            "; if that node is gone for good, `atoll remove {}` at another one frees its name",
+                            node.name
+                        );
+                    }
                     warn!(name = %node.name, reason, "a node was not let in");
                     Answer::Joined(Err(reason))
                 }

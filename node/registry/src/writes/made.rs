@@ -45,7 +45,7 @@ impl Writes {
         };
         let there = Precondition::names(Reference::Digest(subject), subject);
         let kind = WriteKind::PutManifestIf(Box::new(there), pushed);
-        if let Err(refusal) = self.commit(&repository.project(), kind, by).await {
+        if let Err(refusal) = self.commit_here_or_there(&repository.project(), kind, by).await {
             for digest in held {
                 // another project may have the name now
                 self.store.revoke(digest, repository).await.map_err(unstored)?;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
+use ground::supervise::Tasks;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
@@ -23,6 +24,7 @@ use rules::ledger::records::{Look, Project, RecordError, key};
 use rules::wire::{NoLedger, Write, WriteError, WriteKind, questions, transfer_time};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, OperationId, ProjectName};
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::blobs::collecting::Collecting;
@@ -105,6 +107,7 @@ pub struct Writes {
     flights: Arc<Flights>,
     collecting: Arc<Collecting>,
     terms: WriteTerms,
+    tasks: Tasks,
 }
 
 impl Writes {
@@ -115,9 +118,10 @@ impl Writes {
         flights: Arc<Flights>,
         collecting: Arc<Collecting>,
         terms: WriteTerms,
+        tasks: Tasks,
     ) -> Arc<Self> {
         let records = neighbours.records.clone();
-        Arc::new(Writes { neighbours, records, store, flights, collecting, terms })
+        Arc::new(Writes { neighbours, records, store, flights, collecting, terms, tasks })
     }
 
     /// Whether a write can succeed now: this node hears the ledger's majority. Waits a moment for
@@ -141,8 +145,33 @@ impl Writes {
         if needs > has { Err(Refusal::Level { needs, has }) } else { Ok(()) }
     }
 
-    /// Commits a write of `project`, wherever its primary is. `by` is who asked for it.
+    /// Commits a write of `project`, wherever its primary is. `by` is who asked for it. A deletion that
+    /// takes several steps goes on when its caller has gone: a client that leaves must not leave an
+    /// image with a part of its signatures.
     pub async fn commit(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        kind: WriteKind,
+        by: &Actor,
+    ) -> Result<Outcome, Refusal> {
+        if !kind.deletes_manifest() {
+            return self.commit_here_or_there(project, kind, by).await;
+        }
+        let (writes, project, by) = (self.clone(), project.clone(), by.clone());
+        let (tell, told) = oneshot::channel();
+        self.tasks.spawn_draining("deletion", async move {
+            let outcome = tokio::select! {
+                biased;
+                () = writes.tasks.stopping() => return,
+                outcome = writes.commit_here_or_there(&project, kind, &by) => outcome,
+            };
+            // whoever asked may have gone
+            let _ = tell.send(outcome);
+        });
+        told.await.unwrap_or_else(|_| Err(Refusal::Unavailable("this node is stopping".into())))
+    }
+
+    async fn commit_here_or_there(
         &self,
         project: &ProjectName,
         kind: WriteKind,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::super::shown::agreed;
 use super::{Api, text};
 
 const DRILL: &str = "/api/atoll/v1/dr/drill";
@@ -27,6 +28,9 @@ pub(super) struct DrillCommand {
     /// Do not wait for its end.
     #[arg(long)]
     no_wait: bool,
+    /// Do not ask whether to begin.
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Begins, ends or shows a drill.
@@ -44,6 +48,13 @@ pub(super) async fn run(api: &Api, command: &DrillCommand) -> io::Result<()> {
         }
         return Ok(());
     };
+    let question = format!(
+        "All nodes of {region} will refuse all clients for {} s. Begin?",
+        command.time.as_secs()
+    );
+    if !command.yes && !agreed(&question, "nothing was begun; confirm with --yes")? {
+        return Err(io::Error::other("nothing was begun"));
+    }
     let body = json!({"region": region, "seconds": command.time.as_secs()});
     let mut shown = api.send(Method::POST, DRILL, Some(&body)).await?.body;
     if api.is_json() && command.no_wait {

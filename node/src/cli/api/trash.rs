@@ -99,7 +99,12 @@ async fn restore(api: &Api, artifact: &str, all: bool) -> io::Result<()> {
     let (repository, reference) = match all {
         true => (artifact, None),
         false => {
-            let (repository, reference) = named(artifact)?;
+            let all = |error| {
+                io::Error::other(format!(
+                    "{error}; --all restores all that was deleted of a repository"
+                ))
+            };
+            let (repository, reference) = named(artifact).map_err(all)?;
             (repository, Some(reference))
         }
     };

@@ -63,20 +63,30 @@ fn is_over(answer: &Answer) {
 }
 
 #[test]
-fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
+fn a_thousand_pushes_at_once_at_three_nodes_end_exactly_at_the_edge() {
     let mesh = Formed::of(&THREE, "");
     let admin = mesh.client(2);
-    let images: Vec<Image> = (0..60).map(|_| Image::random(&[20_000])).collect();
+    let images: Vec<Image> = (0..1000).map(|_| Image::random(&[500])).collect();
     let one = size(&[&images[0]]);
     assert!(images.iter().all(|image| size(&[image]) == one), "all have the same size");
-    let small = limited(&admin, "small", 23 * one);
+    let small = limited(&admin, "small", 400 * one);
     let pushed: Vec<Result<(), tests::repository::Refusal>> = std::thread::scope(|beside| {
         let pushers: Vec<_> = images
             .iter()
             .enumerate()
             .map(|(at, image)| {
-                let repository = mesh.repository(at % 2, &format!("small/app-{}", at % 3));
-                beside.spawn(move || repository.push(image, &format!("t{at}")))
+                let repository = mesh.repository(at % 3, &format!("small/app-{}", at % 3));
+                beside.spawn(move || {
+                    loop {
+                        match repository.push(image, &format!("t{at}")) {
+                            // a machine that is this busy may lose its leader for a moment
+                            Err(no) if no.answer().is_none_or(|no| no.status == 503) => {
+                                std::thread::sleep(std::time::Duration::from_millis(500));
+                            }
+                            settled => return settled,
+                        }
+                    }
+                })
             })
             .collect();
         pushers.into_iter().map(|pusher| pusher.join().expect("no pusher panics")).collect()
@@ -84,9 +94,9 @@ fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
     for refusal in pushed.iter().filter_map(|pushed| pushed.as_ref().err()) {
         is_over(refusal.answer().unwrap_or_else(|| panic!("{refusal}")));
     }
-    assert_eq!(pushed.iter().filter(|pushed| pushed.is_ok()).count(), 23);
+    assert_eq!(pushed.iter().filter(|pushed| pushed.is_ok()).count(), 400);
     for at in 0..3 {
-        assert_eq!(used(&mesh.client(at), small), 23 * one);
+        assert_eq!(used(&mesh.client(at), small), 400 * one);
     }
     mesh.agree();
     // what is there costs nothing once more, in another repository and under another tag
@@ -105,11 +115,11 @@ fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
         let gone = mesh.client(1).ask(Method::DELETE, &path).send();
         assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 202);
     }
-    assert_eq!(used(&admin, small), 22 * one);
+    assert_eq!(used(&admin, small), 399 * one);
     let again = pushed.iter().position(Result::is_err).expect("one of them");
     let repository = mesh.repository(0, "small/app-0");
     repository.push(&images[again], "again").unwrap_or_else(|no| panic!("it fits now: {no}"));
-    assert_eq!(used(&admin, small), 23 * one);
+    assert_eq!(used(&admin, small), 400 * one);
     // restarts change nothing
     for member in mesh.members() {
         member.stop(Signal::KILL);
@@ -119,7 +129,7 @@ fn pushes_from_two_nodes_at_once_end_exactly_at_the_edge() {
     }
     for (at, member) in mesh.members().iter().enumerate() {
         member.wait_ready();
-        assert_eq!(used(&mesh.client(at), small), 23 * one);
+        assert_eq!(used(&mesh.client(at), small), 400 * one);
     }
 }
 

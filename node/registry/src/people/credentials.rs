@@ -125,6 +125,10 @@ impl Access {
         if self.proven.lock().contains(&proof) {
             return self.who_has_shown(of_provider, identity, shown, freshness).await;
         }
+        let _turn = self.turns.take(proof).await;
+        if self.proven.lock().contains(&proof) {
+            return self.who_has_shown(of_provider, identity, shown, freshness).await;
+        }
         let line = self.begin(origin, name)?;
         let right = match kept {
             Kept::Robot(hash) => self.secrets.is_hash_of(&hash, password)?,
@@ -339,7 +343,14 @@ impl Access {
     ) -> Result<Option<Identity>, AccessError> {
         let credentials = Credentials::Basic(name.into(), password.clone());
         // a signature is no guess, and costs little to check
-        let counted = name != WORKLOAD && !edge.knows(&credentials);
+        let mut counted = name != WORKLOAD && !edge.knows(&credentials);
+        let turn = match counted {
+            true => Some(self.turns.take(shown(name, password)).await),
+            false => None,
+        };
+        if turn.is_some() {
+            counted = !edge.knows(&credentials);
+        }
         if counted {
             self.begin(origin, name)?;
         }
@@ -369,6 +380,11 @@ pub(super) fn is_forgotten(records: &dyn ReadRecords, user: UserId) -> Result<bo
     let belonging = records.belonging(user)?;
     let configurations = records.configurations()?;
     Ok(Configured::of(&configurations).is_forgotten(belonging.as_ref(), clock::timestamp()))
+}
+
+/// A hash of what somebody shows.
+fn shown(name: &str, password: &Secret) -> Digest {
+    Digest::sha256(&[name.as_bytes(), b"\0", password.expose().as_bytes()].concat())
 }
 
 /// What is remembered of a right password: a hash of it, with what it was compared with.

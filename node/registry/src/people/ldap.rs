@@ -142,8 +142,15 @@ impl Access {
         }
         let shown = [&terms.place.url, "\0", name, "\0", password.expose()].concat();
         let proof = Digest::sha256(shown.as_bytes());
-        let known = self.asking.passwords.lock().get(&proof).copied();
-        let counts = known.map(|(at, _)| remembered(age(at), terms.lasts));
+        let look = || {
+            let known = self.asking.passwords.lock().get(&proof).copied();
+            (known, known.map(|(at, _)| remembered(age(at), terms.lasts)))
+        };
+        if let (Some((_, user)), Some(Remembered::Counts)) = look() {
+            return self.user_shown(user).await;
+        }
+        let _turn = self.turns.take(proof).await;
+        let (known, counts) = look();
         if let (Some((_, user)), Some(Remembered::Counts)) = (known, counts) {
             return self.user_shown(user).await;
         }

@@ -16,6 +16,7 @@ mod renewing;
 mod sessions;
 mod signing;
 mod tokens;
+mod turns;
 mod vouching;
 mod workloads;
 
@@ -54,6 +55,7 @@ use issuers::Issuers;
 use ldap::Asking;
 use signing::Signing;
 use tokens::{Checked, TokenReach};
+use turns::Turns;
 use workloads::{NAMED, REFUSED_LINES};
 
 pub use credentials::hash_password;
@@ -237,6 +239,7 @@ pub struct Access {
     terms: AccessTerms,
     /// Right passwords that were checked lately, see [`Access::check_password`].
     proven: Mutex<HashSet<Digest>>,
+    turns: Turns,
     guesses: Mutex<Guesses>,
     issuers: Issuers,
     /// Those that trust rules name. They take nothing from the provider of the mesh's people.
@@ -332,6 +335,7 @@ impl Access {
             mirrors,
             terms,
             proven,
+            turns: Turns::default(),
             guesses,
             issuers,
             trusted,

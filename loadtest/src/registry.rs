@@ -33,8 +33,10 @@ pub(crate) fn upload(
 /// Opens an upload; where it goes on.
 pub(crate) fn open_upload(client: &mut Client, repository: &str) -> Result<String> {
     let path = format!("/v2/{repository}/blobs/uploads/");
-    let opened = client.send(&Request::new("POST", &path).body(&[]), &mut Sink::Discard)?;
-    place_of(expect(&opened, 202, "POST", &path)?)
+    let mut said = Vec::new();
+    let opened = client.send(&Request::new("POST", &path).body(&[]), &mut Sink::Keep(&mut said))?;
+    let opened = expect(&opened, 202, "POST", &path);
+    place_of(opened.with_context(|| String::from_utf8_lossy(&said).into_owned())?)
 }
 
 /// Sends a chunk that begins at this byte; where the upload goes on.

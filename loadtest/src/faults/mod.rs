@@ -40,8 +40,6 @@ use verdict::Terms;
 
 /// How many clients work at a node.
 const CLIENTS: usize = 2;
-/// Trials that one mesh stands; then a new one is formed.
-const TRIALS_OF_A_MESH: usize = 10;
 /// How often `--shrink` plays a plan before it believes that it holds.
 const TRIES: usize = 3;
 
@@ -57,6 +55,9 @@ pub(crate) struct Faults {
     /// Begin no further trial after so many seconds
     #[arg(long)]
     seconds: Option<u64>,
+    /// How many trials one mesh stands before a new one is formed
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    of_a_mesh: u32,
     /// How many replicas, each in a region of its own
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
     nodes: u8,
@@ -174,14 +175,15 @@ impl Faults {
             if over() {
                 break;
             }
-            let trials = match mesh.take().filter(|trials| trials.played < TRIALS_OF_A_MESH) {
+            let trials = match mesh.take().filter(|trials| trials.played < self.of_a_mesh as usize)
+            {
                 Some(trials) => mesh.insert(trials),
                 None => mesh.insert(self.mesh(atoll)?),
             };
             let plan = self.plan(seed, &self.without);
             let mut outcome = trials.play(&plan)?;
             let last = number + 1 == self.trials as usize || over();
-            if outcome.violations.is_empty() && (last || trials.played == TRIALS_OF_A_MESH) {
+            if outcome.violations.is_empty() && (last || trials.played == self.of_a_mesh as usize) {
                 outcome.violations.extend(trials.leftovers()?);
             }
             let verdict = match outcome.violations.as_slice() {

@@ -92,11 +92,26 @@ impl Retained {
     /// nothing is deleted by a clock that is behind what was recorded.
     ///
     /// # Errors
-    /// If a mesh that is whole refuses a push or a run.
+    /// If a mesh that is whole refuses pushes for a minute, or a run.
     pub(crate) fn afterwards(&self, stage: &Stage, clocks: bool) -> Result<Vec<String>> {
         let mut client = stage.mesh.administrator(0).patient_for(CLIENT_PATIENCE);
-        for _ in 0..RETAINED {
-            self.push(&mut client)?;
+        // as everywhere else: for a while a node may say that it cannot. Of one that failed it is not
+        // known whether it is there, so all that are retained come after it
+        let (mut in_a_row, mut refused) = (0, None);
+        let pushed = crate::process::until("as many pushes as are retained", READ_WITHIN, || {
+            match self.push(&mut client) {
+                Ok(()) => in_a_row += 1,
+                Err(error) => {
+                    eprintln!("loadtest: after the faults: {error:#}");
+                    (in_a_row, refused) = (0, Some(error));
+                    client = stage.mesh.administrator(0).patient_for(CLIENT_PATIENCE);
+                    sleep(RETRY);
+                }
+            }
+            Ok((in_a_row == RETAINED).then_some(()))
+        });
+        if let (Err(late), Some(error)) = (pushed, refused) {
+            return Err(error.context(late));
         }
         // the newest in the list may be one that a clock that was ahead has dated
         let place = run(&mut client)?;

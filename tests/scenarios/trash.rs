@@ -1,13 +1,17 @@
 //! What was deleted is gone for everybody at once, and comes back byte for byte until its time is over
 //! or somebody empties the trash. Then its bytes leave all disks.
 
+use std::io::Write as _;
+use std::time::Duration;
+
 use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::http::Client;
-use tests::image::{Blob, Image};
+use tests::image::{Blob, Image, MANIFEST, manifest_of};
 use tests::people::{PASSWORD, create_user, must};
+use tests::wire::connect;
 use tests::{process, wait};
 
 const THREE: [(&str, &str); 3] =
@@ -234,4 +238,51 @@ fn who_may_push_restores_and_who_may_delete_empties() {
     must(&as_user("max"), Method::DELETE, TRASH, &Value::Null, 200);
     must(&as_user("max"), Method::POST, &restore, &what, 404);
     must(&admin, Method::POST, &restore, &json!({"repository": "app", "references": "1"}), 400);
+}
+
+/// The deletion was once the client's own: an image whose client left stayed, with fewer signatures.
+#[test]
+fn an_image_with_many_signatures_goes_with_all_of_them_even_if_its_client_leaves() {
+    let mesh = Formed::of(&THREE, "");
+    let image = Image::tiny();
+    let repository = mesh.repository(0, "demo/app");
+    repository.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    // far more than go in one step, so that the client is gone before the last one
+    for number in 0..300 {
+        let mut signature = manifest_of(&image.blobs);
+        signature["artifactType"] = "application/vnd.dev.sigstore.bundle.v0.3+json".into();
+        signature["subject"] = json!({"mediaType": MANIFEST, "digest": image.digest(),
+            "size": image.manifest.bytes.len()});
+        signature["annotations"] = json!({"number": number.to_string()});
+        let signature = Blob::of(signature.to_string().into_bytes());
+        let put = repository.put_bytes(&signature.digest, MANIFEST, signature.bytes);
+        put.unwrap_or_else(|no| panic!("signature {number}: {no}"));
+    }
+    let referrers = format!("/v2/demo/app/referrers/{}", image.digest());
+    let left = |at: usize| {
+        let answer = mesh.client(at).get(&referrers).ok()?;
+        (answer.status == 200).then_some(answer.json()["manifests"].as_array()?.len())
+    };
+    wait::until("all are listed", || (left(1)? > 0).then_some(()));
+
+    let admin = mesh.client(2);
+    let basic = admin.credentials().expect("it has credentials");
+    let deletion = format!(
+        "DELETE /v2/demo/app/manifests/{} HTTP/1.1\r\nhost: registry\r\nauthorization: {basic}\r\n\r\n",
+        image.digest()
+    );
+    let mut socket = connect(&mesh.members()[2].place().http, Duration::from_secs(10));
+    socket.write_all(deletion.as_bytes()).expect("it is sent");
+    // it has begun
+    wait::until("the first step is done", || {
+        let gone = status(&mesh.client(0), &format!("/v2/demo/app/manifests/{}", image.digest()));
+        (gone == 404 || left(0)? < 300).then_some(())
+    });
+    drop(socket);
+    for at in 0..3 {
+        wait::until("all is gone", || {
+            let path = format!("/v2/demo/app/manifests/{}", image.digest());
+            (status(&mesh.client(at), &path) == 404 && left(at)? == 0).then_some(())
+        });
+    }
 }

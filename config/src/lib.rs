@@ -34,9 +34,9 @@ pub use mistake::{Mistake, Mistakes};
 pub use policy::{PolicyFile, ScanPolicy, parse_policy, policy};
 pub use render::render;
 pub use settings::{
-    Cache, CongestionControl, Deadlines, Edge, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh,
-    Mirrors, People, ProjectCreation, Projects, Reads, Roster, Settings, StaleReads, Tls, TlsFiles,
-    Uploads, Upstreams,
+    Cache, CongestionControl, Deadlines, Edge, Failover, Hsm, Http, KmsKey, Lease, Ledger, Log,
+    LogFormat, Mesh, Mirrors, People, ProjectCreation, Projects, Reads, Roster, SealWith, Settings,
+    Signing, StaleReads, Tls, TlsFiles, Uploads, Upstreams,
 };
 
 /// Reads a duration as settings have it: `700ms`, `2s`, `5m`, `1h`. The error is a sentence.

@@ -8,8 +8,8 @@ use rules::ledger::records::Role;
 use crate::{
     document::{Document, Section},
     settings::{
-        CongestionControl, Edge, LogFormat, ProjectCreation, Settings, StaleReads, Tls, TlsFiles,
-        default_name,
+        CongestionControl, Edge, LogFormat, ProjectCreation, SealWith, Settings, Signing,
+        StaleReads, Tls, TlsFiles, default_name,
     },
     tree::Node,
     value::{self, Fault, written_duration},
@@ -26,6 +26,9 @@ pub(crate) const ROLES: [(&str, Role); 2] = [("replica", Role::Replica), ("edge"
 /// The spelling of each [`ProjectCreation`].
 pub(crate) const PROJECT_CREATION: [(&str, ProjectCreation); 2] =
     [("everyone", ProjectCreation::Everyone), ("administrators", ProjectCreation::Administrators)];
+/// The spelling of each [`SealWith`].
+pub(crate) const SEAL_WITH: [(&str, SealWith); 3] =
+    [("hsm", SealWith::Hsm), ("kms", SealWith::Kms), ("passphrase", SealWith::Passphrase)];
 /// The spelling of each [`LogFormat`].
 pub(crate) const LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
@@ -114,6 +117,20 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
         signing.optional("passphrase_file", |t| value::path(t, "/etc/atoll/signing.passphrase"));
     s.signing.previous_passphrase_file = signing
         .optional("previous_passphrase_file", |t| value::path(t, "/etc/atoll/signing.previous"));
+    s.signing.seal_with = signing.optional("seal_with", |t| value::choice(t, &SEAL_WITH));
+    let mut hsm = signing.section("hsm");
+    s.signing.hsm.module = hsm
+        .optional("module", |t| value::path(t, "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"));
+    s.signing.hsm.token = hsm.optional("token", |t| value::label(t, "atoll"));
+    s.signing.hsm.key = hsm.optional("key", |t| value::label(t, "atoll-1"));
+    s.signing.hsm.previous_key = hsm.optional("previous_key", |t| value::label(t, "atoll-0"));
+    s.signing.hsm.pin_file = hsm.optional("pin_file", |t| value::path(t, "/etc/atoll/hsm.pin"));
+    let mut kms = signing.section("kms");
+    s.signing.kms.key = kms.optional("key", |t| value::word(t, "alias/atoll"));
+    s.signing.kms.region = kms.optional("region", |t| value::word(t, "eu-west-1"));
+    s.signing.kms.url = kms.optional("url", value::origin);
+    s.signing.kms.credentials_file =
+        kms.optional("credentials_file", |t| value::path(t, "/etc/atoll/aws.credentials"));
 
     let mut jobs = top.section("jobs");
     jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);
@@ -224,6 +241,53 @@ fn dialable(text: &str) -> Result<SocketAddr, Fault> {
     Ok(address)
 }
 
+/// Whether what seals is there, and all that it needs.
+fn signing(document: &Document, s: &Signing) {
+    let (hsm, kms) = (&s.hsm, &s.kms);
+    let hsm_needs = [
+        ("signing.hsm.module", hsm.module.is_some(), "the PKCS#11 library of the module's maker"),
+        ("signing.hsm.token", hsm.token.is_some(), "the token's label"),
+        ("signing.hsm.key", hsm.key.is_some(), "the label of an AES key"),
+        ("signing.hsm.pin_file", hsm.pin_file.is_some(), "the file with the user's PIN"),
+    ];
+    let kms_needs = [
+        ("signing.kms.key", kms.key.is_some(), "the key's id, ARN or alias"),
+        ("signing.kms.region", kms.region.is_some(), "AWS's region"),
+        (
+            "signing.kms.credentials_file",
+            kms.credentials_file.is_some(),
+            "the file with an access key",
+        ),
+    ];
+    let groups = [
+        ("signing.hsm", &hsm_needs[..], hsm.previous_key.is_some()),
+        ("signing.kms", &kms_needs[..], kms.url.is_some()),
+    ];
+    for (group, needs, is_begun) in groups {
+        let settings: Vec<&str> = needs.iter().map(|(setting, ..)| *setting).collect();
+        if !document.is_sound(&settings) || !is_begun && needs.iter().all(|(_, there, _)| !there) {
+            continue;
+        }
+        for (setting, _, what) in needs.iter().filter(|(_, is_there, _)| !is_there) {
+            let problem = format!("is missing, and others of {group} are set");
+            document.mistake(setting, problem, format!("set it: {what}"));
+        }
+    }
+    let (lacks, is_there) = match s.seal_with {
+        Some(SealWith::Hsm) => ("signing.hsm.module", hsm.module.is_some()),
+        Some(SealWith::Kms) => ("signing.kms.key", kms.key.is_some()),
+        Some(SealWith::Passphrase) => ("signing.passphrase_file", s.passphrase_file.is_some()),
+        None => return,
+    };
+    if !is_there && document.is_sound(&["signing.seal_with", lacks]) {
+        document.mistake(
+            "signing.seal_with",
+            format!("names what is not there: {lacks} is not set"),
+            format!("set {lacks} or remove the line"),
+        );
+    }
+}
+
 /// Checks settings that may contradict each other. A pair is compared only if both settings were
 /// read without a mistake.
 fn contradictions(document: &Document, s: &Settings) {
@@ -272,6 +336,7 @@ fn contradictions(document: &Document, s: &Settings) {
             }
         }
     }
+    signing(document, &s.signing);
     let (roster, ledger, lease) = (&s.roster, &s.ledger, &s.lease);
     let below = |small: (&str, Duration), large: (&str, Duration), why: &str| {
         if document.is_sound(&[small.0, large.0]) && small.1 >= large.1 {

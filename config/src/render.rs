@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::value::NO_ISSUER;
 use crate::{
-    meaning::{CONGESTION, LOG_FORMATS, PROJECT_CREATION, ROLES, STALE_READS},
+    meaning::{CONGESTION, LOG_FORMATS, PROJECT_CREATION, ROLES, SEAL_WITH, STALE_READS},
     settings::{Settings, Tls},
     value::{quoted, written_duration, written_size},
 };
@@ -103,6 +103,18 @@ scan:
 signing:
   passphrase_file: {signing_passphrase}
   previous_passphrase_file: {signing_previous}
+  seal_with: {seal_with}
+  hsm:
+    module: {hsm_module}
+    token: {hsm_token}
+    key: {hsm_key}
+    previous_key: {hsm_previous}
+    pin_file: {hsm_pin}
+  kms:
+    key: {kms_key}
+    region: {kms_region}
+    url: {kms_url}
+    credentials_file: {kms_credentials}
 jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
@@ -209,6 +221,16 @@ drain: {drain}
         scan_unpacked = written_size(s.scan.unpacked),
         signing_previous = or_null(s.signing.previous_passphrase_file.as_deref().map(path)),
         signing_passphrase = or_null(s.signing.passphrase_file.as_deref().map(path)),
+        seal_with = or_null(s.signing.seal_with.map(|one| word(&SEAL_WITH, one).to_owned())),
+        hsm_module = or_null(s.signing.hsm.module.as_deref().map(path)),
+        hsm_token = or_null(s.signing.hsm.token.as_deref().map(quoted)),
+        hsm_key = or_null(s.signing.hsm.key.as_deref().map(quoted)),
+        hsm_previous = or_null(s.signing.hsm.previous_key.as_deref().map(quoted)),
+        hsm_pin = or_null(s.signing.hsm.pin_file.as_deref().map(path)),
+        kms_key = or_null(s.signing.kms.key.as_deref().map(quoted)),
+        kms_region = or_null(s.signing.kms.region.as_deref().map(quoted)),
+        kms_url = or_null(s.signing.kms.url.as_deref().map(quoted)),
+        kms_credentials = or_null(s.signing.kms.credentials_file.as_deref().map(path)),
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),
         keep = s.jobs.keep,

@@ -474,6 +474,52 @@ pub struct Signing {
     pub passphrase_file: Option<PathBuf>,
     /// The file with the passphrase of before: what is sealed under it is sealed anew.
     pub previous_passphrase_file: Option<PathBuf>,
+    /// Which of them seals; `None` for the first that is given of `hsm`, `kms` and
+    /// `passphrase`. What the others have sealed is sealed anew.
+    pub seal_with: Option<SealWith>,
+    /// A key in a hardware security module.
+    pub hsm: Hsm,
+    /// A key in AWS KMS.
+    pub kms: KmsKey,
+}
+
+/// What seals the projects' own keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealWith {
+    /// The passphrase.
+    Passphrase,
+    /// The hardware security module.
+    Hsm,
+    /// AWS KMS.
+    Kms,
+}
+
+/// A key in AWS KMS. Without a key none is used; with one, region and credentials are needed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KmsKey {
+    /// Its id, ARN or alias.
+    pub key: Option<String>,
+    /// AWS's region.
+    pub region: Option<String>,
+    /// Another address than AWS's own.
+    pub url: Option<String>,
+    /// The file with an access key.
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// A hardware security module. Without a module none is used; with one, token, key and PIN are needed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hsm {
+    /// Its maker's PKCS#11 library.
+    pub module: Option<PathBuf>,
+    /// The token's label.
+    pub token: Option<String>,
+    /// The label of the AES key.
+    pub key: Option<String>,
+    /// The label of the key of before: what is sealed under it is sealed anew.
+    pub previous_key: Option<String>,
+    /// The file with the user's PIN.
+    pub pin_file: Option<PathBuf>,
 }
 
 /// The record of what happened.

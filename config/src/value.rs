@@ -313,6 +313,28 @@ pub(crate) fn path(text: &str, example: &str) -> Result<PathBuf, Fault> {
     Ok(text.into())
 }
 
+/// A label in a PKCS#11 token: at most 32 bytes for tokens, and no longer for keys.
+pub(crate) fn label(text: &str, example: &str) -> Result<String, Fault> {
+    if !(1..=32).contains(&text.len()) || text.chars().any(char::is_control) {
+        return Err(Fault::new(
+            format!("{text:?} is not a label"),
+            format!("write 1 to 32 bytes, e.g. {example}"),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A name of another system's: 1 to 2048 printable characters without blanks.
+pub(crate) fn word(text: &str, example: &str) -> Result<String, Fault> {
+    if !(1..=2048).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Fault::new(
+            format!("{text:?} is not a name here"),
+            format!("write e.g. {example}, without blanks"),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 /// A YAML scalar that reads back as `text`: plain if that is safe, otherwise in double quotes.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');

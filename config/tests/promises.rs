@@ -4,8 +4,8 @@
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use config::{
-    CongestionControl, Edge, LogFormat, Mirrors, Mistakes, ProjectCreation, REFERENCE, Settings,
-    StaleReads, Tls, TlsFiles, load, parse, render,
+    CongestionControl, Edge, Hsm, KmsKey, LogFormat, Mirrors, Mistakes, ProjectCreation, REFERENCE,
+    SealWith, Settings, StaleReads, Tls, TlsFiles, load, parse, render,
 };
 use proptest::prelude::*;
 use rules::ledger::records::Role;
@@ -304,6 +304,48 @@ fn nodes_must_be_able_to_dial_what_is_advertised() {
 }
 
 #[test]
+fn what_seals_needs_all_of_its_settings() {
+    let half = format!("{LEAST}signing: {{hsm: {{module: /m.so, key: k}}}}\n");
+    assert_eq!(
+        lines(&half),
+        [
+            "node.yaml:4: signing.hsm.token: is missing, and others of signing.hsm are set; set it: the token's label",
+            "node.yaml:4: signing.hsm.pin_file: is missing, and others of signing.hsm are set; set it: the file with the user's PIN",
+        ]
+    );
+    let hsm = "hsm: {module: /m.so, token: t, key: k, pin_file: /p}";
+    let settings = parse("node.yaml", &format!("{LEAST}signing: {{{hsm}}}\n")).expect("settings");
+    assert_eq!(settings.signing.hsm.token.as_deref(), Some("t"));
+    let kms = format!("{LEAST}signing: {{kms: {{url: 'http://127.0.0.1:8080', key: k}}}}\n");
+    assert_eq!(
+        lines(&kms),
+        [
+            "node.yaml:4: signing.kms.region: is missing, and others of signing.kms are set; set it: AWS's region",
+            "node.yaml:4: signing.kms.credentials_file: is missing, and others of signing.kms are set; set it: the file with an access key",
+        ]
+    );
+    for (seals, lacks) in [
+        ("hsm", "signing.hsm.module"),
+        ("kms", "signing.kms.key"),
+        ("passphrase", "signing.passphrase_file"),
+    ] {
+        check(
+            &format!("signing: {{seal_with: {seals}}}\n"),
+            &format!(
+                "node.yaml:4: signing.seal_with: names what is not there: {lacks} is not set; set {lacks} or remove the line"
+            ),
+        );
+    }
+    check(
+        &format!("signing: {{hsm: {{token: '{}'}}}}\n", "t".repeat(33)),
+        &format!(
+            "node.yaml:4: signing.hsm.token: {:?} is not a label; write 1 to 32 bytes, e.g. atoll",
+            "t".repeat(33)
+        ),
+    );
+}
+
+#[test]
 fn a_region_called_no_stays_no() {
     let settings =
         parse("node.yaml", "data_dir: /d\nregion: no\nmesh: {listen: 10.0.0.1:1}").unwrap();
@@ -540,6 +582,25 @@ prop_compose! {
         s.upstreams.missing_for = missing;
         s.upstreams.questions = open;
         s.upstreams.questions_per_minute = open;
+        if let Some(ca) = &ca {
+            s.signing.passphrase_file = json.then(|| ca.into());
+            s.signing.seal_with = Some(if json { SealWith::Passphrase } else { SealWith::Hsm });
+            s.signing.hsm = Hsm {
+                module: Some(ca.into()),
+                token: Some("our HSM: \"1\"".into()),
+                key: Some("null".into()),
+                previous_key: refuse.then(|| "0".into()),
+                pin_file: Some(ca.into()),
+            };
+        }
+        if let (Some(ca), true) = (&ca, private) {
+            s.signing.kms = KmsKey {
+                key: Some("arn:aws:kms:eu-west-1:111122223333:key/1".into()),
+                region: Some("eu-west-1".into()),
+                url: loopback.then(|| "http://127.0.0.1:8080".into()),
+                credentials_file: Some(ca.into()),
+            };
+        }
         s.upstreams.ca = ca.map(Into::into);
         s.cache.budget = budget;
         s.cache.manifests = open.max(10);

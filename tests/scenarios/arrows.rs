@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::{modules, process, tools};
 
 /// Each crate of ours, and which of ours it may use.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("rules", &[]),
     ("ground", &["rules"]),
     ("config", &["rules"]),
@@ -20,7 +20,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("upstream", &["ground", "rules"]),
     ("scan", &["rules"]),
     ("sign", &["rules"]),
-    ("registry", &["ground", "mesh", "rules", "scan", "sign", "store", "upstream"]),
+    ("hsm", &["ground", "rules"]),
+    ("registry", &["ground", "hsm", "mesh", "rules", "scan", "sign", "store", "upstream"]),
     (
         "node",
         &["config", "ground", "mesh", "registry", "rules", "scan", "sign", "store", "upstream"],
@@ -145,6 +146,7 @@ const SOURCES: &[&str] = &[
     "node/upstream/src",
     "node/scan/src",
     "node/sign/src",
+    "node/hsm/src",
     "node/registry/src",
     "node/src",
 ];

@@ -19,6 +19,8 @@
 //! - [`vulnerabilities`] makes the databases that trivy-db publishes, [`bolt`] their files, and
 //!   [`scans`] images in which something is found; [`scanner`] is a scanner beside the mesh;
 //! - [`disk`] is a disk whose `fsync` is slow, hangs or fails;
+//! - [`softhsm`] are hardware security modules of nodes, which can be taken away and hang;
+//!   [`local_kms`] is AWS KMS;
 //! - [`small_disk`] is a small one;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`]
 //!   what a node counts;
@@ -43,6 +45,7 @@ pub mod http;
 pub mod image;
 pub mod intruder;
 pub mod islands;
+pub mod local_kms;
 pub mod member;
 pub mod mesh;
 pub mod metrics;
@@ -61,6 +64,7 @@ pub mod signers;
 pub mod sigstore;
 pub mod slapd;
 pub mod small_disk;
+pub mod softhsm;
 pub mod tools;
 pub mod upstream;
 pub mod vulnerabilities;

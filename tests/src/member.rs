@@ -170,6 +170,13 @@ impl Member {
         self.start(serve);
     }
 
+    /// The same with these variables in its environment.
+    pub fn serve_in(&self, environment: &[(String, String)]) {
+        let mut serve = self.atoll("serve");
+        serve.envs(environment.iter().cloned());
+        self.start(serve);
+    }
+
     /// The same with a clock that is so many days ahead (Debian's `faketime`). Only the time of day is
     /// another one: what lasts for a while lasts as long.
     ///

@@ -28,6 +28,7 @@ use registry::blobs::transfers::Transfers;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
 use registry::proxies::mirrors::Mirrors;
+use registry::signatures::Signatures;
 use registry::upstreams::Upstreams;
 use registry::view::Records;
 use registry::view::neighbours::Neighbours;
@@ -72,6 +73,8 @@ pub struct Atoll {
     pub transfers: Arc<Transfers>,
     /// Peers that were caught lying.
     pub liars: Arc<Liars>,
+    /// Signatures, and what opens the keys that sign.
+    pub signatures: Arc<Signatures>,
     /// Deadlines of writes.
     pub terms: WriteTerms,
 }

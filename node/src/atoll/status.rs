@@ -24,6 +24,7 @@ use super::Atoll;
 use crate::http::answer::json_answer;
 use crate::http::{Failure, Payload};
 use registry::blobs::transfers::Direction;
+use registry::signatures::keks::KekStanding;
 use registry::view::{EdgeStanding, Records};
 
 impl Atoll {
@@ -116,6 +117,7 @@ impl Atoll {
             "upstreams": self.show_upstreams()?,
             "liars": liars,
             "signing": self.show_signing_status(&projects, &name)?,
+            "key_encryption": self.show_keks(),
         });
         Ok(json_answer(StatusCode::OK, &status))
     }
@@ -194,6 +196,18 @@ impl Atoll {
             })
         });
         Ok(Some(shown.collect()))
+    }
+
+    /// How this node's key-encryption keys stand, in the order of its settings. It seals with the first.
+    fn show_keks(&self) -> Vec<Value> {
+        let show = |kek: KekStanding| {
+            json!({
+                "setting": kek.setting,
+                "key": kek.key.as_ref().ok().map(ToString::to_string),
+                "fault": kek.key.err().map(|error| error.to_string()),
+            })
+        };
+        self.signatures.keks().into_iter().map(show).collect()
     }
 
     /// The number of records that an edge has kept, and how long ago it heard from the mesh.

@@ -175,10 +175,17 @@ fn tables(status: &Value) -> String {
         out.push('\n');
         out.push_str(&table(&["TRANSFER", "PEER", "BYTES", "BLOB"], transfers));
     }
+    for kek in rows("key_encryption").iter().filter(|kek| kek["fault"].is_string()) {
+        out.push_str(&format!(
+            "\nThe key-encryption key of {} at this node cannot be used: {}.\n",
+            text(&kek["setting"]),
+            text(&kek["fault"]),
+        ));
+    }
     for one in rows("signing").iter().filter(|one| one["signs"] == false) {
         let others = one["opened_by"].as_array().unwrap_or(&empty);
         let others = match others.is_empty() {
-            true => "no replica that has said so can; see signing.passphrase_file".to_owned(),
+            true => "no replica that has said so can; see `signing` in their settings".to_owned(),
             false => format!("{} can", others.iter().map(text).collect::<Vec<_>>().join(", ")),
         };
         out.push_str(&format!(
@@ -244,6 +251,10 @@ mod tests {
                     "last_error": {"message": "it limits requests", "seconds_ago": 4}},
                 {"name": "quay", "url": "https://quay.io", "paused_seconds": 0, "last_error": null},
             ],
+            "key_encryption": [
+                {"setting": "signing.hsm", "key": null, "fault": "signing.hsm.token: there is no token x"},
+                {"setting": "signing.passphrase_file", "key": "0102", "fault": null},
+            ],
             "signing": [
                 {"project": "shop", "primary": "eu-1", "signs": false, "opened_by": ["us-1"]},
                 {"project": "other", "primary": "us-1", "signs": true, "opened_by": ["us-1"]},
@@ -255,6 +266,11 @@ mod tests {
             "{out}"
         );
         assert!(!out.contains("other"), "{out}");
+        assert!(
+            out.contains("The key-encryption key of signing.hsm at this node cannot be used: signing.hsm.token: there is no token x.\n"),
+            "{out}"
+        );
+        assert!(!out.contains("passphrase_file"), "{out}");
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<String> = out.lines().map(words).collect();
         for line in [

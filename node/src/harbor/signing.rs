@@ -188,7 +188,7 @@ impl Harbor {
         let name = self.neighbours.name_of(primary);
         Ok(Some(match openers.opens.contains_key(&primary) {
             false => format!(
-                "{name}, the project's primary, has no key-encryption key: set signing.passphrase_file in its settings"
+                "{name}, the project's primary, has no key-encryption key that it can use: set signing.passphrase_file, signing.hsm or signing.kms in its settings; if one is set, its status says what is wrong"
             ),
             true => format!(
                 "{name}, the project's primary, has another key-encryption key than the project's key is sealed under"

@@ -243,7 +243,7 @@ impl Rooms {
             store.clone(),
             flights.clone(),
             writes.clone(),
-            terms::signatures(settings)?,
+            terms::signatures(settings, &tasks)?,
             tasks.clone(),
         );
         let signing = Arc::new(Signing(signatures.clone()));
@@ -416,6 +416,7 @@ impl Rooms {
             jobs: self.jobs.clone(),
             secrets: self.secrets.clone(),
             transfers: transfers.clone(),
+            signatures: self.signatures.clone(),
             liars: liars.clone(),
             rechecks: self.blobs.rechecks.clone(),
             collecting: self.blobs.collecting.clone(),

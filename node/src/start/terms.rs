@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{CongestionControl, Settings, StaleReads};
+use config::{CongestionControl, Hsm, SealWith, Settings, Signing, StaleReads};
 use ground::supervise::Tasks;
 use mesh::ledger::LedgerTerms;
 use mesh::links;
@@ -22,7 +22,8 @@ use registry::pulls::PullTerms;
 use registry::scans::ScanTerms;
 use registry::scans::adapters::AdapterTerms;
 use registry::signatures::SignatureTerms;
-use registry::signatures::keks::{Keks, Wrapping, kek};
+use registry::signatures::keks::token::{Place, in_token};
+use registry::signatures::keks::{Kek, Keks, kek};
 use registry::upstreams::UpstreamsTerms;
 use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
@@ -269,27 +270,90 @@ pub(super) fn adapters(settings: &Settings) -> io::Result<AdapterTerms> {
     Ok(AdapterTerms { rule, trust, url: super::public_url(settings), internal_url })
 }
 
-pub(super) fn signatures(settings: &Settings) -> io::Result<SignatureTerms> {
+pub(super) fn signatures(settings: &Settings, tasks: &Tasks) -> io::Result<SignatureTerms> {
     let signing = &settings.signing;
-    let files = [
-        ("passphrase_file", &signing.passphrase_file),
-        ("previous_passphrase_file", &signing.previous_passphrase_file),
-    ];
-    let mut keks = Vec::<Arc<dyn Wrapping>>::new();
-    for (name, file) in files {
-        let Some(file) = file else { continue };
-        let at =
-            |said: String| io::Error::other(format!("signing.{name} {}: {said}", file.display()));
-        let passphrase = std::fs::read(file).map_err(|error| at(error.to_string()))?;
-        keks.push(Arc::new(kek(passphrase).map_err(at)?));
-    }
     if signing.passphrase_file.is_none() && signing.previous_passphrase_file.is_some() {
         return Err(io::Error::other(
             "signing.previous_passphrase_file needs signing.passphrase_file: what is sealed anew",
         ));
     }
+    let mut keks = [
+        (SealWith::Hsm, in_hsm(&signing.hsm)?),
+        (SealWith::Kms, in_kms(settings, tasks)?),
+        (SealWith::Passphrase, passphrases(signing)?),
+    ];
+    // the others stay in their order
+    keks.sort_by_key(|(kind, _)| Some(*kind) != signing.seal_with);
+    let keks = keks.into_iter().flat_map(|(_, keks)| keks).collect();
     let (keks, commit) = (Keks::new(keks), settings.deadlines.commit);
     Ok(SignatureTerms { fetch: settings.deadlines.replicate, keks, commit })
+}
+
+/// The key-encryption keys of the passphrases, the present one first.
+fn passphrases(signing: &Signing) -> io::Result<Vec<Kek>> {
+    let files = [
+        ("signing.passphrase_file", &signing.passphrase_file),
+        ("signing.previous_passphrase_file", &signing.previous_passphrase_file),
+    ];
+    let mut keks = Vec::new();
+    for (setting, file) in files {
+        let Some(file) = file else { continue };
+        let at = |said: String| io::Error::other(format!("{setting} {}: {said}", file.display()));
+        let passphrase = std::fs::read(file).map_err(|error| at(error.to_string()))?;
+        keks.push(Kek { setting, wrapping: Arc::new(kek(passphrase).map_err(at)?) });
+    }
+    Ok(keks)
+}
+
+/// The key-encryption keys in a hardware security module, the present one first. That it cannot be
+/// reached keeps no node from starting.
+fn in_hsm(hsm: &Hsm) -> io::Result<Vec<Kek>> {
+    let Hsm {
+        module: Some(module),
+        token: Some(token),
+        key: Some(key),
+        previous_key,
+        pin_file: Some(pin_file),
+    } = hsm
+    else {
+        return Ok(Vec::new());
+    };
+    let (module, token, pin_file) = (module.clone(), token.clone(), pin_file.clone());
+    let labels = std::iter::once(key).chain(previous_key).cloned().collect();
+    let keys = in_token(Place { module, token, pin_file }, labels)?;
+    let settings = ["signing.hsm", "signing.hsm.previous_key"];
+    let keys = settings.into_iter().zip(keys);
+    Ok(keys.map(|(setting, wrapping)| Kek { setting, wrapping }).collect())
+}
+
+/// The key-encryption key in AWS KMS. That it cannot be reached keeps no node from starting.
+#[cfg(feature = "kms")]
+fn in_kms(settings: &Settings, tasks: &Tasks) -> io::Result<Vec<Kek>> {
+    use registry::signatures::keks::kms::{self, KmsTerms};
+    let config::KmsKey { key: Some(key), region: Some(region), url, credentials_file: Some(file) } =
+        &settings.signing.kms
+    else {
+        return Ok(Vec::new());
+    };
+    let url = url.as_deref().map(str::parse).transpose();
+    let terms = KmsTerms {
+        key: key.clone(),
+        region: region.clone(),
+        url: url.map_err(|error| io::Error::other(format!("signing.kms.url: {error}")))?,
+        credentials_file: file.clone(),
+        trust: trust(settings.upstreams.ca.as_deref())?,
+    };
+    let wrapping = kms::in_kms(terms, tasks).map_err(io::Error::other)?;
+    Ok(vec![Kek { setting: "signing.kms", wrapping }])
+}
+
+/// This build has none.
+#[cfg(not(feature = "kms"))]
+fn in_kms(settings: &Settings, _: &Tasks) -> io::Result<Vec<Kek>> {
+    match settings.signing.kms.key {
+        Some(_) => Err(io::Error::other("signing.kms: this build has no feature kms")),
+        None => Ok(Vec::new()),
+    }
 }
 
 pub(super) fn oci(settings: &Settings) -> OciTerms {

@@ -14,6 +14,7 @@
 //! | [`client`] | questions: the digest of a tag, a manifest, a blob |
 //! | [`blob`] | a blob that is arriving |
 //! | [`directory`] | an LDAP directory |
+//! | `kms` | keys in AWS KMS (the feature of this name) |
 //! | [`service`] | another service of the operator's, with credentials of its own |
 //! | [`web`] | small answers of services that are no registries |
 //! | [`budget`] | when to pause requests, and how long answers are used |
@@ -34,6 +35,8 @@ pub mod connect;
 pub mod directory;
 pub mod ecr;
 mod headers;
+#[cfg(feature = "kms")]
+pub mod kms;
 pub mod login;
 mod password;
 pub mod redirect;

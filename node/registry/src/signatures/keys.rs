@@ -23,6 +23,7 @@ use sign::making::{Identity, SigningKey, authority, cosign_key};
 use tracing::{info, warn};
 
 use super::Signatures;
+use super::keks::KekStanding;
 use super::not_signed::NotSigned;
 use crate::writes::Refusal;
 
@@ -44,9 +45,22 @@ impl Signatures {
     /// Why this node cannot sign, whatever the project is: a sentence for the operator.
     pub fn cannot_sign(&self) -> Option<String> {
         let me = self.neighbours.name_of(self.neighbours.me);
-        self.terms.keks.ids().is_empty().then(|| {
-            format!("{me} has no key-encryption key: set signing.passphrase_file in its settings")
+        let all = self.terms.keks.standing();
+        if all.iter().any(|kek| kek.key.is_ok()) {
+            return None;
+        }
+        let why = all.into_iter().find_map(|kek| kek.key.err());
+        Some(match why {
+            Some(why) => format!("{me} cannot open keys: {why}"),
+            None => format!(
+                "{me} has no key-encryption key: set signing.passphrase_file, signing.hsm or signing.kms in its settings"
+            ),
         })
+    }
+
+    /// How the key-encryption keys of this node stand.
+    pub fn keks(&self) -> Vec<KekStanding> {
+        self.terms.keks.standing()
     }
 
     fn sealing_kek(&self) -> Result<Arc<dyn Wrapping>, NotSigned> {
@@ -170,7 +184,11 @@ impl Signatures {
         };
         let opened = self.open(&key.sealed, project, key.version).await.map_err(|error| {
             let me = self.neighbours.name_of(self.neighbours.me);
-            NotSigned::Hopeless(format!("{me} cannot open the project's key: {error}"))
+            let told = format!("{me} cannot open the project's key: {error}");
+            match error {
+                SealedError::Unusable(_) | SealedError::Beginning => NotSigned::Again(told),
+                _ => NotSigned::Hopeless(told),
+            }
         })?;
         let (own, now) = (Own::of(&trusted.signers), clock::timestamp());
         let mut own = own.unwrap_or(Own { key: key.id, authority: None });
@@ -262,7 +280,11 @@ impl Signatures {
             Some((sealed, chain)) => {
                 let ca = self.open(&sealed, project, 0).await;
                 let ca = ca.map_err(|error| {
-                    NotSigned::Hopeless(format!("the project's authority: {error}"))
+                    let told = format!("the project's authority: {error}");
+                    match error {
+                        SealedError::Unusable(_) | SealedError::Beginning => NotSigned::Again(told),
+                        _ => NotSigned::Hopeless(told),
+                    }
                 })?;
                 // the authority's certificate is the last
                 let begin = chain.rfind("-----BEGIN").unwrap_or_default();
@@ -345,6 +367,10 @@ impl Signatures {
 
     async fn tell_what_opens(&self) -> Result<(), String> {
         let me = self.neighbours.me;
+        // what it said before it was restarted stands until it knows better
+        if self.terms.keks.begin() {
+            return Ok(());
+        }
         let mut keks = self.terms.keks.ids();
         keks.truncate(MOST_KEKS);
         {
@@ -371,7 +397,8 @@ impl Signatures {
         let view = self.neighbours.records.view()?;
         let (mut old, mut closed) = (Vec::new(), BTreeSet::new());
         let has = self.terms.keks.ids();
-        let (seals, named) = (has.first().copied(), view.level()? >= Level::SIGNING);
+        let seals = self.terms.keks.first().and_then(|kek| kek.id().ok());
+        let named = view.level()? >= Level::SIGNING;
         for (id, under) in view.signing_projects()? {
             let name: Option<ProjectName> = view.record(&records_key::project_number(id))?;
             let Some(name) = name else { continue };
@@ -398,6 +425,7 @@ impl Signatures {
     async fn reseal(&self, name: &ProjectName) -> Result<usize, NotSigned> {
         let project = self.project(name)?;
         let seals = self.sealing_kek()?.id();
+        let seals = seals.map_err(|error| NotSigned::Again(error.to_string()))?;
         let (keys, identity) = {
             let view = self.neighbours.records.view()?;
             (view.mesh_keys(project.id)?, view.notation_identity(project.id)?)

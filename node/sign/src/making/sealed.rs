@@ -27,13 +27,19 @@ pub enum SealedError {
     /// What keeps the key-encryption key does not do what it is asked.
     #[error("the key-encryption key cannot be used: {0}")]
     Unusable(String),
+    /// What keeps the key-encryption key was not asked yet, because this node has just begun.
+    #[error("the key-encryption key is not looked for yet")]
+    Beginning,
 }
 
 /// A key-encryption key. What it wraps opens only with the same `binding`: where it belongs (mesh,
 /// project, version), so that nobody can put it into another place.
 pub trait Wrapping: Send + Sync {
-    /// Its name.
-    fn id(&self) -> KekId;
+    /// Its name: the same wherever the same key is.
+    ///
+    /// # Errors
+    /// If it cannot be used now, and why.
+    fn id(&self) -> Result<KekId, SealedError>;
 
     /// Wraps a private key.
     ///
@@ -63,16 +69,23 @@ impl std::fmt::Debug for InMemory {
 impl InMemory {
     /// With these bytes.
     pub fn new(key: Zeroizing<[u8; 32]>) -> Self {
-        let named = Zeroizing::new([&b"atoll key-encryption key 1\0"[..], &*key].concat());
-        let mut id = [0; 8];
-        id.copy_from_slice(&Digest::sha256(&named).as_bytes()[..8]);
-        InMemory { key, id: KekId(id) }
+        let id = name_of(&*key);
+        InMemory { key, id }
     }
 }
 
+/// The name of a key, made of what only the key can show: its bytes, or what it makes of the same
+/// bytes each time.
+pub fn name_of(shown: &[u8]) -> KekId {
+    let named = Zeroizing::new([&b"atoll key-encryption key 1\0"[..], shown].concat());
+    let mut id = [0; 8];
+    id.copy_from_slice(&Digest::sha256(&named).as_bytes()[..8]);
+    KekId(id)
+}
+
 impl Wrapping for InMemory {
-    fn id(&self) -> KekId {
-        self.id
+    fn id(&self) -> Result<KekId, SealedError> {
+        Ok(self.id)
     }
 
     fn wrap(&self, private: &[u8], binding: &[u8]) -> Result<Vec<u8>, SealedError> {
@@ -109,8 +122,9 @@ pub fn seal(
     named: bool,
 ) -> Result<Vec<u8>, SealedError> {
     let private = key.to_pkcs8().map_err(|_| SealedError::Key)?;
+    let under = named.then(|| kek.id()).transpose()?;
     let wrapped = kek.wrap(&private, binding)?;
-    Ok([sealed_head(named.then(|| kek.id())), wrapped].concat())
+    Ok([sealed_head(under), wrapped].concat())
 }
 
 /// Opens what [`seal`] made, with one of these key-encryption keys.
@@ -124,7 +138,16 @@ pub fn open(
 ) -> Result<SigningKey, SealedError> {
     let (under, wrapped) = sealed_under(sealed).ok_or(SealedError::Form)?;
     let mut failed = under.map_or(SealedError::Closed, SealedError::Absent);
-    for kek in keks.iter().filter(|kek| under.is_none_or(|under| kek.id() == under)) {
+    for kek in keks {
+        match kek.id() {
+            Ok(id) if under.is_some_and(|under| under != id) => continue,
+            Ok(_) => {}
+            // it may be the one
+            Err(error) => {
+                failed = error;
+                continue;
+            }
+        }
         match kek.unwrap(wrapped, binding) {
             Ok(private) => {
                 return SigningKey::from_pkcs8(&private).map_err(|_| SealedError::Closed);

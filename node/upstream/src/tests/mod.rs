@@ -2,6 +2,8 @@
 
 mod blobs;
 mod ecr;
+#[cfg(feature = "kms")]
+mod kms;
 mod lists;
 mod login;
 mod service;

@@ -1,0 +1,221 @@
+//! A token, as the rest of the node sees it: what it is asked it answers in time, or not at all.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+
+use ground::clock;
+use parking_lot::Mutex;
+use rules::words::moment::Moment;
+use zeroize::Zeroizing;
+
+use crate::module::Module;
+use crate::{DEADLINE, LOOK};
+
+/// The maximum number of questions that wait for the module.
+const WAITING: usize = 64;
+
+/// Where a token is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The maker's library.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token: String,
+    /// The file with the user's PIN. It is read at each login.
+    pub pin_file: PathBuf,
+}
+
+/// Why a key cannot be used now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It was not looked for yet.
+    #[error("it is not looked for yet")]
+    Beginning,
+    /// The library cannot be loaded.
+    #[error("{0}")]
+    Module(String),
+    /// The token is not there.
+    #[error("{0}")]
+    Token(String),
+    /// The PIN cannot be read, or the token refuses it.
+    #[error("{0}")]
+    Pin(String),
+    /// The key is not there, or there are several, or it is not usable at all.
+    #[error("{0}")]
+    Key(String),
+    /// The module has failed otherwise.
+    #[error("{0}")]
+    Failed(String),
+    /// The module does not answer.
+    #[error("the module has not answered for {} s", DEADLINE.as_secs())]
+    Silent,
+    /// What is to be unwrapped was wrapped with another key or another binding, or is damaged.
+    #[error("it was wrapped with another key or for another place, or it is damaged")]
+    Closed,
+}
+
+/// What is wrapped, as it is stored.
+pub type Wrapped = Vec<u8>;
+
+enum Question {
+    Wrap { private: Zeroizing<Vec<u8>>, answer: SyncSender<Result<Wrapped, Fault>> },
+    Unwrap { wrapped: Wrapped, answer: SyncSender<Result<Zeroizing<Vec<u8>>, Fault>> },
+}
+
+/// A question about the key of this number.
+struct Asked {
+    key: usize,
+    binding: Vec<u8>,
+    question: Question,
+}
+
+struct Shared {
+    /// What each key makes of the same bytes, or why it cannot be used.
+    keys: Mutex<Vec<Result<Vec<u8>, Fault>>>,
+    /// Since when the module has been busy with one call.
+    busy: Mutex<Option<Moment>>,
+}
+
+impl Shared {
+    /// Does something with the module, and says for how long.
+    fn busy<T>(&self, work: impl FnOnce() -> T) -> T {
+        *self.busy.lock() = Some(clock::now());
+        let done = work();
+        *self.busy.lock() = None;
+        done
+    }
+
+    fn is_silent(&self) -> bool {
+        let busy = *self.busy.lock();
+        busy.is_some_and(|since| clock::now().since(since) >= DEADLINE)
+    }
+}
+
+/// A token, and the thread that speaks with it.
+#[derive(Clone)]
+pub struct Token {
+    shared: Arc<Shared>,
+    asking: SyncSender<Asked>,
+}
+
+/// An AES key in a token.
+#[derive(Clone)]
+pub struct Key {
+    token: Token,
+    number: usize,
+}
+
+impl Token {
+    /// Begins to look for the keys with these labels; returns at once. The thread ends when the last
+    /// of them is dropped. A process opens a module once: whoever ends it ends it for all.
+    ///
+    /// # Errors
+    /// If the system has no thread.
+    pub fn open(place: Place, labels: Vec<String>) -> std::io::Result<Vec<Key>> {
+        let (asking, asked) = sync_channel(WAITING);
+        let count = labels.len();
+        let keys = Mutex::new(vec![Err(Fault::Beginning); count]);
+        let shared = Arc::new(Shared { keys, busy: Mutex::default() });
+        let token = Token { shared: shared.clone(), asking };
+        let thread = std::thread::Builder::new().name("hsm".into());
+        thread.spawn(move || work(&shared, Module::new(place), &labels, &asked))?;
+        Ok((0..count).map(|number| Key { token: token.clone(), number }).collect())
+    }
+
+    fn ask<T>(&self, asked: Asked, answer: &Receiver<Result<T, Fault>>) -> Result<T, Fault> {
+        if self.shared.is_silent() || self.asking.try_send(asked).is_err() {
+            return Err(Fault::Silent);
+        }
+        answer.recv_timeout(DEADLINE).unwrap_or(Err(Fault::Silent))
+    }
+}
+
+impl Key {
+    /// What the key makes of the same bytes each time, which tells it from others: as of the last look.
+    ///
+    /// # Errors
+    /// If the key cannot be used.
+    pub fn sample(&self) -> Result<Vec<u8>, Fault> {
+        match self.token.shared.is_silent() {
+            true => Err(Fault::Silent),
+            false => self.token.shared.keys.lock()[self.number].clone(),
+        }
+    }
+
+    /// Wraps with AES-GCM, for this binding.
+    ///
+    /// # Errors
+    /// If the key cannot be used, or the module does not answer in time.
+    pub fn wrap(&self, private: &[u8], binding: &[u8]) -> Result<Wrapped, Fault> {
+        let (answer, answered) = sync_channel(1);
+        let private = Zeroizing::new(private.to_vec());
+        let question = Question::Wrap { private, answer };
+        self.token.ask(Asked { key: self.number, binding: binding.to_vec(), question }, &answered)
+    }
+
+    /// Unwraps what [`Key::wrap`] made for this binding.
+    ///
+    /// # Errors
+    /// If the key cannot be used, or the module does not answer in time, or it was not made so.
+    pub fn unwrap(&self, wrapped: &[u8], binding: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let (answer, answered) = sync_channel(1);
+        let question = Question::Unwrap { wrapped: wrapped.to_vec(), answer };
+        self.token.ask(Asked { key: self.number, binding: binding.to_vec(), question }, &answered)
+    }
+}
+
+fn work(shared: &Shared, mut module: Module, labels: &[String], asked: &Receiver<Asked>) {
+    let mut next = clock::now();
+    loop {
+        if clock::now() >= next {
+            shared.busy(|| look(shared, &mut module, labels));
+            next = clock::now() + LOOK;
+        }
+        let Asked { key, binding, question } = match asked.recv_timeout(next.since(clock::now())) {
+            Ok(asked) => asked,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => {
+                module.close();
+                return;
+            }
+        };
+        let label = &labels[key];
+        let fault = shared.busy(|| match question {
+            // whoever asked may have gone
+            Question::Wrap { private, answer } => {
+                let done = module.wrap(label, &private, &binding);
+                let fault = done.as_ref().err().cloned();
+                let _ = answer.send(done);
+                fault
+            }
+            Question::Unwrap { wrapped, answer } => {
+                let done = module.unwrap(label, &wrapped, &binding);
+                let fault = done.as_ref().err().cloned();
+                let _ = answer.send(done);
+                fault
+            }
+        });
+        if fault.is_some_and(|fault| fault != Fault::Closed) {
+            next = clock::now();
+        }
+    }
+}
+
+/// Asks the module for a sample of each key. One that has failed begins anew at once.
+fn look(shared: &Shared, module: &mut Module, labels: &[String]) {
+    let sample = |module: &mut Module| -> Vec<_> {
+        labels.iter().map(|label| module.sample(label)).collect()
+    };
+    let mut samples = sample(module);
+    if samples.iter().any(Result::is_err) {
+        // the token was taken out and put back, or its other end was restarted
+        module.close();
+        samples = sample(module);
+    }
+    // what comes later is seen only by a module that begins anew
+    if samples.iter().any(Result::is_err) {
+        module.close();
+    }
+    *shared.keys.lock() = samples;
+}

@@ -6,7 +6,9 @@ use base64::prelude::BASE64_STANDARD;
 use rules::policies::signatures::{AnchorId, Fault};
 use serde::{Deserialize, Serialize};
 
-use super::keyless::{Entry, Material};
+use super::inclusion::Inclusion;
+use super::keyless::{Entry, Material, Shown};
+use super::number::Number;
 use crate::certificates::path::MOST;
 use crate::json::base64;
 use crate::layers::{BUNDLE, is_bundle};
@@ -56,6 +58,8 @@ struct Logged {
     integrated_time: Number,
     #[serde(default)]
     inclusion_promise: Option<Promise>,
+    #[serde(default)]
+    inclusion_proof: Option<Inclusion>,
     canonicalized_body: String,
 }
 
@@ -69,29 +73,6 @@ struct LogId {
 #[serde(rename_all = "camelCase")]
 struct Promise {
     signed_entry_timestamp: String,
-}
-
-/// A number of 64 bits, which protobuf's JSON writes as a text, and leaves out if it is 0.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number {
-    Text(String),
-    Number(i64),
-}
-
-impl Default for Number {
-    fn default() -> Self {
-        Number::Number(0)
-    }
-}
-
-impl Number {
-    fn value(&self) -> Option<i64> {
-        match self {
-            Number::Text(text) => text.parse().ok(),
-            Number::Number(number) => Some(*number),
-        }
-    }
 }
 
 #[derive(Deserialize, Serialize)]
@@ -128,12 +109,16 @@ impl Bundle {
         let beside = written.verification_material;
         let hint = beside.public_key.as_ref().and_then(|key| base64(&key.hint));
         let hint = hint.and_then(|hint| hint.try_into().ok()).map(AnchorId);
-        Ok(Bundle { envelope, signature, hint, keyless: beside.keyless() })
+        // its first version had a promise only
+        let may_lack =
+            ["v0.1+json", "version=0.1"].iter().any(|end| written.media_type.ends_with(end));
+        let lacks = if may_lack { Shown::Promised } else { Shown::Nothing };
+        Ok(Bundle { envelope, signature, hint, keyless: beside.keyless(lacks) })
     }
 }
 
 impl Beside {
-    fn keyless(self) -> Result<Option<Material>, Fault> {
+    fn keyless(self, lacks: Shown) -> Result<Option<Material>, Fault> {
         let chain = self.chain.map(|chain| chain.certificates).unwrap_or_default();
         let mut certificates =
             self.certificate.into_iter().chain(chain).take(MOST + 1).map(|raw| {
@@ -154,7 +139,8 @@ impl Beside {
                 return Err(malformed("the entry of the transparency log cannot be read"));
             };
             let log = AnchorId(log);
-            Ok(Entry { body: one.canonicalized_body, time, index, log, promise })
+            let shown = one.inclusion_proof.map_or(lacks, Shown::Proof);
+            Ok(Entry { body: one.canonicalized_body, time, index, log, promise, shown })
         });
         Ok(Some(Material { leaf, between, entry: entry.transpose()? }))
     }

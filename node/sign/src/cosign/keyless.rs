@@ -2,9 +2,10 @@
 //! says that the signature was there in that time.
 //!
 //! Rekor's promise (the signed entry timestamp) is checked, with the key that the project trusts, and
-//! that the entry is of this signature by this certificate. Proofs of inclusion are not read, so entries
-//! of a log that gives no promise (Rekor 2) count for nothing; nor are certificate transparency's
-//! timestamps, which private authorities do not have.
+//! that the entry is of this signature by this certificate. A bundle must also prove that the entry is in
+//! the log. Only the promise says when it came there, so entries of a log that gives none (Rekor 2)
+//! count for nothing. Certificate transparency's timestamps are not read: private authorities do not
+//! have them.
 
 use rules::policies::signatures::{AnchorId, By, Fault};
 use rules::words::digest::Digest;
@@ -12,6 +13,7 @@ use rules::words::moment::Timestamp;
 use serde::Deserialize;
 use x509_parser::asn1_rs::{Any, FromDer, Tag};
 
+use super::inclusion::Inclusion;
 use crate::anchor::{Anchors, Fulcio};
 use crate::certificates::Certificate;
 use crate::certificates::path::{self, Purpose};
@@ -46,6 +48,19 @@ pub(super) struct Entry {
     pub(super) log: AnchorId,
     /// The log's signature of this.
     pub(super) promise: Vec<u8>,
+    /// What shows that the log has it.
+    pub(super) shown: Shown,
+}
+
+/// What shows that a log has an entry.
+#[derive(Debug)]
+pub(super) enum Shown {
+    /// The form has no place for a proof: cosign's annotation.
+    Promised,
+    /// The proof of a bundle.
+    Proof(Inclusion),
+    /// A bundle without a proof, which version 0.2 of the form and later ones demand.
+    Nothing,
 }
 
 /// Something that was signed.
@@ -115,6 +130,15 @@ fn identity(
             }
             if !key.verifies(entry.promised()?.as_bytes(), &entry.promise) {
                 return Err("the transparency log has not signed its entry".into());
+            }
+            match &entry.shown {
+                Shown::Promised => {}
+                Shown::Proof(proof) => {
+                    proof.verify(&base64(&entry.body).unwrap_or_default(), key)?;
+                }
+                Shown::Nothing => {
+                    return Err("it has no proof that the transparency log has its entry".into());
+                }
             }
             entry.is_of(signed, leaf)?;
             let at = seconds(entry.time);
@@ -287,6 +311,7 @@ pub(super) fn annotated(text: &str) -> Result<Entry, Fault> {
         index: read.payload.log_index,
         log: AnchorId(log),
         promise,
+        shown: Shown::Promised,
     })
 }
 

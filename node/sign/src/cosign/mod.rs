@@ -1,7 +1,9 @@
 //! What cosign and skopeo write: layers with a signature beside them, and Sigstore bundles.
 
 mod bundle;
+mod inclusion;
 mod keyless;
+mod number;
 
 use rules::policies::signatures::{By, Fault};
 use rules::words::digest::Digest;

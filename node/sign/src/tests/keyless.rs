@@ -73,6 +73,27 @@ impl Services {
     }
 }
 
+impl Services {
+    /// That the log has this entry: the second of three.
+    fn proof(&self, body: &Value) -> Value {
+        let hash = |parts: &[&[u8]]| Digest::sha256(&parts.concat()).as_bytes().to_vec();
+        let body = body.to_string();
+        let (first, last) = (hash(&[&[0], b"first"]), hash(&[&[0], b"last"]));
+        let both = hash(&[&[1], &first, &hash(&[&[0], body.as_bytes()])]);
+        let root = encode(hash(&[&[1], &both, &last]));
+        json!({
+            "logIndex": "1", "treeSize": "3", "rootHash": root,
+            "hashes": [encode(first), encode(last)],
+            "checkpoint": {"envelope": self.checkpoint(&format!("rekor.example - 1\n3\n{root}\n"))},
+        })
+    }
+
+    fn checkpoint(&self, text: &str) -> String {
+        let signature = [&self.rekor.id().0[..4], &self.rekor.sign(text.as_bytes())].concat();
+        format!("{text}\n\u{2014} witness AAAAAAAA\n\u{2014} rekor.example {}\n", encode(signature))
+    }
+}
+
 struct Logged {
     body: String,
     at: i64,
@@ -131,6 +152,7 @@ fn bundle(signer: &Issued, services: &Services, change: impl FnOnce(&mut Value))
         },
     });
     let logged = services.promise(&body, LOGGED);
+    let proof = services.proof(&body);
     let mut bundle = json!({
         "mediaType": BUNDLE,
         "verificationMaterial": {
@@ -142,6 +164,7 @@ fn bundle(signer: &Issued, services: &Services, change: impl FnOnce(&mut Value))
                 "kindVersion": {"kind": "dsse", "version": "0.0.1"},
                 "integratedTime": logged.at.to_string(),
                 "inclusionPromise": {"signedEntryTimestamp": encode(&logged.promise)},
+                "inclusionProof": proof,
                 "canonicalizedBody": logged.body,
             }],
         },
@@ -229,6 +252,49 @@ fn what_the_log_says_must_be_of_this_signature() {
     assert!(matches!(forged, Some(Fault::Chain(why)) if why.contains("not signed")));
     let broken = with(&|b| b["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA".into());
     assert_eq!(broken, Some(Fault::Wrong));
+}
+
+/// A bundle proves that the log has its entry, under a root that the log has signed.
+#[test]
+fn a_bundle_proves_that_the_log_has_its_entry() {
+    let services = Services::new();
+    let signer = services.between.signer(identity);
+    let with = |change: &dyn Fn(&mut Value)| {
+        let change = |bundle: &mut Value| {
+            change(&mut bundle["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]);
+        };
+        match fault(&bundle(&signer, &services, change).verify(&services.trust())) {
+            Some(Fault::Chain(why) | Fault::Malformed(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let other = |text: &str| services.checkpoint(text);
+    let forged = Services::new().proof(&json!("another"))["checkpoint"].clone();
+    let changes: [(&dyn Fn(&mut Value), &str); 9] = [
+        (&|proof| *proof = Value::Null, "no proof"),
+        (&|proof| proof["hashes"][0] = encode([7; 32]).into(), "does not prove"),
+        (&|proof| proof["hashes"] = json!([]), "does not prove"),
+        (&|proof| proof["logIndex"] = "0".into(), "does not prove"),
+        (&|proof| proof["logIndex"] = "-1".into(), "not of the size"),
+        (&|proof| proof["treeSize"] = "4".into(), "not of the size"),
+        (&|proof| proof["checkpoint"] = forged.clone(), "has not signed the root"),
+        (
+            &|proof| {
+                let root = encode([7; 32]);
+                let text = format!("rekor.example - 1\n3\n{root}\n");
+                proof["checkpoint"]["envelope"] = other(&text).into();
+            },
+            "does not prove",
+        ),
+        (
+            &|proof| proof["checkpoint"]["envelope"] = other("rekor.example - 1\nx\n").into(),
+            "cannot be read",
+        ),
+    ];
+    for (number, (change, said)) in changes.iter().enumerate() {
+        let why = with(change);
+        assert!(why.contains(said), "{number}: {why}");
+    }
 }
 
 #[test]

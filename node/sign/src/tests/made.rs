@@ -1,5 +1,6 @@
 //! What the mesh signs is verified, and opens only for those who may.
 
+use rules::ledger::sign_log::KekId;
 use rules::policies::signatures::{COSIGN_SIGNATURE, Format};
 use rules::words::moment::Timestamp;
 
@@ -138,7 +139,7 @@ fn a_sealed_key_opens_only_under_its_key_and_at_its_place() {
         assert_eq!(open(&closed, &[&right], place), Ok(key.id()));
         assert_eq!(open(&closed, &[&other, &right], place), Ok(key.id()));
         let absent = match named {
-            true => SealedError::Absent(right.id()),
+            true => SealedError::Absent(right.id().expect("a name")),
             false => SealedError::Closed,
         };
         assert_eq!(open(&closed, &[&other], place), Err(absent.clone()));
@@ -156,6 +157,39 @@ fn a_sealed_key_opens_only_under_its_key_and_at_its_place() {
         assert_eq!(open(&[], &[&right], b""), Err(SealedError::Form));
         assert_ne!(closed, seal());
     }
+}
+
+/// A key-encryption key that is kept elsewhere and cannot be reached.
+struct Away;
+
+impl Wrapping for Away {
+    fn id(&self) -> Result<KekId, SealedError> {
+        Err(SealedError::Unusable("away".into()))
+    }
+
+    fn wrap(&self, _: &[u8], _: &[u8]) -> Result<Vec<u8>, SealedError> {
+        Err(SealedError::Unusable("away".into()))
+    }
+
+    fn unwrap(&self, _: &[u8], _: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, SealedError> {
+        panic!("nobody knows that it is the one")
+    }
+}
+
+#[test]
+fn a_key_that_cannot_be_reached_is_not_said_to_be_another_one() {
+    let key = signing_key();
+    let here = InMemory::new(zeroize::Zeroizing::new([7; 32]));
+    let other = InMemory::new(zeroize::Zeroizing::new([8; 32]));
+    let place: &[u8] = b"mesh|shop|1";
+    let away = SealedError::Unusable("away".into());
+    assert_eq!(sealed::seal(&key, &Away, place, true), Err(away.clone()));
+    let closed = sealed::seal(&key, &here, place, true).expect("sealed");
+    let open = |keks: &[&dyn Wrapping]| sealed::open(&closed, keks, place).map(|key| key.id());
+    assert_eq!(open(&[&Away, &other]), Err(away.clone()));
+    assert_eq!(open(&[&other, &Away]), Err(away));
+    // another one opens it
+    assert_eq!(open(&[&Away, &here]), Ok(key.id()));
 }
 
 /// The mesh's own authority for a project: what its certificates sign is what notation accepts, and

@@ -1,5 +1,6 @@
 //! Primaries that sign: whoever takes itself for the primary signs what the register has, and puts that
-//! into the sign log under the epoch that it knows. Now and then one makes another key.
+//! into the sign log under the epoch that it knows. Now and then one makes another key, or revokes the
+//! one that signs.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use rules::ledger::command::Command;
 use rules::ledger::records::{Look, MemoryRecords, Project};
 use rules::ledger::sign_log::{LogEntry, LookForSigning, MeshKey};
 use rules::ledger::signatures::{LookForSignatures, SignatureChange};
-use rules::policies::signatures::{AnchorId, Own};
+use rules::policies::signatures::{AnchorId, Own, State};
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use rules::words::names::{Epoch, NodeId};
@@ -17,6 +18,8 @@ use rules::words::names::{Epoch, NodeId};
 const SIGNS: u64 = 4;
 /// One of so many signings makes another key instead.
 const ROTATES: u64 = 5;
+/// One of so many revokes the key that signs; until there is another one nothing is signed.
+const REVOKES: u64 = 7;
 
 fn key(version: u32) -> MeshKey {
     let mut id = [9; 32];
@@ -46,6 +49,9 @@ pub(crate) fn sign(
     if value.is_multiple_of(SIGNS * ROTATES) {
         return Some(new_key(project.epoch, keys.last()?.version + 1));
     }
+    if value.is_multiple_of(SIGNS * REVOKES) {
+        return revoke(records, project, value);
+    }
     let own = Own::of(&records.trusted(project.id).unwrap().signers)?;
     let head = records.log_head(project.id).unwrap();
     let entry = LogEntry {
@@ -63,6 +69,17 @@ pub(crate) fn sign(
     };
     let change = Box::new(SignatureChange::Log(Box::new(entry)));
     Some(Command::Signatures { epoch: project.epoch, change })
+}
+
+/// Calls the key that signs superseded, or compromised.
+fn revoke(records: &MemoryRecords, project: &Project, value: u64) -> Option<Command> {
+    let signers = records.trusted(project.id).unwrap().signers;
+    let mut signer = signers.into_iter().find(|one| one.logged && one.state == State::Active)?;
+    let compromised = value.is_multiple_of(2 * SIGNS * REVOKES);
+    signer.state = State::Revoked { at: Timestamp(value), compromised, why: "a trial".into() };
+    let (project, epoch) = (project.name.clone(), project.epoch);
+    let change = SignatureChange::SetSigner { project, signer: Box::new(signer), new: false };
+    Some(Command::Signatures { epoch, change: Box::new(change) })
 }
 
 /// The same signature under the project's epoch of now, whoever has made it: what must not be done.

@@ -5,9 +5,11 @@
 //! [`DEADLINE`]. Every [`LOOK`] the thread asks whether the keys are there.
 
 mod module;
+mod place;
 mod token;
 
-pub use token::{Fault, Key, Place, Token, Wrapped};
+pub use place::{Fault, Place, Wrapped};
+pub use token::{Key, Token};
 
 use std::time::Duration;
 

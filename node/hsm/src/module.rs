@@ -11,7 +11,7 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
-use crate::token::{Fault, Place};
+use crate::place::{Fault, Place};
 
 /// The length of a nonce.
 const NONCE: usize = 12;

@@ -13,6 +13,7 @@ mod failover;
 mod faults;
 mod figures;
 mod formed;
+mod gate;
 mod goals;
 mod idle;
 mod load;
@@ -66,6 +67,8 @@ enum What {
     Failover(failover::Failover),
     /// Trials: clients work while faults befall a mesh, and then everything is compared; needs root
     Faults(faults::Faults),
+    /// Pulls of what needs signatures and scans; signatures verified, made, and revoked
+    Gate(gate::Gate),
     /// Processor and memory of a mesh without requests
     Idle(idle::Idle),
     /// Tokens, and a mesh with very many robots and members
@@ -100,6 +103,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Door(door) => door.run(&out),
         What::Failover(failover) => failover.run(&out),
         What::Faults(faults) => faults.run(&out),
+        What::Gate(gate) => gate.run(&out),
         What::Idle(idle) => idle.run(&out),
         What::People(people) => people.run(&out),
         What::Proxy(proxy) => proxy.run(&out),

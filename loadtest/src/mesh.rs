@@ -1,7 +1,7 @@
 //! `atoll up` as a stranger runs it: a whole mesh on this machine, known only by what its
 //! `mesh.json` and its API say.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -175,6 +175,16 @@ impl Mesh {
         let file = file.join("ledger/ledger.redb");
         let found = std::fs::metadata(&file);
         Ok(found.with_context(|| format!("there is no {}", file.display()))?.len())
+    }
+
+    /// A file beside the nodes' folders.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The settings of a node.
+    pub(crate) fn settings(&self, at: usize) -> PathBuf {
+        self.folder.path().join("data").join(&self.nodes[at].name).join("node.yaml")
     }
 
     /// `kill -9`, without waiting for anything.

@@ -87,17 +87,6 @@ fn keys_move_into_kms_and_back_and_an_outage_of_it_is_waited_for() {
     kms.start();
     wait::until_ok("the job is done", || served(&mesh, 0, "3"));
 
-    // what is lacking is named, and used as soon as it is there
-    std::fs::remove_file(kms.credentials()).expect("a file");
-    push(&mesh, "4");
-    wait::until_ok("the status tells", || {
-        let _ = atoll(&mesh, 0, "sign", &["shop/web:4"]);
-        let told = atoll(&mesh, 0, "status", &["--no-copies"]);
-        if told.out.contains("signing.kms.credentials_file: ") { Ok(()) } else { Err(told.out) }
-    });
-    kms.write_credentials();
-    wait::until_ok("the job is done", || served(&mesh, 0, "4"));
-
     // another key does not open it, and the passphrase is the same as before
     restart(&mesh, &kms.settings(KEYS[1]));
     wait::until_ok("the status tells", || {
@@ -108,5 +97,5 @@ fn keys_move_into_kms_and_back_and_an_outage_of_it_is_waited_for() {
     restart(&mesh, &format!("{passphrase}, seal_with: passphrase, {}", kms.settings(KEYS[0])));
     assert_eq!(moved(&by_one), by_passphrase);
     restart(&mesh, &passphrase);
-    signs(&mesh, "5");
+    signs(&mesh, "4");
 }

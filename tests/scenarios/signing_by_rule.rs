@@ -558,6 +558,53 @@ fn what_a_primary_has_signed_that_was_deposed_before_it_published_is_never_serve
     assert_eq!(of_it.count(), 2, "{entries}");
 }
 
+/// The same with a primary that is stopped before it signs, and with one that is stopped when it has
+/// published: what it takes itself for when it goes on changes nothing.
+#[test]
+fn a_primary_that_sleeps_before_it_signs_or_after_it_has_published_changes_nothing() {
+    let secrets = tempfile::TempDir::with_prefix("atoll-asleep-").expect("a temporary folder");
+    let file = passphrase(secrets.path(), "first");
+    let (mesh, edge) = with_shop(&format!("signing: {{passphrase_file: '{file}'}}\n"), "1h");
+    did(&atoll(&mesh, 0, "sign", &["key", "--project", "shop"]));
+    set(&mesh, &json!({"signature_host": "registry.example", "signature_policy": "enforce"}));
+    for published in [true, false] {
+        let first = wait::until_ok("there is a primary", || primary_at(&mesh, 0));
+        let next = (first + 1) % 3;
+        let image = Image::random(&[100 + usize::from(published)]);
+        wait::until_ok("it is pushed", || {
+            mesh.repository(next, "shop/web").push(&image, "x").map_err(|no| no.to_string())
+        });
+        let (before, epoch) = (logged(&mesh, next), epoch_of(&mesh, next).to_string());
+        let digest = format!("shop/web@{}", image.digest());
+        if published {
+            did(&atoll(&mesh, next, "sign", &[&digest]));
+        }
+        mesh.members()[first].signal(Signal::STOP);
+        // who goes on signs what is not signed, and nothing twice
+        wait::until_ok("another primary has signed it, or sees that it is", || {
+            let signed = atoll(&mesh, next, "sign", &[&digest]);
+            let now = primary_at(&mesh, next);
+            let moved = signed.success && now.as_ref().is_ok_and(|now| *now != first);
+            if moved { Ok(()) } else { Err(format!("{signed:?} {now:?}")) }
+        });
+        mesh.members()[first].signal(Signal::CONT);
+        mesh.members()[first].wait_ready();
+        let more = Image::random(&[90]);
+        wait::until_ok("it takes pushes", || {
+            mesh.repository(first, "shop/web").push(&more, "y").map_err(|no| no.to_string())
+        });
+        for at in 0..=edge {
+            wait::until_ok("it is served", || served(&mesh, at, image.digest()));
+        }
+        assert_eq!(logged(&mesh, next), before + 1, "published: {published}");
+        for at in 0..3 {
+            let claims = wait::until_ok("its signatures are read", || claimed(&mesh, at, &image));
+            let [one] = &claims[..] else { panic!("{claims:?}") };
+            assert_eq!(one["mesh.epoch"] == *epoch, published, "{claims:?}");
+        }
+    }
+}
+
 fn epoch_of(mesh: &Formed, at: usize) -> u64 {
     let status = mesh.status(at).unwrap_or_else(|no| panic!("{no}"));
     let projects = status["projects"].as_array().expect("a list");

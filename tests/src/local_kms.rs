@@ -44,27 +44,13 @@ impl LocalKms {
         let port = free.local_addr().expect("an address").port();
         let kms = Self { folder, port, running: None };
         std::fs::write(kms.at("seed.yaml"), SEED).expect("a file");
-        kms.write_credentials();
+        let text = "[default]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = secret\n";
+        std::fs::write(kms.at("credentials"), text).expect("a file");
         kms
     }
 
     fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    /// The file with the access key.
-    #[must_use]
-    pub fn credentials(&self) -> PathBuf {
-        self.at("credentials")
-    }
-
-    /// Writes it.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub fn write_credentials(&self) {
-        let text = "[default]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = secret\n";
-        std::fs::write(self.credentials(), text).expect("a file");
     }
 
     /// The settings of a node that uses a key, on one line.
@@ -73,7 +59,7 @@ impl LocalKms {
         format!(
             "kms: {{key: {key}, region: eu-west-2, url: 'http://127.0.0.1:{}', credentials_file: '{}'}}",
             self.port,
-            self.credentials().display(),
+            self.at("credentials").display(),
         )
     }
 

@@ -1,4 +1,5 @@
-//! AWS KMS, and what speaks its protocol: a key that never leaves it encrypts and decrypts a few bytes.
+//! AWS KMS, and what speaks its protocol: a key that never leaves it encrypts and decrypts a few
+//! bytes.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

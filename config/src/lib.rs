@@ -36,7 +36,7 @@ pub use render::render;
 pub use settings::{
     Cache, CongestionControl, Deadlines, Edge, Failover, Hsm, Http, KmsKey, Lease, Ledger, Log,
     LogFormat, Mesh, Mirrors, People, ProjectCreation, Projects, Reads, Roster, SealWith, Settings,
-    Signing, StaleReads, Tls, TlsFiles, Uploads, Upstreams,
+    Signing, StaleReads, Tls, TlsFiles, Trivy, Uploads, Upstreams,
 };
 
 /// Reads a duration as settings have it: `700ms`, `2s`, `5m`, `1h`. The error is a sentence.

@@ -111,6 +111,8 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     scan.limit("rate", &mut s.scan.rate, (1 << 20)..=(100 << 30));
     scan.duration("timeout", &mut s.scan.timeout, secs(5)..=hours(24));
     scan.size("unpacked", &mut s.scan.unpacked, (16 << 20)..=(1 << 40));
+    trivy(&mut scan.section("trivy"), &mut s);
+    drop(scan);
 
     let mut signing = top.section("signing");
     s.signing.passphrase_file =
@@ -221,6 +223,16 @@ fn http(http: &mut Section<'_>, s: &mut Settings) {
         let files = certificate.zip(key);
         s.http.tls = files.map(|(certificate, key)| Tls::Files(TlsFiles { certificate, key }));
     }
+}
+
+fn trivy(trivy: &mut Section<'_>, s: &mut Settings) {
+    let terms = &mut s.scan.trivy;
+    terms.program = trivy.optional("program", |t| value::path(t, "/usr/bin/trivy"));
+    terms.server = trivy.optional("server", value::origin);
+    terms.token_file = trivy.optional("token_file", |t| value::path(t, "/etc/atoll/trivy.token"));
+    terms.java_database =
+        trivy.optional("java_database", |t| value::path(t, "/var/lib/trivy/java-db"));
+    trivy.size("memory", &mut terms.memory, (256 << 20)..=(1 << 40));
 }
 
 fn mesh(mesh: &mut Section<'_>, s: &mut Settings) {

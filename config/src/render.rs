@@ -100,6 +100,12 @@ scan:
   rate: {scan_rate}
   timeout: {scan_timeout}
   unpacked: {scan_unpacked}
+  trivy:
+    program: {trivy_program}
+    server: {trivy_server}
+    token_file: {trivy_token}
+    java_database: {trivy_java}
+    memory: {trivy_memory}
 signing:
   passphrase_file: {signing_passphrase}
   previous_passphrase_file: {signing_previous}
@@ -219,6 +225,11 @@ drain: {drain}
         scan_rate = or_null(s.scan.rate.map(written_size)),
         scan_timeout = written_duration(s.scan.timeout),
         scan_unpacked = written_size(s.scan.unpacked),
+        trivy_program = or_null(s.scan.trivy.program.as_deref().map(path)),
+        trivy_server = or_null(s.scan.trivy.server.as_deref().map(quoted)),
+        trivy_token = or_null(s.scan.trivy.token_file.as_deref().map(path)),
+        trivy_java = or_null(s.scan.trivy.java_database.as_deref().map(path)),
+        trivy_memory = written_size(s.scan.trivy.memory),
         signing_previous = or_null(s.signing.previous_passphrase_file.as_deref().map(path)),
         signing_passphrase = or_null(s.signing.passphrase_file.as_deref().map(path)),
         seal_with = or_null(s.signing.seal_with.map(|one| word(&SEAL_WITH, one).to_owned())),

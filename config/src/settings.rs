@@ -443,7 +443,7 @@ impl Default for Retention {
 pub struct Scan {
     /// The image that is the database, as a repository and a tag; nothing is scanned if `None`.
     pub database: Option<(RepositoryName, Tag)>,
-    /// Maximum number of images that this node scans at a time; default 1.
+    /// Maximum number of images that this node scans at a time; default 2.
     pub at_a_time: u32,
     /// Maximum number of bytes of layers that are read in a second for each of them; default 64 MiB;
     /// no limit if `None`.
@@ -452,6 +452,8 @@ pub struct Scan {
     pub timeout: Duration,
     /// Maximum number of bytes of a layer, unpacked; default 16 GiB.
     pub unpacked: u64,
+    /// The program trivy.
+    pub trivy: Trivy,
 }
 
 impl Default for Scan {
@@ -462,7 +464,29 @@ impl Default for Scan {
             rate: Some(64 << 20),
             timeout: Duration::from_secs(900),
             unpacked: 16 << 30,
+            trivy: Trivy::default(),
         }
+    }
+}
+
+/// The program trivy, which scans the images of projects that have chosen it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trivy {
+    /// The program; this node scans nothing with it if `None`.
+    pub program: Option<PathBuf>,
+    /// The URL of a trivy server that does the matching; the program itself does if `None`.
+    pub server: Option<String>,
+    /// The file with the token for that server.
+    pub token_file: Option<PathBuf>,
+    /// The folder with trivy's database of JARs; images with JARs cannot be scanned if `None`.
+    pub java_database: Option<PathBuf>,
+    /// Maximum memory of one run, in bytes; default 4 GiB.
+    pub memory: u64,
+}
+
+impl Default for Trivy {
+    fn default() -> Self {
+        Self { program: None, server: None, token_file: None, java_database: None, memory: 4 << 30 }
     }
 }
 

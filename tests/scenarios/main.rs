@@ -54,6 +54,7 @@ mod partition;
 mod people;
 mod power_loss;
 mod preheat;
+mod programs;
 mod providers;
 mod proxy;
 mod proxy_failing;

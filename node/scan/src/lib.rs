@@ -22,6 +22,7 @@
 //! | [`judging`] | which advisory counts for which package |
 //! | [`sbom`] | CycloneDX and SPDX |
 //! | [`adapter`] | the bodies of Harbor's API for pluggable scanners |
+//! | [`trivy`] | reports of the program trivy |
 //!
 //! All that is read here was written by strangers. Each length is checked before it is used, and
 //! each reader has a limit for what it keeps.
@@ -37,6 +38,7 @@ pub mod package;
 mod packages;
 pub mod report;
 pub mod sbom;
+pub mod trivy;
 mod versions;
 
 // what the scenarios push as trivy-db, and trivy reads, is what the reader is tested with
@@ -51,6 +53,6 @@ mod vulnerabilities;
 
 pub use database::{About, Database, DatabaseError, unpack_database};
 pub use judging::judge;
-pub use layer::{Inventory, Layer, LayerError, Limits, merge, read_layer};
+pub use layer::{Inventory, Layer, LayerError, Limits, merge, read_layer, unpacked_digest};
 pub use package::{Kind, Package, Source, System};
 pub use report::{Coverage, Cvss, Finding, Report, Severity, Status};

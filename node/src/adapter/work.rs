@@ -23,6 +23,9 @@ use super::pulling::{Pulling, Source};
 /// The maximum number of packages of an SBOM.
 const MOST_PACKAGES: usize = 20_000;
 
+/// What a result takes beside its texts, in bytes.
+const EACH: usize = 256;
+
 /// A scan to be done.
 pub struct Job {
     /// Where the image is.
@@ -78,6 +81,18 @@ pub enum Found {
 /// What this adapter calls itself.
 pub fn scanner() -> ScannerName {
     registry::scans::native()
+}
+
+/// How many bytes a result takes for as long as it is kept. One that has failed takes some, too: whoever
+/// asks for many that fail must not fill the memory.
+fn size(result: &Result<Reports, String>) -> usize {
+    EACH + match result {
+        Ok(reports) => {
+            let sboms = reports.sboms.iter().flatten().map(Bytes::len).sum::<usize>();
+            reports.vulnerabilities.len() + sboms
+        }
+        Err(why) => why.len(),
+    }
 }
 
 impl Work {
@@ -144,10 +159,7 @@ impl Work {
             Ok(_) => info!(repository, %digest, "an image was scanned"),
             Err(why) => warn!(repository, %digest, why, "an image could not be scanned"),
         }
-        let bytes = result.as_ref().map_or(0, |reports| {
-            let sboms = reports.sboms.iter().flatten().map(Bytes::len).sum::<usize>();
-            reports.vulnerabilities.len() + sboms
-        });
+        let bytes = size(&result);
         self.requests.lock().end(id, result, bytes, clock::now());
         self.wake.notify_one();
     }
@@ -196,5 +208,19 @@ impl Work {
             };
             Ok(Reports { vulnerabilities: shown.to_string().into(), sboms })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_failed_takes_memory_too() {
+        assert_eq!(size(&Err("x".repeat(1000))), 1000 + EACH);
+        let sbom = || Bytes::from_static(b"12");
+        let vulnerabilities = Bytes::from_static(b"123");
+        let reports = Reports { vulnerabilities, sboms: Some([sbom(), sbom()]) };
+        assert_eq!(size(&Ok(reports)), 7 + EACH);
     }
 }

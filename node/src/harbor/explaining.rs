@@ -251,6 +251,7 @@ fn explanation(
             "found": report.found.len(),
         })
     });
+    answer["last_scan"] = last_scan(facts);
     answer["database"] = database.map_or(
         Value::Null,
         |used| json!({"digest": used.digest.to_string(), "updated_at": used.updated.to_string()}),
@@ -259,6 +260,18 @@ fn explanation(
         answer["remedies"] = remedies(gate, &project.name, name, digest, facts, &counted).into();
     }
     answer
+}
+
+/// How the last scan has ended, if it has no report: what counts is older then, or there is nothing.
+fn last_scan(facts: &Facts) -> Value {
+    let unfinished = facts.scan.as_ref().and_then(|scan| scan.unfinished.as_ref());
+    unfinished.map_or(Value::Null, |one| {
+        json!({
+            "number": one.number,
+            "at": one.at.to_string(),
+            "why": one.why.as_deref().unwrap_or("it was stopped"),
+        })
+    })
 }
 
 /// The same with what signatures decide: that is asked first.
@@ -429,6 +442,7 @@ fn remedies(
 ) -> Vec<String> {
     let mut all = Vec::new();
     let image = format!("{name}@{digest}");
+    let failed = facts.scan.as_ref().and_then(|scan| scan.unfinished.as_ref()?.why.as_ref());
     let report = facts.scan.as_ref().and_then(|scan| scan.report.as_ref());
     let status = facts.scan.as_ref().map_or(ScanStatus::NotScanned, |one| one.status());
     if report.is_none() {
@@ -436,6 +450,9 @@ fn remedies(
             ScanStatus::Pending | ScanStatus::Running => {
                 all.push(format!("wait for the scan: atoll scan {image}"));
             }
+            _ if failed.is_some() => all.push(format!(
+                "mend why its scan has failed (last_scan), and scan it again: atoll scan {image}"
+            )),
             _ => all.push(format!("scan it: atoll scan {image}")),
         }
         if gate.unscanned == Unscanned::Block {
@@ -474,7 +491,7 @@ fn remedies(
 mod tests {
     use std::collections::BTreeMap;
 
-    use rules::ledger::scanning::{Report, ScanRecord};
+    use rules::ledger::scanning::{Report, ScanRecord, Unfinished};
     use rules::policies::vulnerabilities::{Allowlist, Severity, VulnerabilityId};
 
     use super::*;
@@ -521,5 +538,13 @@ mod tests {
         let said = remedies(&gate, &project, &name, digest, &unscanned, &[]);
         assert_eq!(said[0], format!("scan it: atoll scan shop/web@{digest}"));
         assert!(said[1].contains("vul_unscanned"), "{said:?}");
+        assert_eq!(last_scan(&unscanned), Value::Null);
+        let why = Some("the scanner has no room".to_owned());
+        let unfinished = Some(Unfinished { number: 7, at: Timestamp(1), why });
+        let scan = Some(ScanRecord { unfinished, ..ScanRecord::default() });
+        let failed = Facts { scan, ..Facts::default() };
+        assert_eq!(last_scan(&failed)["why"], "the scanner has no room");
+        let said = remedies(&gate, &project, &name, digest, &failed, &[]);
+        assert!(said[0].contains("mend why its scan has failed"), "{said:?}");
     }
 }

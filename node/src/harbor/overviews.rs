@@ -33,7 +33,9 @@ fn overview(record: &ScanRecord, matched: Option<Digest>, used: Option<&Database
     let report = record.report.as_ref();
     let (start, end) = report.map_or((None, None), |report| (Some(report.begun), Some(report.at)));
     let wanted = record.wanted.as_ref();
-    let number = wanted.map(|wanted| wanted.number).or(report.map(|report| report.number));
+    let ended = record.unfinished.as_ref().map(|unfinished| unfinished.number);
+    let number = wanted.map(|wanted| wanted.number).or(ended);
+    let number = number.or(report.map(|report| report.number));
     let mut shown = json!({
         "report_id": number.unwrap_or_default().to_string(),
         "scan_status": record.status().word(),

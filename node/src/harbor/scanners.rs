@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use http::{HeaderValue, Response, StatusCode, header};
+use registry::scans::adapters::NotWell;
 use registry::scans::native;
 use rules::ledger::change::Change;
 use rules::ledger::command::Command;
@@ -12,7 +13,7 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::Project;
 use rules::ledger::scanners::{
-    LookForScanners, RegistrationChange, ScannerAuth, ScannerRecord, place,
+    LookForScanners, RegistrationChange, ScannerAuth, ScannerRecord, TRIVY, place,
 };
 use rules::ledger::scanning::{DatabaseRecord, KnownScanners, LookForScans, ScannerChange};
 use rules::policies::vulnerabilities::{chosen_scanner, metadata};
@@ -79,10 +80,19 @@ fn checked(written: &Written, was: Option<&ScannerRecord>) -> Result<ScannerReco
     let auth = ScannerAuth::named(&written.auth);
     let auth = auth.ok_or_else(|| bad(format!("auth type {} is not supported", written.auth)))?;
     let url = written.url.trim().trim_end_matches('/').to_owned();
-    if !url.starts_with("http://") && !url.starts_with("https://") {
-        return Err(bad("url begins with http:// or https://"));
+    let is_program = url == TRIVY;
+    if is_program && (auth != ScannerAuth::Nothing || written.skip || written.use_internal_addr) {
+        return Err(bad(format!(
+            "{TRIVY} is started by the nodes: it has no auth, no certificate and no address to pull at"
+        )));
     }
-    url.parse::<Endpoint>().map_err(|e| bad(format!("url: {e}")))?;
+    if !is_program && !url.starts_with("http://") && !url.starts_with("https://") {
+        let message = format!("url begins with http:// or https://, or is {TRIVY}");
+        return Err(bad(message));
+    }
+    if !is_program {
+        url.parse::<Endpoint>().map_err(|e| bad(format!("url: {e}")))?;
+    }
     let now = ground::clock::timestamp();
     Ok(ScannerRecord {
         id: was.map_or_else(|| ScannerId(rand::random()), |was| was.id),
@@ -216,7 +226,7 @@ impl Harbor {
         let record = self.scanner_record(id).await?;
         let known = self.read(|records| records.known_scanners()).await?;
         self.register(RegistrationChange::Remove(id), &record.name, by).await?;
-        Ok(json_answer(StatusCode::OK, &shown(&record, &known, None)))
+        Ok(json_answer(StatusCode::OK, &shown(&record, &known)))
     }
 
     /// Makes a scanner the default. `false` changes nothing, as in Harbor.
@@ -292,7 +302,12 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let known = self.read(|records| records.known_scanners()).await?;
         let id = known.of(chosen_scanner(&project.metadata));
-        Ok(json_answer(StatusCode::OK, &self.scanner_now(id).await?))
+        let mut now = self.scanner_now(id).await?;
+        // where scanners are, and why they do not answer, is for administrators
+        if let Some(all) = now.as_object_mut() {
+            all.remove("problem");
+        }
+        Ok(json_answer(StatusCode::OK, &now))
     }
 
     async fn scanner_now(&self, id: ScannerId) -> Result<Value, Failure> {
@@ -302,8 +317,11 @@ impl Harbor {
             return Ok(self.shown_native(&known, used.as_ref()));
         }
         let record = self.scanner_record(id).await?;
-        let now = self.scans.adapters().said_lately(&record).await;
-        Ok(shown(&record, &known, now.as_ref()))
+        let now = match record.disabled {
+            true => None,
+            false => Some(self.scans.adapters().said_lately(&record).await),
+        };
+        Ok(shown_now(&record, &known, now.as_ref()))
     }
 
     /// All scanners. Those that are registered are asked how they are, all at once.
@@ -318,7 +336,7 @@ impl Harbor {
         let asked = records.iter().map(|record| async {
             match record.disabled {
                 true => None,
-                false => self.scans.adapters().metadata(record).await.ok(),
+                false => Some(self.scans.adapters().metadata(record).await),
             }
         });
         let now = join_all(asked).await;
@@ -335,7 +353,7 @@ impl Harbor {
             url: record.url.clone(),
             description: record.description.clone(),
             disabled: record.disabled,
-            shown: shown(record, &known, now.as_ref()),
+            shown: shown_now(record, &known, now.as_ref()),
         }));
         // Harbor's older parameters: a part of it, and all of it
         for (name, of) in PARTS {
@@ -406,6 +424,7 @@ impl Harbor {
             "skip_certVerify": false,
             "use_internal_addr": false,
             "health": health(is_well),
+            "problem": here.problem,
             "vendor": scanner.vendor,
             "adapter": scanner.name,
             "version": scanner.version,
@@ -451,9 +470,9 @@ fn changeable(id: ScannerId, what: &str) -> Result<ScannerId, Failure> {
     Err(Failure::new(Code::Denied, message))
 }
 
-/// A registered scanner as Harbor shows it (`ScannerRegistration`), with what it says of itself now.
-fn shown(record: &ScannerRecord, known: &KnownScanners, now: Option<&Metadata>) -> Value {
-    let mut shown = json!({
+/// A registered scanner as Harbor shows it (`ScannerRegistration`).
+fn shown(record: &ScannerRecord, known: &KnownScanners) -> Value {
+    json!({
         "uuid": record.id.to_string(),
         "name": record.name,
         "description": record.description,
@@ -465,17 +484,31 @@ fn shown(record: &ScannerRecord, known: &KnownScanners, now: Option<&Metadata>) 
         "use_internal_addr": record.internal,
         "create_time": record.created.to_string(),
         "update_time": record.changed.to_string(),
-        "health": health(now.is_some()),
-    });
-    if let Some(now) = now {
-        shown["adapter"] = now.scanner.name.clone().into();
-        shown["vendor"] = now.scanner.vendor.clone().into();
-        shown["version"] = now.scanner.version.clone().into();
-        shown["capabilities"] =
-            json!({"support_vulnerability": true, "support_sbom": now.makes_sboms()});
-        if let Some(updated) = now.database_updated() {
-            shown["database"] = json!({"updated_at": updated.to_string()});
+        "health": health(false),
+    })
+}
+
+/// The same with what it says of itself now; `None` if it is disabled, and was not asked.
+fn shown_now(
+    record: &ScannerRecord,
+    known: &KnownScanners,
+    now: Option<&Result<Metadata, NotWell>>,
+) -> Value {
+    let mut shown = shown(record, known);
+    match now {
+        Some(Ok(now)) => {
+            shown["health"] = health(true).into();
+            shown["adapter"] = now.scanner.name.clone().into();
+            shown["vendor"] = now.scanner.vendor.clone().into();
+            shown["version"] = now.scanner.version.clone().into();
+            shown["capabilities"] =
+                json!({"support_vulnerability": true, "support_sbom": now.makes_sboms()});
+            if let Some(updated) = now.database_updated() {
+                shown["database"] = json!({"updated_at": updated.to_string()});
+            }
         }
+        Some(Err(problem)) => shown["problem"] = problem.to_string().into(),
+        None => shown["problem"] = "it is disabled".into(),
     }
     shown
 }
@@ -497,6 +530,9 @@ mod tests {
             let refused = checked(&written(wrong), None).unwrap_err();
             assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{wrong}");
         }
+        let program = Written { auth: String::new(), ..written(TRIVY) };
+        assert_eq!(checked(&program, None).unwrap().url, TRIVY);
+        assert!(checked(&written(TRIVY), None).is_err(), "a program is shown no secret");
         let strange = Written { auth: "Digest".into(), ..written("https://x") };
         assert!(checked(&strange, None).is_err());
         assert_eq!(

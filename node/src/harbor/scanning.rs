@@ -100,14 +100,14 @@ pub(super) fn show_allowlist(list: &Allowlist, project: u64) -> Value {
     })
 }
 
-/// A report with all its texts (`Report` of the pluggable scanner API, version 1.1).
-fn show_report(found: &Findings) -> Value {
+/// A report with all its texts (`Report` of the pluggable scanner API, version 1.1), below its media
+/// type. One finding after the other is written, so that little is in memory twice.
+fn write_report(found: &Findings) -> Vec<u8> {
     let mut shown = json!({
         "generated_at": found.report.at.to_string(),
         "scanner": found.scanner,
         "severity": report::worst(&found.findings),
         "insufficient": found.report.insufficient,
-        "vulnerabilities": found.findings.iter().map(report::vulnerability).collect::<Vec<_>>(),
     });
     if found.database.is_some() || found.updated.is_some() {
         shown["database"] = json!({
@@ -115,7 +115,17 @@ fn show_report(found: &Findings) -> Value {
             "updated_at": found.updated.map(|at| at.to_string()),
         });
     }
-    shown
+    let shown = shown.to_string();
+    let open = shown.strip_suffix('}').unwrap_or(&shown);
+    let mut bytes = format!("{{{}:{open},\"vulnerabilities\":[", json!(REPORT)).into_bytes();
+    for (at, finding) in found.findings.iter().enumerate() {
+        if at > 0 {
+            bytes.push(b',');
+        }
+        bytes.extend(report::vulnerability(finding).to_string().into_bytes());
+    }
+    bytes.extend(b"]}}");
+    bytes
 }
 
 impl From<ScanError> for Failure {
@@ -291,10 +301,13 @@ impl Harbor {
             let message = format!("{name}@{digest} in project {of} has no report; scan it first");
             return Err(Failure::new(Code::NotFound, message));
         }
-        let Some(found) = self.scans.findings(name, &digest).await? else {
+        let Some(body) = self.scans.report_body(name, &digest, write_report).await? else {
             return Err(missing(&format!("a report about {name}@{digest}")));
         };
-        Ok(json_answer(StatusCode::OK, &json!({REPORT: show_report(&found)})))
+        let mut response = Response::new(Payload::full(body));
+        let json = header::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        Ok(response)
     }
 
     pub(super) async fn show_sbom(

@@ -272,12 +272,20 @@ impl Harbor {
             .await?;
         let mut found: BTreeMap<(RepositoryName, Digest), Vec<Finding>> = BTreeMap::new();
         let mut shown = Vec::new();
+        let mut ids: BTreeMap<(RepositoryName, Digest), BTreeSet<String>> = BTreeMap::new();
+        for line in &lines {
+            let of_image = ids.entry((line.repository.clone(), line.digest)).or_default();
+            of_image.insert(line.id.to_string());
+        }
         for line in lines {
             let image = (line.repository.clone(), line.digest);
             if !found.contains_key(&image) {
                 // it may be gone by now
                 let report = self.scans.findings(&image.0, &image.1).await?;
-                found.insert(image.clone(), report.map(|one| one.findings).unwrap_or_default());
+                let mut findings = report.map(|one| one.findings).unwrap_or_default();
+                // no more of many images than is shown
+                findings.retain(|one| ids.get(&image).is_some_and(|ids| ids.contains(&one.id)));
+                found.insert(image.clone(), findings);
             }
             let findings = found.get(&image).map(Vec::as_slice).unwrap_or_default();
             shown.push(show(&line, &of_id(findings, &line.id)));

@@ -40,6 +40,7 @@ use registry::scans::database::Databases;
 use registry::scans::engines::Engines;
 use registry::scans::everything::Everything;
 use registry::scans::rescans::Rescans;
+use registry::scans::trivy::Trivy;
 use registry::signatures::Signatures;
 use registry::signatures::ruling::Ruling;
 use registry::signatures::signing::Signing;
@@ -226,6 +227,7 @@ impl Rooms {
         let adapters = Arc::new(Adapters::new(
             access.clone(),
             secrets.clone(),
+            Arc::new(Trivy::new(terms::trivy(settings), databases.clone())),
             terms::adapters(settings)?,
             tasks.clone(),
         ));

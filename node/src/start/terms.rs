@@ -21,6 +21,7 @@ use registry::proxies::resolving;
 use registry::pulls::PullTerms;
 use registry::scans::ScanTerms;
 use registry::scans::adapters::AdapterTerms;
+use registry::scans::trivy::TrivyTerms;
 use registry::signatures::SignatureTerms;
 use registry::signatures::keks::token::{Place, in_token};
 use registry::signatures::keks::{Kek, Keks, kek};
@@ -268,6 +269,22 @@ pub(super) fn adapters(settings: &Settings) -> io::Result<AdapterTerms> {
     }
     let internal_url = format!("{scheme}://{own}");
     Ok(AdapterTerms { rule, trust, url: super::public_url(settings), internal_url })
+}
+
+pub(super) fn trivy(settings: &Settings) -> TrivyTerms {
+    let config::Trivy { program, server, token_file, java_database, memory } =
+        settings.scan.trivy.clone();
+    TrivyTerms {
+        program,
+        server,
+        token_file,
+        java_database,
+        memory,
+        unpacked: settings.scan.unpacked,
+        rate: settings.scan.rate,
+        node: settings.name.clone(),
+        folder: settings.data_dir.join("trivy"),
+    }
 }
 
 pub(super) fn signatures(settings: &Settings, tasks: &Tasks) -> io::Result<SignatureTerms> {

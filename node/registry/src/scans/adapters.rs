@@ -26,6 +26,7 @@ use scan::adapter::request::{
     Artifact, EnabledCapability, RegistryPlace, ScanAccepted, ScanRequest, message_of,
 };
 use scan::adapter::{self, report};
+use tokio::sync::Semaphore;
 use upstream::{
     AddressRule, Endpoint, Service, ServiceAnswer, ServiceRequest, ServiceSettings, Trust,
     UpstreamError,
@@ -33,6 +34,7 @@ use upstream::{
 
 use super::ScanError;
 use super::elsewhere::FromElsewhere;
+use super::trivy::Trivy;
 use crate::people::Access;
 
 /// How long a scanner may take for one whole answer.
@@ -45,6 +47,8 @@ const LOOKED: Duration = Duration::from_secs(10);
 const SHORT: usize = 64 << 10;
 /// The maximum length of a report in bytes.
 const LONG: usize = 32 << 20;
+/// The maximum number of reports that are read at a time.
+const REPORTS: usize = 8;
 /// How much longer than a scan a pass is good, if the scan does not end it.
 const GRACE: Duration = Duration::from_secs(60);
 /// The time between two looks whether a scan is still wanted.
@@ -77,8 +81,11 @@ pub(super) struct ToScan {
 pub struct Adapters {
     access: Arc<Access>,
     secrets: Arc<Secrets>,
+    trivy: Arc<Trivy>,
     terms: AdapterTerms,
     tasks: Tasks,
+    /// Reports that are read at a time.
+    reports: Semaphore,
     /// What each scanner said last of itself, to whoever only looks: when, as it was registered then.
     said: tokio::sync::Mutex<HashMap<ScannerId, Said>>,
 }
@@ -87,7 +94,7 @@ pub struct Adapters {
 struct Said {
     asked: Moment,
     changed: Timestamp,
-    metadata: Option<Metadata>,
+    metadata: Result<Metadata, NotWell>,
 }
 
 /// A scanner does not answer as it should. A sentence for people.
@@ -100,11 +107,11 @@ pub struct NotWell {
 }
 
 impl NotWell {
-    fn again(said: impl Into<String>) -> Self {
+    pub(super) fn again(said: impl Into<String>) -> Self {
         NotWell { said: said.into(), again: true }
     }
 
-    fn hopeless(said: impl Into<String>) -> Self {
+    pub(super) fn hopeless(said: impl Into<String>) -> Self {
         NotWell { said: said.into(), again: false }
     }
 
@@ -122,7 +129,7 @@ impl NotWell {
         NotWell { said, again }
     }
 
-    fn named(self, name: &str) -> ScanError {
+    pub(super) fn named(self, name: &str) -> ScanError {
         let said = format!("scanner {name}: {}", self.said);
         if self.again { ScanError::Again(said) } else { ScanError::Hopeless(said) }
     }
@@ -155,22 +162,24 @@ impl Adapters {
     pub fn new(
         access: Arc<Access>,
         secrets: Arc<Secrets>,
+        trivy: Arc<Trivy>,
         terms: AdapterTerms,
         tasks: Tasks,
     ) -> Self {
-        Adapters { access, secrets, terms, tasks, said: Default::default() }
+        let (reports, said) = (Semaphore::new(REPORTS), Default::default());
+        Adapters { access, secrets, trivy, terms, tasks, reports, said }
     }
 
     /// What a scanner says of itself, or said within [`LOOKED`]: anybody who may pull may ask, and a
-    /// scanner must not be asked as often. `None` if it does not say it.
-    pub async fn said_lately(&self, scanner: &ScannerRecord) -> Option<Metadata> {
+    /// scanner must not be asked as often.
+    pub async fn said_lately(&self, scanner: &ScannerRecord) -> Result<Metadata, NotWell> {
         let mut said = self.said.lock().await;
         let now = clock::now();
         said.retain(|_, one| now.since(one.asked) < LOOKED);
         if let Some(one) = said.get(&scanner.id).filter(|one| one.changed == scanner.changed) {
             return one.metadata.clone();
         }
-        let metadata = self.metadata(scanner).await.ok();
+        let metadata = self.metadata(scanner).await;
         let one =
             Said { asked: clock::now(), changed: scanner.changed, metadata: metadata.clone() };
         said.insert(scanner.id, one);
@@ -179,6 +188,9 @@ impl Adapters {
 
     /// What a scanner says of itself. Fails if it does not answer soon, or not as it should.
     pub async fn metadata(&self, scanner: &ScannerRecord) -> Result<Metadata, NotWell> {
+        if scanner.is_program() {
+            return self.trivy.metadata().await;
+        }
         self.metadata_of(&self.service(scanner, WELL)?).await
     }
 
@@ -188,7 +200,15 @@ impl Adapters {
         scanner: &ScannerRecord,
         credential: Option<&Secret>,
     ) -> Result<Metadata, NotWell> {
+        if scanner.is_program() {
+            return self.trivy.metadata().await;
+        }
         self.metadata_of(&self.service_with(scanner, credential, WELL)?).await
+    }
+
+    /// The program that is a scanner, too.
+    pub(super) fn trivy(&self) -> &Trivy {
+        &self.trivy
     }
 
     fn service(&self, scanner: &ScannerRecord, deadline: Duration) -> Result<Service, NotWell> {
@@ -283,7 +303,12 @@ impl Adapters {
                 body: Bytes::new(),
                 limit: LONG,
             };
-            let answer = while_wanted(service.ask(asked), &is_wanted).await?;
+            // so few reports are in memory at a time, whatever scanners send
+            let ask = async {
+                let one_of_few = self.reports.acquire().await;
+                (service.ask(asked).await, one_of_few)
+            };
+            let (answer, _one_of_few) = while_wanted(ask, &is_wanted).await?;
             let answer = answer.map_err(|error| named(error.into()))?;
             match answer.status {
                 StatusCode::OK => {

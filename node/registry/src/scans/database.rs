@@ -17,7 +17,7 @@ use rules::ledger::scanning::{LookForScans, ScannerChange};
 use rules::words::digest::Digest;
 use rules::words::image::Image;
 use rules::words::names::{OperationId, RepositoryName, Tag};
-use scan::{Database, DatabaseError};
+use scan::{About, Database, DatabaseError};
 use tracing::{info, warn};
 
 use crate::blobs::flights::{Flights, Sources};
@@ -46,6 +46,16 @@ struct NotUsed(String);
 struct Open {
     digest: Digest,
     database: Arc<Database>,
+}
+
+/// The files of a database that is open.
+pub(super) struct DatabaseFiles {
+    /// The folder that they are in, for as long as it is in use.
+    pub(super) folder: PathBuf,
+    /// The digest of its archive.
+    pub(super) digest: Digest,
+    /// What it says of itself.
+    pub(super) about: About,
 }
 
 /// What of the database is at this node.
@@ -107,6 +117,13 @@ impl Databases {
     pub fn opened(&self, digest: &Digest) -> Option<Arc<Database>> {
         let open = self.open.lock();
         open.as_ref().filter(|open| open.digest == *digest).map(|open| open.database.clone())
+    }
+
+    /// The database that is open here, for a program that reads its files.
+    pub(super) fn in_use(&self) -> Option<DatabaseFiles> {
+        let open = self.open.lock().clone()?;
+        let (digest, about) = (open.digest, open.database.about().clone());
+        Some(DatabaseFiles { folder: self.place(&digest), digest, about })
     }
 
     /// What of it is here.

@@ -118,7 +118,7 @@ pub(super) fn shown(report: Report, kept: Elsewhere) -> Result<Findings, ScanErr
     let findings = unpack(&kept)?;
     let Elsewhere { name, vendor, version, updated, .. } = kept;
     let scanner = ScannerName { name, vendor, version };
-    Ok(Findings { report, scanner, findings, database: None, updated })
+    Ok(Findings { report, scanner, findings, database: None, updated, _permit: None })
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub struct Engines {
 pub(super) enum Engine {
     /// The one that is built in.
     Native,
-    /// One that is registered.
+    /// One that is registered: an adapter, or a program that this node starts.
     Adapter(Box<ScannerRecord>),
 }
 
@@ -78,8 +78,23 @@ impl Scans {
     ) -> Result<Examined, ScanError> {
         let image = self.image(repository, digest)?;
         let is_wanted = || self.is_wanted(repository, digest, number);
+        let reading = Reading { scans: self, repository, digest, number };
         let mut found = match engine {
             Engine::Native => return self.scan(repository, digest, number, begun).await,
+            // to the program they would be damaged images
+            Engine::Adapter(scanner) if scanner.is_program() && image.attests() => {
+                return self.scan(repository, digest, number, begun).await;
+            }
+            Engine::Adapter(scanner) if scanner.is_program() => {
+                let manifest = self.neighbours.records.view()?.manifest(repository, digest)?;
+                let manifest = manifest.ok_or(ScanError::Stopped)?;
+                let goes_on = || is_wanted() && self.is_chosen(repository, scanner);
+                let trivy = self.adapters.trivy();
+                match trivy.examine(scanner, (&manifest, &image), &reading, goes_on).await {
+                    Err(ScanError::Stopped) if is_wanted() => return Err(given_up()),
+                    found => found?,
+                }
+            }
             Engine::Adapter(scanner) => {
                 let to_scan = self.to_scan(repository, digest, number)?;
                 let goes_on = || is_wanted() && self.is_chosen(repository, scanner);
@@ -90,7 +105,7 @@ impl Scans {
             }
         };
         if self.wants_sboms(repository)? && !image.attests() {
-            let read = Reading { scans: self, repository, digest, number }.all(&image).await;
+            let read = reading.all(&image).await;
             found.log += &match read {
                 Ok((layers, _)) => self.keep_sboms_of(repository, digest, &layers).await?,
                 Err(ScanError::Stopped) => return Err(ScanError::Stopped),

@@ -80,7 +80,7 @@ impl Reading<'_> {
         layer: &Layer,
         end: Moment,
     ) -> Result<scan::Layer, ScanError> {
-        let blob = self.open(layer, end).await?;
+        let blob = self.open(&layer.digest, end).await?;
         let terms = &self.scans.terms;
         let limits = Limits { bytes: terms.unpacked, ..Limits::default() };
         let (stop, late) = (Arc::new(AtomicBool::new(false)), clock::now() >= end);
@@ -96,7 +96,7 @@ impl Reading<'_> {
                 layer.digest
             )));
         }
-        let mut bytes = Paced { blob, at: 0, rate: terms.rate, begun: clock::now() };
+        let mut bytes = Paced::new(blob, terms.rate);
         let (media_type, stopped) = (layer.media_type.clone(), stop.clone());
         let work = blocking(move || {
             let keep_on = || !stopped.load(Ordering::Relaxed);
@@ -139,9 +139,9 @@ impl Reading<'_> {
         }
     }
 
-    /// The layer's bytes at this node, fetched if they are elsewhere.
-    async fn open(&self, layer: &Layer, end: Moment) -> Result<OpenBlob, ScanError> {
-        let digest = layer.digest;
+    /// The bytes of a layer, or of a configuration, at this node, fetched if they are elsewhere.
+    pub(super) async fn open(&self, digest: &Digest, end: Moment) -> Result<OpenBlob, ScanError> {
+        let digest = *digest;
         if let Some(open) = self.scans.store.open_sound(&digest).await? {
             return Ok(open);
         }
@@ -281,11 +281,18 @@ fn unpack(kept: &[u8]) -> Option<scan::Layer> {
 }
 
 /// A blob's bytes, not faster than is allowed: pulls come first.
-struct Paced {
+pub(super) struct Paced {
     blob: OpenBlob,
     at: u64,
     rate: Option<u64>,
     begun: Moment,
+}
+
+impl Paced {
+    /// From the start of the blob, wherever others read.
+    pub(super) fn new(blob: OpenBlob, rate: Option<u64>) -> Self {
+        Paced { blob, at: 0, rate, begun: clock::now() }
+    }
 }
 
 impl Read for Paced {

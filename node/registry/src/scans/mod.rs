@@ -4,7 +4,10 @@
 //! |---|---|
 //! | [`engines`] | which scanner looks into a project's images |
 //! | [`adapters`] | other scanners, over Harbor's API for them |
-//! | `elsewhere` | what those have found: how it is kept |
+//! | [`trivy`] | the program trivy, and the image as it sees it |
+//! | `programs` | other programs, within bounds |
+//! | `elsewhere` | what other scanners have found: how it is kept |
+//! | `bodies` | reports as they are sent |
 //! | [`database`] | the database of vulnerabilities: from an image of this mesh, opened |
 //! | [`layers`] | what layers contain: from the ledger, or read out of their bytes |
 //! | [`rescans`] | scans of all that a project has, as a job |
@@ -17,19 +20,23 @@
 //! looks is decided for each scan, when it begins.
 
 pub mod adapters;
+mod bodies;
 pub mod database;
 mod elsewhere;
 pub mod engines;
 pub mod everything;
 pub mod layers;
 mod matching;
+mod programs;
 pub mod rescans;
 pub mod sboms;
+pub mod trivy;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ground::clock;
 use ground::supervise::{Tasks, at_length};
 use parking_lot::Mutex;
@@ -40,7 +47,8 @@ use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key as records_key};
 use rules::ledger::scanners::LookForScanners;
 use rules::ledger::scanning::{
-    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted, rest, take_turns,
+    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Waiting, Wanted, rest,
+    take_turns_of_each,
 };
 use rules::ledger::stored::manifests_of;
 use rules::policies::vulnerabilities::metadata::AUTO_SBOM;
@@ -52,13 +60,14 @@ use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{ProjectName, RepositoryName, ScannerId, Tag};
 use scan::Finding;
 use scan::adapter::metadata::ScannerName;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::blobs::flights::Flights;
 use crate::view::neighbours::Neighbours;
 use crate::writes::{Refusal, Writes};
 use adapters::Adapters;
+use bodies::Bodies;
 use database::{DatabaseStatus, Databases};
 use engines::{Engine, Engines, Examined};
 use store::{Store, StoreError};
@@ -69,6 +78,8 @@ pub const ENGINE: &str = concat!("Atoll ", env!("CARGO_PKG_VERSION"));
 const LOOK: Duration = Duration::from_secs(1);
 /// The maximum number of reports that are shown at a time.
 const SHOWN: usize = 2;
+/// How long a reader of a report waits until there is room for it.
+const ROOM_WAIT: Duration = Duration::from_secs(4);
 /// The shortest time between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -77,7 +88,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct ScanTerms {
     /// The tag of the image that is the database; `None` if this node scans nothing.
     pub database: Option<(RepositoryName, Tag)>,
-    /// The maximum number of images that are scanned at a time.
+    /// The maximum number of images that each scanner scans at a time.
     pub at_a_time: usize,
     /// How many bytes of layers are read in a second; `None` if there is no limit.
     pub rate: Option<u64>,
@@ -135,13 +146,15 @@ pub struct Scans {
     databases: Arc<Databases>,
     adapters: Arc<Adapters>,
     terms: ScanTerms,
-    running: Mutex<BTreeSet<Running>>,
+    /// With the scanner that each was begun for.
+    running: Mutex<BTreeMap<Running, ScannerId>>,
     /// Scans that failed here and are tried again, and not before when.
     resting: Mutex<BTreeMap<Running, Moment>>,
-    /// The project that was served last.
-    last: Mutex<Option<ProjectName>>,
+    /// The project that each scanner has served last.
+    last: Mutex<BTreeMap<ScannerId, ProjectName>>,
     /// Reports that are shown at a time: each is made anew, which takes long for a large image.
-    shown: Semaphore,
+    shown: Arc<Semaphore>,
+    bodies: Bodies,
     over: Notify,
     tasks: Tasks,
 }
@@ -159,6 +172,8 @@ pub struct Findings {
     pub database: Option<Digest>,
     /// When the database was made, if that is known.
     pub updated: Option<Timestamp>,
+    /// For as long as these are in memory: so few may be that at a time.
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// What the engine that is built in calls itself.
@@ -181,7 +196,7 @@ impl Scans {
         let Engines { databases, adapters } = engines;
         let (running, resting) = (Mutex::default(), Mutex::default());
         let (last, over) = (Mutex::default(), Notify::new());
-        let shown = Semaphore::new(SHOWN);
+        let (shown, bodies) = (Arc::new(Semaphore::new(SHOWN)), Bodies::new(ROOM_WAIT));
         Arc::new(Scans {
             neighbours,
             store,
@@ -194,6 +209,7 @@ impl Scans {
             resting,
             last,
             shown,
+            bodies,
             over,
             tasks,
         })
@@ -263,8 +279,8 @@ impl Scans {
         loop {
             match at_length(|| self.next()) {
                 Ok(next) => {
-                    for (running, tries) in next {
-                        self.begin(running, tries);
+                    for (scanner, (running, tries)) in next {
+                        self.begin(running, tries, scanner);
                     }
                 }
                 Err(error) => warn!(%error, "the queue of scans cannot be read"),
@@ -278,7 +294,7 @@ impl Scans {
     }
 
     /// What to begin now.
-    fn next(&self) -> Result<Vec<(Running, u32)>, RecordError> {
+    fn next(&self) -> Result<Vec<(ScannerId, (Running, u32))>, RecordError> {
         let running = self.running.lock().clone();
         let resting = {
             let (mut resting, now) = (self.resting.lock(), clock::now());
@@ -286,7 +302,7 @@ impl Scans {
             resting.clone()
         };
         let view = self.neighbours.records.view()?;
-        if running.len() >= self.terms.at_a_time || view.level()? < Level::SCANS {
+        if view.level()? < Level::SCANS {
             return Ok(Vec::new());
         }
         let mut projects = self.own_projects(&*view)?;
@@ -295,30 +311,29 @@ impl Scans {
         projects.retain(|one| {
             is_equipped || known.of(chosen_scanner(&one.metadata)) != ScannerId::NATIVE
         });
-        // the one that was served last comes last
-        let last = self.last.lock().clone();
-        let after = projects.partition_point(|project| Some(&project.name) <= last.as_ref());
-        projects.rotate_left(after);
         let most = self.terms.at_a_time + running.len() + resting.len();
         let mut all = Vec::new();
         for project in projects {
-            let run = running.iter().filter(|one| one.0.project() == project.name).count();
-            let mut waiting = VecDeque::new();
+            let scanner = known.of(chosen_scanner(&project.metadata));
+            if running.values().filter(|of| **of == scanner).count() >= self.terms.at_a_time {
+                continue;
+            }
+            // one that was begun for the scanner of before does not stop the new one's
+            let of_project = |one: &Running| one.0.project() == project.name;
+            let run = running.iter().filter(|(one, of)| of_project(one) && **of == scanner).count();
+            let mut scans = VecDeque::new();
             for (repository, digest) in view.queued_scans(project.id, most)? {
                 let record = view.scan_of(&repository, &digest)?;
                 let Some(wanted) = record.and_then(|record| record.wanted) else { continue };
                 let one = (repository, digest, wanted.number);
-                if !running.contains(&one) && !resting.contains_key(&one) {
-                    waiting.push_back((one, wanted.tries));
+                if !running.contains_key(&one) && !resting.contains_key(&one) {
+                    scans.push_back((one, wanted.tries));
                 }
             }
-            all.push((run, waiting));
+            let (project, running) = (project.name, run);
+            all.push(Waiting { project, scanner, running, scans });
         }
-        let next = take_turns(all, self.terms.at_a_time);
-        if let Some(((repository, ..), _)) = next.last() {
-            *self.last.lock() = Some(repository.project());
-        }
-        Ok(next)
+        Ok(take_turns_of_each(all, &mut self.last.lock(), self.terms.at_a_time))
     }
 
     /// Whether this node has the database that the mesh uses.
@@ -334,8 +349,8 @@ impl Scans {
         Ok(projects)
     }
 
-    fn begin(self: &Arc<Self>, one: Running, tries: u32) {
-        if !self.running.lock().insert(one.clone()) {
+    fn begin(self: &Arc<Self>, one: Running, tries: u32, scanner: ScannerId) {
+        if self.running.lock().insert(one.clone(), scanner).is_some() {
             return;
         }
         let scans = self.clone();
@@ -525,21 +540,48 @@ impl Scans {
             let kept = view.reported_elsewhere(repository, digest)?;
             drop(view);
             let Some(kept) = kept else { return Ok(None) };
-            let _one_of_few = self.shown.acquire().await;
-            return at_length(|| elsewhere::shown(report, kept)).map(Some);
+            let permit = self.shown.clone().acquire_owned().await.ok().map(Arc::new);
+            let found = at_length(|| elsewhere::shown(report, kept))?;
+            return Ok(Some(Findings { _permit: permit, ..found }));
         }
         let used = view.scan_database()?;
         drop(view);
         let (database, digest_of) = self.database()?;
         let image = self.image(repository, digest)?;
         let updated = used.map(|used| used.updated);
-        let _one_of_few = self.shown.acquire().await;
+        let permit = self.shown.clone().acquire_owned().await.ok().map(Arc::new);
         at_length(|| {
             let layers = self.kept_layers(&image)?;
             let findings = judge(&image, &layers, &database)?.findings;
             let (database, scanner) = (Some(digest_of), native());
-            Ok(Some(Findings { report, scanner, findings, database, updated }))
+            Ok(Some(Findings { report, scanner, findings, database, updated, _permit: permit }))
         })
+    }
+
+    /// The report about an image as `write` writes it, which readers share. `None` if there is none.
+    pub async fn report_body(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        write: impl Fn(&Findings) -> Vec<u8>,
+    ) -> Result<Option<Bytes>, ScanError> {
+        let view = self.neighbours.records.view()?;
+        let report = view.scan_of(repository, digest)?.and_then(|record| record.report);
+        let Some(report) = report else { return Ok(None) };
+        let used = view.scan_database()?.map(|used| used.digest);
+        drop(view);
+        let database = used.filter(|_| !report.is_from_elsewhere());
+        let key = (repository.clone(), *digest, report.number, database);
+        if let Some(sent) = self.bodies.sent(&key) {
+            return Ok(Some(sent));
+        }
+        let Some(found) = self.findings(repository, digest).await? else { return Ok(None) };
+        // others may have waited for the same
+        if let Some(sent) = self.bodies.sent(&key) {
+            return Ok(Some(sent));
+        }
+        let bytes = at_length(|| write(&found));
+        self.bodies.send(key, bytes).await.map(Some)
     }
 
     /// The score (CVSS 3) of each of these ids, as the database of this node has it: the highest of

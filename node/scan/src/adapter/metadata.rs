@@ -165,6 +165,16 @@ pub fn of_this(scanner: &ScannerName, database: Option<(Timestamp, Timestamp)>) 
     })
 }
 
+/// What is said of a program that finds vulnerabilities, with the date of its database and of the next
+/// one.
+pub fn of_program(scanner: &ScannerName, database: Option<(Timestamp, Timestamp)>) -> Value {
+    let mut said = of_this(scanner, database);
+    if let Some(all) = said["capabilities"].as_array_mut() {
+        all.retain(|one| one["type"] == "vulnerability");
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +191,10 @@ mod tests {
         assert!(read.takes(IMAGES[0]) && read.takes(IMAGES[1]) && read.makes_sboms());
         assert!(!read.takes("application/vnd.oci.image.index.v1+json") && !read.wants_token());
         assert_eq!(name.to_string(), "Atoll 1");
+        let program = of_program(&name, None).to_string();
+        let program = Metadata::read(program.as_bytes()).unwrap();
+        assert!(program.takes(IMAGES[0]) && !program.makes_sboms());
+        assert_eq!(program.database_updated(), None);
     }
 
     #[test]

@@ -16,13 +16,13 @@ use crate::report::{Cvss, Finding, Severity, Status};
 /// The maximum number of findings in a report of another scanner.
 pub const MOST_FINDINGS: usize = 50_000;
 /// The maximum number of links and of kinds of weaknesses that are kept of one finding.
-const MOST_LINKS: usize = 10;
+pub(crate) const MOST_LINKS: usize = 10;
 /// The maximum length of an id in bytes: allowlists have none that is longer.
-const LONGEST_ID: usize = 128;
+pub(crate) const LONGEST_ID: usize = 128;
 /// The maximum length of a name, a version and a link that is kept, in bytes.
-const LONGEST_WORD: usize = 512;
+pub(crate) const LONGEST_WORD: usize = 512;
 /// The maximum length of a description that is kept, in bytes.
-const LONGEST_TEXT: usize = 8 << 10;
+pub(crate) const LONGEST_TEXT: usize = 8 << 10;
 
 /// A finding as reports write it.
 pub fn vulnerability(finding: &Finding) -> Value {

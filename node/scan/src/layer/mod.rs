@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use merging::merge;
-pub use reading::read_layer;
+pub use reading::{read_layer, unpacked_digest};
 
 use crate::package::{Build, Package, System};
 use crate::packages::Listing;

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::io::{self, Read};
 
+use rules::words::digest::{Algorithm, Digest, Hasher};
+
 use crate::archive::compression::{Compression, decompress};
 use crate::archive::tar::{Entry, Kind, Tar, TarError};
 use crate::packages::{Listing, What, apk, dpkg, jar, node, program, python, release, rpm};
@@ -61,17 +63,32 @@ pub fn read_layer(
         Ok(()) => Ok(reading.layer),
         Err(Ended::Layer(error)) => Err(error),
         Err(Ended::Tar(TarError::Damaged(what))) => Err(LayerError::Damaged(what.to_owned())),
-        Err(Ended::Tar(TarError::Read(error))) => Err(match ends.why.get() {
-            Why::Stopped => LayerError::Stopped,
-            Why::TooLarge => {
-                LayerError::TooLarge(format!("it unpacks to more than {} bytes", limits.bytes))
-            }
-            Why::Source => LayerError::Read(error),
-            Why::Other if error.kind() == io::ErrorKind::UnexpectedEof => {
-                LayerError::Damaged("its compressed bytes end too early".to_owned())
-            }
-            Why::Other => LayerError::Damaged(error.to_string()),
-        }),
+        Err(Ended::Tar(TarError::Read(error))) => Err(ends.error(error, limits.bytes)),
+    }
+}
+
+/// The sha256 of a layer's unpacked bytes, as configurations of images list it (`diff_ids`). Reads at
+/// most `most` unpacked bytes; `keep_on` is asked as in [`read_layer`].
+pub fn unpacked_digest(
+    compressed: impl Read,
+    media_type: &str,
+    most: u64,
+    keep_on: &dyn Fn() -> bool,
+) -> Result<Digest, LayerError> {
+    let compression = Compression::of(media_type);
+    let compression = compression.ok_or_else(|| LayerError::MediaType(media_type.to_owned()))?;
+    let ends = Ends::default();
+    let source = Source { inner: compressed, ends: &ends };
+    let inner = decompress(source, compression);
+    let mut unpacked = Metered { inner, left: most, keep_on, ends: &ends };
+    let (mut hasher, mut buffer) = (Hasher::new(Algorithm::Sha256), vec![0; 64 << 10]);
+    loop {
+        match unpacked.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ends.error(error, most)),
+        }
     }
 }
 
@@ -79,6 +96,21 @@ pub fn read_layer(
 #[derive(Default)]
 struct Ends {
     why: Cell<Why>,
+}
+
+impl Ends {
+    /// The error of a layer that may have `most` unpacked bytes.
+    fn error(&self, error: io::Error, most: u64) -> LayerError {
+        match self.why.get() {
+            Why::Stopped => LayerError::Stopped,
+            Why::TooLarge => LayerError::TooLarge(format!("it unpacks to more than {most} bytes")),
+            Why::Source => LayerError::Read(error),
+            Why::Other if error.kind() == io::ErrorKind::UnexpectedEof => {
+                LayerError::Damaged("its compressed bytes end too early".to_owned())
+            }
+            Why::Other => LayerError::Damaged(error.to_string()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default)]

@@ -322,3 +322,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_layer_has_one_name_when_it_is_unpacked_however_it_is_compressed() {
+    let archive = tar(&[file("etc/os-release", OS)]);
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&archive).expect("memory takes bytes");
+    let gzip = gzip.finish().expect("memory takes bytes");
+    let zstd = ruzstd::encoding::compress_to_vec(
+        &archive[..],
+        ruzstd::encoding::CompressionLevel::Fastest,
+    );
+    let digest = |bytes: &[u8], kind| unpacked_digest(bytes, kind, 1 << 20, &|| true);
+    for (bytes, kind) in [(&archive, PLAIN), (&gzip, GZIP), (&zstd, ZSTD)] {
+        let whole = digest(bytes, kind).expect("it is whole");
+        assert_eq!(whole, rules::words::digest::Digest::sha256(&archive), "{kind}");
+    }
+    assert!(matches!(digest(&gzip[..gzip.len() - 9], GZIP), Err(LayerError::Damaged(_))));
+    assert!(matches!(digest(&archive, "text/plain"), Err(LayerError::MediaType(_))));
+    let large = unpacked_digest(&gzip[..], GZIP, 100, &|| true);
+    assert!(matches!(large, Err(LayerError::TooLarge(_))), "{large:?}");
+    let stopped = unpacked_digest(&gzip[..], GZIP, 1 << 20, &|| false);
+    assert!(matches!(stopped, Err(LayerError::Stopped)), "{stopped:?}");
+}

@@ -64,12 +64,20 @@ fn print(one: &Value, indent: &str) {
     println!("{indent}it {decision}: {}", text(&one["why"]));
     let report = &one["report"];
     if report.is_object() {
+        let source = match report["database"].as_str() {
+            Some(database) => format!("in database {}", safe(database)),
+            None => format!("by {}", text(&report["engine"])),
+        };
         println!(
-            "{indent}report    {} found at {}, in database {}",
+            "{indent}report    {} found at {}, {source}",
             report["found"],
-            text(&report["at"]),
-            text(&report["database"])
+            text(&report["at"])
         );
+    }
+    let last = &one["last_scan"];
+    if last.is_object() {
+        let (at, why) = (text(&last["at"]), text(&last["why"]));
+        println!("{indent}last scan it ended at {at} without a report: {why}");
     }
     let mut shown = 0;
     for (word, key) in [("counts", "counted"), ("allowed", "allowed")] {

@@ -1,7 +1,7 @@
 //! `atoll scanner`: the scanners of a mesh.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use http::Method;
@@ -29,6 +29,8 @@ enum ScannerVerb {
     List,
     /// Register another scanner: one that speaks Harbor's API for pluggable scanners.
     Add(Add),
+    /// Change a scanner: what is not said stays.
+    Set(Set),
     /// Make a scanner that of all projects which have chosen none.
     SetDefault {
         /// Its name or number.
@@ -61,7 +63,7 @@ enum ScannerVerb {
 struct Add {
     /// Its name.
     name: String,
-    /// Where it is: https://host[:port][/path].
+    /// Where it is: https://host[:port][/path]; or program:trivy, which each node starts by itself.
     address: String,
     /// What it is shown.
     #[arg(long, value_enum, default_value = "none")]
@@ -81,6 +83,39 @@ struct Add {
     /// Register it also if it does not answer now.
     #[arg(long)]
     no_ping: bool,
+}
+
+#[derive(clap::Args)]
+struct Set {
+    /// Its name or number.
+    scanner: String,
+    /// Another name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Another address. Its secret has to be given again then.
+    #[arg(long)]
+    address: Option<String>,
+    /// What it is shown.
+    #[arg(long, value_enum)]
+    auth: Option<Auth>,
+    /// A file with the secret for that: NAME:PASSWORD for basic, else the token or key.
+    #[arg(long, value_name = "FILE")]
+    credential_file: Option<PathBuf>,
+    /// A description for people.
+    #[arg(long)]
+    description: Option<String>,
+    /// Whether its certificate is not checked.
+    #[arg(long, value_name = "true|false")]
+    skip_certificate: Option<bool>,
+    /// Whether it pulls at the node's own address, and not at its public URL.
+    #[arg(long, value_name = "true|false")]
+    internal_address: Option<bool>,
+    /// Let nothing be scanned by it until it is enabled again.
+    #[arg(long, conflicts_with = "enable")]
+    disable: bool,
+    /// Let it scan again.
+    #[arg(long)]
+    enable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -112,6 +147,7 @@ pub(in crate::cli) fn run(command: &ScannerCommand) -> io::Result<()> {
         match &command.verb {
             None | Some(ScannerVerb::List) => list(&api).await,
             Some(ScannerVerb::Add(add)) => add.send(&api).await,
+            Some(ScannerVerb::Set(set)) => set.send(&api).await,
             Some(ScannerVerb::SetDefault { scanner }) => {
                 let (id, name) = named(&api, scanner).await?;
                 let body = json!({"is_default": true});
@@ -182,7 +218,7 @@ pub(super) async fn list(api: &Api) -> io::Result<()> {
             ("NEXT", "/database/next_update"),
             ("HERE", "/database_here/open"),
             ("FROM", "/database_here/source"),
-            ("PROBLEM", "/database_here/problem"),
+            ("PROBLEM", "/problem"),
         ],
     );
     Ok(())
@@ -200,14 +236,51 @@ async fn named(api: &Api, called: &str) -> io::Result<(String, String)> {
     Ok((text(&one["uuid"]), text(&one["name"])))
 }
 
+/// The secret in a file; an empty one without a file.
+fn secret(file: Option<&Path>) -> io::Result<String> {
+    let Some(file) = file else { return Ok(String::new()) };
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| io::Error::other(format!("{}: {e}", file.display())))?;
+    Ok(text.trim().to_owned())
+}
+
+impl Set {
+    /// The whole registration, as the API wants it: `was` with what is said here.
+    fn body(&self, was: &Value, secret: &str) -> Value {
+        let disabled = match (self.disable, self.enable) {
+            (true, _) => json!(true),
+            (_, true) => json!(false),
+            _ => was["disabled"].clone(),
+        };
+        let or = |said: Option<Value>, key: &str| said.unwrap_or_else(|| was[key].clone());
+        json!({
+            "name": or(self.name.clone().map(Value::from), "name"),
+            "url": or(self.address.clone().map(Value::from), "url"),
+            "description": or(self.description.clone().map(Value::from), "description"),
+            "auth": or(self.auth.map(|auth| auth.word().into()), "auth"),
+            "access_credential": secret,
+            "skip_certVerify": or(self.skip_certificate.map(Value::from), "skip_certVerify"),
+            "use_internal_addr": or(self.internal_address.map(Value::from), "use_internal_addr"),
+            "disabled": disabled,
+        })
+    }
+
+    async fn send(&self, api: &Api) -> io::Result<()> {
+        let (id, name) = named(api, &self.scanner).await?;
+        let path = format!("{SCANNERS}/{id}");
+        let was = api.get(&path).await?;
+        let body = self.body(&was, &secret(self.credential_file.as_deref())?);
+        api.send(Method::PUT, &path, Some(&body)).await?;
+        api.say(&format!("{name} is changed"));
+        Ok(())
+    }
+}
+
 impl Add {
     async fn send(&self, api: &Api) -> io::Result<()> {
-        let secret = match (&self.credential_file, self.auth) {
-            (_, Auth::None) | (None, _) => String::new(),
-            (Some(file), _) => std::fs::read_to_string(file)
-                .map_err(|e| io::Error::other(format!("{}: {e}", file.display())))?
-                .trim()
-                .to_owned(),
+        let secret = match self.auth {
+            Auth::None => String::new(),
+            _ => secret(self.credential_file.as_deref())?,
         };
         let body = json!({
             "name": self.name,
@@ -224,5 +297,53 @@ impl Add {
         api.send(Method::POST, SCANNERS, Some(&body)).await?;
         api.say(&format!("{} is a scanner of the mesh", self.name));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_of_a_scanner_stays() {
+        let was = json!({
+            "uuid": "7", "name": "clair", "url": "https://clair.example", "description": "d",
+            "auth": "Bearer", "disabled": false, "skip_certVerify": false,
+            "use_internal_addr": true, "health": "healthy",
+        });
+        let nothing = Set {
+            scanner: "clair".into(),
+            name: None,
+            address: None,
+            auth: None,
+            credential_file: None,
+            description: None,
+            skip_certificate: None,
+            internal_address: None,
+            disable: false,
+            enable: false,
+        };
+        let body = nothing.body(&was, "");
+        for key in ["name", "url", "description", "auth", "disabled", "use_internal_addr"] {
+            assert_eq!(body[key], was[key], "{key}");
+        }
+        assert_eq!((&body["access_credential"], &body["health"]), (&json!(""), &Value::Null));
+        let other = Set {
+            address: Some("https://other.example".into()),
+            auth: Some(Auth::ApiKey),
+            disable: true,
+            skip_certificate: Some(true),
+            ..nothing
+        };
+        let body = other.body(&was, "key");
+        assert_eq!(body["url"], "https://other.example");
+        assert_eq!(body["auth"], "X-ScannerAdapter-API-Key");
+        assert_eq!((&body["disabled"], &body["skip_certVerify"]), (&json!(true), &json!(true)));
+        assert_eq!((&body["access_credential"], &body["name"]), (&json!("key"), &json!("clair")));
+        let again = json!({"disabled": true});
+        assert_eq!(
+            Set { enable: true, disable: false, ..other }.body(&again, "")["disabled"],
+            false
+        );
     }
 }

@@ -221,6 +221,9 @@ impl Town {
             _ => path.replace("{id}", "999999").replace("{label}", "999999"),
         };
         let body = match (row, method) {
+            ("/api/v2.0/export/cve", "POST") => {
+                json!({"projects": [number.json()["project_id"]]}).to_string()
+            }
             ("/api/v2.0/retentions", "POST") => json!({"scope": {"ref": project}}).to_string(),
             ("/api/v2.0/robots", "POST") => robot_of(project, "made", &["pull"]).to_string(),
             ("/api/v2.0/labels", "POST") => {
@@ -232,6 +235,9 @@ impl Town {
         let method: Method = method.parse().expect("a method");
         let content = if row.starts_with("/v2/") { MANIFEST } else { "application/json" };
         let mut ask = client.ask(method.clone(), &path).header("content-type", content);
+        if row == "/api/v2.0/export/cve" {
+            ask = ask.header("x-scan-data-type", tests::scans::REPORT);
+        }
         if !matches!(method, Method::GET | Method::HEAD | Method::DELETE) {
             ask = ask.body(body);
         }
@@ -389,6 +395,7 @@ fn everybody_may_what_the_table_says_at_every_node() {
 fn at_edges(path: &str, method: &str) -> bool {
     let about_people = [
         "/configurations",
+        "/export/",
         "/immutabletagrules",
         "/labels",
         "/ldap/",

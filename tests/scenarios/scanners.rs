@@ -11,7 +11,7 @@ use tests::people::{must, token_answer};
 use tests::process::{self, Finished};
 use tests::repository::create_project;
 use tests::scanner::{Adapter, Liar, Manner, REPORT};
-use tests::scans::{advisory, debian};
+use tests::scans::{advisory, debian, use_database};
 use tests::vulnerabilities;
 use tests::wait;
 
@@ -403,4 +403,97 @@ fn a_scanner_that_lies_ends_in_an_error_and_reads_no_more_than_it_scans() {
     // those of many images are stopped together
     let stopped = mesh.client(0).ask(Method::POST, "/api/v2.0/system/scanAll/stop").send();
     assert_eq!(stopped.unwrap_or_else(|none| panic!("{none}")).status, 202);
+}
+
+#[test]
+fn an_adapter_over_tls_has_the_database_of_the_mesh_and_is_trusted_by_its_authority() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
+    let made = made.expect("a certificate");
+    std::fs::write(place("cert.pem"), made.cert.pem()).expect("a file");
+    std::fs::write(place("key.pem"), made.signing_key.serialize_pem()).expect("a file");
+    let settings = format!(
+        "scan: {{database: 'library/trivy-db:2'}}\nupstreams: {{allow_loopback: true, ca: '{}'}}\n",
+        place("cert.pem")
+    );
+    let mesh = Formed::of(&[("one", "us-east-1")], &settings);
+    create_project(&mesh.client(0), "library", true, 1);
+    create_project(&mesh.client(0), "shop", false, 1);
+    use_database(&mesh, &[advisory("openssl", "CVE-2024-5535", "3.0.14-1~deb12u1", 3)], 1);
+
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = free.local_addr().expect("a bound socket has an address").port();
+    drop(free);
+    let (address, everywhere) = (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"));
+    let from = format!("http://{}/library/trivy-db:2", mesh.members()[0].place().http);
+    let mut adapter = std::process::Command::new(tests::tools::atoll());
+    adapter.args(["scanner-adapter", "--listen", &everywhere, "--data-dir", &place("data")]);
+    adapter.args(["--database-from", &from, "--allow-loopback", "--open"]);
+    adapter.args(["--tls-certificate", &place("cert.pem"), "--tls-key", &place("key.pem")]);
+    let _runs = process::Running::start(&mut adapter, &folder.path().join("log"));
+
+    let secure = format!("https://{address}");
+    let ping = |body: &Value| {
+        let answer = mesh.client(0).send_json(Method::POST, "/api/v2.0/scanners/ping", body);
+        answer.unwrap_or_else(|none| panic!("{none}"))
+    };
+    wait::until_ok("it answers over TLS", || {
+        let answer = ping(&json!({"name": "apart", "url": secure}));
+        if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
+    });
+    let plain = ping(&json!({"name": "apart", "url": format!("http://{address}")}));
+    assert_eq!(plain.status, 400, "it speaks nothing else: {plain}");
+    // to a name that is not in the certificate nobody sends a secret
+    let other = ping(&json!({"name": "apart", "url": format!("https://127.0.0.2:{port}")}));
+    assert!(other.status == 400 && other.to_string().contains("certificate"), "{other}");
+
+    let id = register(&mesh, "apart", &secure);
+    let choice = json!({"uuid": id});
+    must(&mesh.client(0), Method::PUT, "/api/v2.0/projects/shop/scanner", &choice, 200);
+    let image = debian(&[("openssl", "3.0.11-1~deb12u1")]);
+    mesh.repository(0, "shop/web").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let path = artifact("shop/web", image.digest());
+    let shown = || {
+        let shown = get(&mesh.client(0), &format!("{path}?with_scan_overview=true")).json();
+        shown["scan_overview"][REPORT].clone()
+    };
+    let ask = || {
+        let asked = mesh.client(0).ask(Method::POST, &format!("{path}/scan")).send();
+        assert_eq!(asked.unwrap_or_else(|none| panic!("{none}")).status, 202);
+    };
+    ask();
+    // the database may still be on its way to the adapter, which says so
+    wait::until_ok("it finds what the mesh's database says", || {
+        let shown = shown();
+        if shown["scan_status"] == "Error" {
+            ask();
+        }
+        match shown["severity"] == "High" && shown["summary"]["total"] == 1 {
+            true => Ok(()),
+            false => Err(shown.to_string()),
+        }
+    });
+
+    // it can be changed without its whole registration
+    let at = format!("http://{}", mesh.members()[0].place().http);
+    let password = place("password");
+    std::fs::write(&password, mesh.password()).expect("a file");
+    let set = |arguments: &[&str]| {
+        let mut command = mesh.members()[0].atoll("scanner");
+        command.args(["set", "apart"]).args(arguments);
+        command.args(["--url", &at, "--password-file", &password]);
+        process::finish(&mut command)
+    };
+    let disabled = set(&["--disable", "--description", "beside the nodes"]);
+    assert!(disabled.success, "{disabled:?}");
+    let one = get(&mesh.client(0), &format!("/api/v2.0/scanners/{id}")).json();
+    assert_eq!((&one["disabled"], &one["url"]), (&json!(true), &json!(secure)), "{one}");
+    assert_eq!(one["description"], "beside the nodes", "{one}");
+    assert_eq!(one["problem"], "it is disabled", "{one}");
+    let enabled = set(&["--enable", "--name", "beside"]);
+    assert!(enabled.success, "{enabled:?}");
+    let one = get(&mesh.client(0), &format!("/api/v2.0/scanners/{id}")).json();
+    assert_eq!((&one["disabled"], &one["name"]), (&json!(false), &json!("beside")), "{one}");
+    assert_eq!(one["health"], "healthy", "{one}");
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::http::Answer;
 use tests::image::{Blob, Image};
+use tests::people::{PASSWORD, add_member, create_user};
 use tests::process::{self, Finished};
 use tests::repository::create_project;
 use tests::scans::{self, SCANS, advisory, database, debian, use_database};
@@ -580,6 +581,76 @@ fn what_is_vulnerable_is_counted_and_found_in_all_projects_which_the_mesh_scans_
         assert_eq!(found.header("x-total-count"), Some("1"), "{q}: {found}");
     }
     assert_eq!(get(0, "/api/v2.0/security/vul?q=colour=red").status, 400);
+
+    // the same of a project, as a table
+    let number = get(0, "/api/v2.0/projects/shop").json()["project_id"].clone();
+    let export = |at: usize, body: Value, kind: &str| {
+        let ask = mesh.client(at).ask(Method::POST, "/api/v2.0/export/cve");
+        let ask = ask.header("x-scan-data-type", kind).header("content-type", "application/json");
+        ask.body(body.to_string()).send().unwrap_or_else(|none| panic!("{none}"))
+    };
+    let of_all = json!({"projects": [number], "job_name": "all"});
+    for (wrong, kind) in [
+        (of_all.clone(), "text/csv"),
+        (json!({"projects": []}), scans::REPORT),
+        (json!({"projects": [number], "tags": "a b"}), scans::REPORT),
+    ] {
+        let refused = export(0, wrong, kind);
+        assert_eq!(refused.status, 400, "{refused}");
+    }
+    let table = |order: Value| {
+        let begun = export(1, order, scans::REPORT);
+        assert_eq!(begun.status, 200, "{begun}");
+        let id = begun.json()["id"].clone();
+        wait::until("it is there", || {
+            let one = get(2, &format!("/api/v2.0/export/cve/execution/{id}")).json();
+            (one["status"] == "Success" && one["file_present"] == true).then_some(())
+        });
+        // at another node than it was asked for, and again
+        let path = format!("/api/v2.0/export/cve/download/{id}?format=csv");
+        let first = get(0, &path);
+        assert_eq!(first.header("content-type"), Some("text/csv; charset=utf-8"), "{first}");
+        let name = format!("attachment; filename=\"scandata_export_{id}.csv\"");
+        assert_eq!(first.header("content-disposition"), Some(name.as_str()), "{first}");
+        assert_eq!(get(2, &path).body, first.body, "it may be downloaded again");
+        let text = String::from_utf8(first.body.to_vec()).expect("text");
+        (id, text.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (id, rows) = table(of_all);
+    assert!(rows[0].starts_with("RowId,Scanner,Repository,Artifact Digest,CVE,"), "{rows:?}");
+    let of_openssl = rows.iter().filter(|row| row.contains(",CVE-2024-5535,")).count();
+    assert!(rows.len() == 3 && of_openssl == 2, "of both packages: {rows:?}");
+    assert!(rows[1].starts_with("1,Atoll,shop/web,sha256:"), "{rows:?}");
+    for (field, pattern, count) in [
+        ("repositories", "web", 3),
+        ("repositories", "other/**", 1),
+        ("tags", "1", 3),
+        ("tags", "2*", 1),
+        ("cveIds", "CVE-2024-5535", 3),
+        ("cveIds", "CVE-2023-45853", 1),
+    ] {
+        let (_, rows) = table(json!({"projects": [number], field: pattern}));
+        assert_eq!(rows.len(), count, "{field} {pattern}: {rows:?}");
+    }
+    let own = get(1, "/api/v2.0/export/cve/executions").json();
+    let listed = own["items"].as_array().expect("a list");
+    assert!(listed.len() == 7 && listed[6]["id"] == id, "the newest first: {own}");
+    // it is nobody else's, and who may not export a project is not told of it
+    let (reader, maintainer) = ("reader-of-exports", "maintainer-of-exports");
+    for (name, role) in [(reader, 3), (maintainer, 4)] {
+        create_user(&mesh.client(0), name);
+        add_member(&mesh.client(0), "shop", name, role);
+        let theirs = mesh.members()[1].anyone().basic(name, PASSWORD);
+        let path = format!("/api/v2.0/export/cve/download/{id}");
+        let refused = theirs.get(&path).unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(refused.status, 404, "{name}: {refused}");
+        let ask = theirs.ask(Method::POST, "/api/v2.0/export/cve");
+        let ask = ask.header("x-scan-data-type", scans::REPORT);
+        let ask = ask.header("content-type", "application/json");
+        let asked = ask.body(json!({"projects": [number]}).to_string()).send();
+        let asked = asked.unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(asked.status, if role == 4 { 200 } else { 403 }, "{name}: {asked}");
+    }
 
     // the SBOMs go with their image
     let found = get(0, &format!("/v2/team/tool/referrers/{}", poor.digest())).json();

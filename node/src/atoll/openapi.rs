@@ -63,6 +63,7 @@ fn success(operation: &Operation) -> (&'static str, Value) {
     let (status, content) = match operation.answer {
         Answer::Shows(schema) => ("200", Some(described(reference(schema), "application/json"))),
         Answer::Text => ("200", Some(described(json!({"type": "string"}), "text/plain"))),
+        Answer::Table => ("200", Some(described(json!({"type": "string"}), "text/csv"))),
         Answer::Done => ("200", None),
         Answer::Created => ("201", None),
         Answer::CreatedShows(schema) => {
@@ -121,6 +122,10 @@ fn described(path: &str, method: &str, need: Need, operation: &Operation) -> Val
     responses.insert("503".to_owned(), error("not possible now; try again"));
     let mut parameters: Vec<Value> = variables(path).map(|name| variable(path, name)).collect();
     parameters.extend(operation.parameters().map(operations::parameter));
+    parameters.extend(operation.header.map(|name| {
+        let schema = json!({"type": "string"});
+        json!({"name": name, "in": "header", "required": true, "schema": schema})
+    }));
     let mut shown = json!({
         "operationId": operation.id(),
         "summary": operation.summary,

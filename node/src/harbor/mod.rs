@@ -7,6 +7,7 @@ mod audit;
 mod configurations;
 mod entries;
 mod explaining;
+mod exports;
 mod groups;
 mod immutability;
 mod labels;
@@ -69,7 +70,7 @@ use serde::de::DeserializeOwned;
 
 use crate::http::door::{Door, actor, beyond_the_pass};
 use crate::http::request::Request;
-use crate::http::route::{Route, Stored};
+use crate::http::route::{Route, Scanning, Stored};
 use crate::http::{Code, Failure, Payload};
 
 /// The maximum size of a request's body in bytes.
@@ -362,6 +363,9 @@ impl Harbor {
             }
             (&Method::GET | &Method::HEAD, Route::AuditLogs | Route::AuditLogExts) => {
                 self.list_events(&request, None).await
+            }
+            (_, Route::Scanning(Scanning::Export(export))) => {
+                self.answer_about_exports(request, export, &caller).await
             }
             (_, Route::Scanning(scanning)) => {
                 self.answer_about_scanning(request, scanning, by).await

@@ -165,6 +165,8 @@ impl Harbor {
             (_, Scanning::Metrics) => self.show_scan_metrics().await,
             (_, Scanning::Summary) => self.show_security(&request).await,
             (_, Scanning::Vulnerabilities) => self.list_vulnerabilities(&request).await,
+            // these are the caller's own, and are answered before
+            (_, Scanning::Export(_)) => Err(Failure::new(Code::NotFound, "not found")),
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use store::FileBody;
+use tokio::sync::mpsc;
 
 /// A response's body.
 pub enum Payload {
@@ -18,6 +19,23 @@ pub enum Payload {
     File(Box<FileBody>),
     /// Parts of a file, with the bytes between them.
     Parts(Box<Parts>),
+    /// Bytes that are made while they are sent.
+    Made(Box<Made>),
+}
+
+/// A body whose length is not known before its end. An error in it cuts it off.
+pub struct Made {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    sent: u64,
+    told: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told(self.sent);
+        }
+    }
 }
 
 /// A body of several parts, one after another (RFC 9110 section 14.6).
@@ -98,7 +116,13 @@ impl Payload {
             Payload::Full(bytes) => told(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Payload::File(body) => body.at_end(told),
             Payload::Parts(parts) => parts.told = Some(Box::new(told)),
+            Payload::Made(made) => made.told = Some(Box::new(told)),
         }
+    }
+
+    /// Bytes that come piece by piece.
+    pub fn made(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Payload::Made(Box::new(Made { pieces, sent: 0, told: None }))
     }
 
     /// Bytes in memory.
@@ -119,6 +143,12 @@ impl Body for Payload {
             Payload::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Payload::File(body) => Pin::new(&mut **body).poll_frame(cx),
             Payload::Parts(parts) => parts.poll_frame(cx),
+            Payload::Made(made) => {
+                let piece = ready!(made.pieces.poll_recv(cx));
+                let length = piece.as_ref().and_then(|piece| Some(piece.as_ref().ok()?.len()));
+                made.sent += length.unwrap_or_default() as u64;
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
@@ -127,6 +157,7 @@ impl Body for Payload {
             Payload::Full(bytes) => bytes.is_none(),
             Payload::File(body) => body.is_end_stream(),
             Payload::Parts(parts) => parts.left == 0,
+            Payload::Made(_) => false,
         }
     }
 
@@ -137,6 +168,7 @@ impl Body for Payload {
             }
             Payload::File(body) => body.size_hint(),
             Payload::Parts(parts) => SizeHint::with_exact(parts.left),
+            Payload::Made(_) => SizeHint::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use rules::words::names::{
 use self::numbered::{of_job, of_robot};
 use super::errors::{Code, Failure};
 use super::policies::Policy;
-pub use super::scanning::Scanning;
+pub use super::scanning::{Export, Scanning};
 pub use super::stored::Stored;
 use super::upkeep::Upkeep;
 

@@ -23,10 +23,25 @@ pub enum Scanning {
     Summary,
     /// `/api/v2.0/security/vul`
     Vulnerabilities,
+    /// Below `/api/v2.0/export/cve`
+    Export(Export),
+}
+
+/// What of exports a path is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Export {
+    /// `/api/v2.0/export/cve`
+    New,
+    /// `/api/v2.0/export/cve/executions`
+    All,
+    /// `/api/v2.0/export/cve/execution/ID`
+    One(u64),
+    /// `/api/v2.0/export/cve/download/ID`
+    Download(u64),
 }
 
 impl Scanning {
-    const ALL: [Scanning; 8] = [
+    const ALL: [Scanning; 10] = [
         Scanning::Allowlist,
         Scanning::Scanners,
         Scanning::Ping,
@@ -35,6 +50,8 @@ impl Scanning {
         Scanning::Metrics,
         Scanning::Summary,
         Scanning::Vulnerabilities,
+        Scanning::Export(Export::New),
+        Scanning::Export(Export::All),
     ];
 
     /// See [`Route::pattern`](super::route::Route::pattern).
@@ -50,6 +67,10 @@ impl Scanning {
             Scanning::Metrics => "/api/v2.0/scans/all/metrics",
             Scanning::Summary => "/api/v2.0/security/summary",
             Scanning::Vulnerabilities => "/api/v2.0/security/vul",
+            Scanning::Export(Export::New) => "/api/v2.0/export/cve",
+            Scanning::Export(Export::All) => "/api/v2.0/export/cve/executions",
+            Scanning::Export(Export::One(_)) => "/api/v2.0/export/cve/execution/{id}",
+            Scanning::Export(Export::Download(_)) => "/api/v2.0/export/cve/download/{id}",
         }
     }
 
@@ -58,12 +79,13 @@ impl Scanning {
         match self {
             Scanning::Allowlist => "GET, HEAD, PUT",
             Scanning::Schedule => "GET, HEAD, POST, PUT",
-            Scanning::Ping | Scanning::StopAll => "POST",
+            Scanning::Ping | Scanning::StopAll | Scanning::Export(Export::New) => "POST",
             Scanning::Scanner(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Scanning::Scanners => "GET, HEAD, POST",
             Scanning::Metadata(_)
             | Scanning::Metrics
             | Scanning::Summary
+            | Scanning::Export(_)
             | Scanning::Vulnerabilities => "GET, HEAD",
         }
     }
@@ -75,6 +97,15 @@ impl Scanning {
         }
         if let Some(one) = Scanning::ALL.into_iter().find(|one| one.pattern() == path) {
             return Some(one);
+        }
+        if let Some(rest) = path.strip_prefix("/api/v2.0/export/cve/") {
+            let (what, id) = rest.split_once('/')?;
+            let id = id.parse().ok()?;
+            return match what {
+                "execution" => Some(Scanning::Export(Export::One(id))),
+                "download" => Some(Scanning::Export(Export::Download(id))),
+                _ => None,
+            };
         }
         let (id, what) = {
             let rest = path.strip_prefix("/api/v2.0/scanners/")?;

@@ -39,6 +39,7 @@ use registry::scans::adapters::Adapters;
 use registry::scans::database::Databases;
 use registry::scans::engines::Engines;
 use registry::scans::everything::Everything;
+use registry::scans::exports::Exports;
 use registry::scans::rescans::Rescans;
 use registry::scans::trivy::Trivy;
 use registry::signatures::Signatures;
@@ -250,8 +251,9 @@ impl Rooms {
         );
         let signing = Arc::new(Signing(signatures.clone()));
         let rescans = Arc::new(Rescans(scans.clone()));
+        let exports = Arc::new(Exports(neighbours.clone()));
         let kinds: Vec<Arc<dyn Work>> =
-            vec![preheats.clone(), repairs.clone(), retentions, rescans, signing];
+            vec![preheats.clone(), repairs.clone(), retentions, rescans, exports, signing];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let purging = Purging::new(neighbours.clone(), terms::writes(settings).commit);

@@ -257,6 +257,11 @@ pub const DOORS: &[Row] = &[
     row("/api/v2.0/scans/all/metrics", &["GET"], system(Resource::ScanAll, Read)),
     row("/api/v2.0/security/summary", &["GET"], system(Resource::SecurityHub, Read)),
     row("/api/v2.0/security/vul", &["GET"], system(Resource::SecurityHub, List)),
+    // the project is in the body; the others show what the caller has asked for
+    row("/api/v2.0/export/cve", &["POST"], project(Resource::ExportCve, Create)),
+    row("/api/v2.0/export/cve/executions", &["GET"], Need::Credentials),
+    row("/api/v2.0/export/cve/execution/{id}", &["GET"], Need::Credentials),
+    row("/api/v2.0/export/cve/download/{id}", &["GET"], Need::Credentials),
     row("/api/v2.0/retentions", &["POST"], project(Resource::TagRetention, Create)),
     row("/api/v2.0/retentions/metadatas", &["GET"], Need::Nothing),
     row("/api/v2.0/retentions/{project}", &["GET"], project(Resource::TagRetention, Read)),

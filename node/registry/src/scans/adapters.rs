@@ -4,7 +4,6 @@
 //! a redirect is not followed, and a scan has one deadline in all. It pulls the image with a pass for
 //! that image alone, which ends with the scan.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,8 @@ use http::{HeaderName, Method, StatusCode, header};
 use mesh::secrets::{SecretError, Secrets};
 use rules::ledger::scanners::{ScannerAuth, ScannerRecord, place};
 use rules::people::passes::{SCANNER, ScanPass};
+use rules::scanners::lately::Lately;
 use rules::scanners::polling::Polling;
-use rules::words::moment::{Moment, Timestamp};
-use rules::words::names::ScannerId;
 use rules::words::secret::Secret;
 use scan::adapter::metadata::Metadata;
 use scan::adapter::request::{
@@ -41,8 +39,6 @@ use crate::people::Access;
 const ANSWER: Duration = Duration::from_secs(30);
 /// The same where somebody waits to see whether it is well.
 const WELL: Duration = Duration::from_secs(4);
-/// How long what a scanner has said of itself does for whoever looks at it.
-const LOOKED: Duration = Duration::from_secs(10);
 /// The maximum length of a scanner's metadata, and of its answer to a scan request, in bytes.
 const SHORT: usize = 64 << 10;
 /// The maximum length of a report in bytes.
@@ -86,15 +82,8 @@ pub struct Adapters {
     tasks: Tasks,
     /// Reports that are read at a time.
     reports: Semaphore,
-    /// What each scanner said last of itself, to whoever only looks: when, as it was registered then.
-    said: tokio::sync::Mutex<HashMap<ScannerId, Said>>,
-}
-
-#[derive(Clone)]
-struct Said {
-    asked: Moment,
-    changed: Timestamp,
-    metadata: Result<Metadata, NotWell>,
+    /// What scanners said of themselves, for whoever only looks.
+    said: tokio::sync::Mutex<Lately<Result<Metadata, NotWell>>>,
 }
 
 /// A scanner does not answer as it should. A sentence for people.
@@ -170,19 +159,15 @@ impl Adapters {
         Adapters { access, secrets, trivy, terms, tasks, reports, said }
     }
 
-    /// What a scanner says of itself, or said within [`LOOKED`]: anybody who may pull may ask, and a
+    /// What a scanner says of itself, or said lately: anybody who may pull may ask, and a
     /// scanner must not be asked as often.
     pub async fn said_lately(&self, scanner: &ScannerRecord) -> Result<Metadata, NotWell> {
         let mut said = self.said.lock().await;
-        let now = clock::now();
-        said.retain(|_, one| now.since(one.asked) < LOOKED);
-        if let Some(one) = said.get(&scanner.id).filter(|one| one.changed == scanner.changed) {
-            return one.metadata.clone();
+        if let Some(said) = said.said(scanner.id, scanner.changed, clock::now()) {
+            return said;
         }
         let metadata = self.metadata(scanner).await;
-        let one =
-            Said { asked: clock::now(), changed: scanner.changed, metadata: metadata.clone() };
-        said.insert(scanner.id, one);
+        said.says(scanner.id, scanner.changed, clock::now(), metadata.clone());
         metadata
     }
 

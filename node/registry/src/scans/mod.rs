@@ -12,6 +12,7 @@
 //! | [`layers`] | what layers contain: from the ledger, or read out of their bytes |
 //! | [`rescans`] | scans of all that a project has, as a job |
 //! | [`everything`] | the same for all projects, by the mesh's schedule |
+//! | [`exports`] | findings of a project as a table |
 //! | [`sboms`] | what an image consists of, kept beside it |
 //! | [`matching`] | reports made anew when the database changes |
 //!
@@ -25,6 +26,7 @@ pub mod database;
 mod elsewhere;
 pub mod engines;
 pub mod everything;
+pub mod exports;
 pub mod layers;
 mod matching;
 mod programs;
@@ -155,6 +157,8 @@ pub struct Scans {
     /// Reports that are shown at a time: each is made anew, which takes long for a large image.
     shown: Arc<Semaphore>,
     bodies: Bodies,
+    /// Exports that are made at a time.
+    exporting: Arc<Semaphore>,
     over: Notify,
     tasks: Tasks,
 }
@@ -210,6 +214,7 @@ impl Scans {
             last,
             shown,
             bodies,
+            exporting: Arc::new(Semaphore::new(exports::AT_A_TIME)),
             over,
             tasks,
         })

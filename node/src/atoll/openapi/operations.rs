@@ -9,6 +9,8 @@ pub(super) enum Answer {
     Shows(&'static str),
     /// 200 with plain text.
     Text,
+    /// 200 with CSV.
+    Table,
     /// 200 without a body.
     Done,
     /// 201 with `Location`.
@@ -31,6 +33,8 @@ pub(super) struct Operation {
     pub(super) summary: &'static str,
     /// The parameters of the query besides those of lists.
     query: &'static [&'static str],
+    /// A header that it needs.
+    pub(super) header: Option<&'static str>,
     /// The schema of the body.
     pub(super) body: Option<&'static str>,
     pub(super) answer: Answer,
@@ -81,6 +85,11 @@ impl Operation {
         self
     }
 
+    const fn header(mut self, name: &'static str) -> Self {
+        self.header = Some(name);
+        self
+    }
+
     const fn or(mut self, status: u16) -> Self {
         self.other = Some(status);
         self
@@ -103,7 +112,17 @@ const fn operation(
     summary: &'static str,
     answer: Answer,
 ) -> Operation {
-    Operation { path, method, summary, query: &[], body: None, answer, other: None, list: List::No }
+    Operation {
+        path,
+        method,
+        summary,
+        query: &[],
+        header: None,
+        body: None,
+        answer,
+        other: None,
+        list: List::No,
+    }
 }
 
 const fn get(path: &'static str, summary: &'static str, schema: &'static str) -> Operation {
@@ -266,6 +285,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .query(&["with_dangerous_cve", "with_dangerous_artifact"]),
     get("/api/v2.0/security/vul", "The vulnerabilities of all images", "Anything[]")
         .query(&["with_tag", "tune_count"]).chosen(),
+    post("/api/v2.0/export/cve", "Export the vulnerabilities of a project",
+        Answer::Shows("Anything")).body("NewExport").header("X-Scan-Data-Type"),
+    get("/api/v2.0/export/cve/executions", "The exports that the caller has asked for", "Anything"),
+    get("/api/v2.0/export/cve/execution/{id}", "An export", "Anything"),
+    operation("GET", "/api/v2.0/export/cve/download/{id}", "The vulnerabilities as CSV", Answer::Table)
+        .query(&["format"]),
     post("/api/v2.0/retentions", "Say what stays in a project", Answer::Created)
         .body("NewRetention"),
     get("/api/v2.0/retentions/metadatas", "What rules of retention may say", "Anything"),

@@ -536,6 +536,17 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ("disabled?", kind("boolean")),
             ]),
         ),
+        (
+            "NewExport",
+            object(&[
+                ("job_name?", text.clone()),
+                ("projects", list(json!({"type": "integer", "minimum": 1}))),
+                ("labels?", list(json!({"type": "integer", "minimum": 1}))),
+                ("repositories?", of_pattern("^[^ ]*$", 255)),
+                ("cveIds?", of_pattern("^[^ ]*$", 255)),
+                ("tags?", of_pattern("^[^ ]*$", 255)),
+            ]),
+        ),
         ("ScannerChoice", object(&[("uuid", text.clone())])),
         ("ScannerDefault", object(&[("is_default", kind("boolean"))])),
         ("ScanKind", object(&[("scan_type?", json!({"enum": ["vulnerability", "sbom"]}))])),

@@ -229,6 +229,11 @@ impl Formed {
         Ok(())
     }
 
+    /// The number of a node's process.
+    pub(crate) fn pid(&self, at: usize) -> Result<u32> {
+        self.node(at).as_ref().map(Running::pid).with_context(|| format!("node {at} does not run"))
+    }
+
     /// How a node's process has ended, if it has.
     pub(crate) fn ended(&self, at: usize) -> Option<ExitStatus> {
         self.node(at).as_mut().and_then(Running::ended)

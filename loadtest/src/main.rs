@@ -29,12 +29,21 @@ mod push;
 mod registry;
 mod report;
 mod scale;
+mod scan;
 mod serve;
 mod size;
 mod stop;
 mod tools;
 mod wan;
 mod wire;
+
+// the database of vulnerabilities, which trivy reads, too
+#[allow(dead_code, missing_docs, unreachable_pub)]
+#[path = "../../tests/src/bolt.rs"]
+mod bolt;
+#[allow(dead_code, missing_docs, unreachable_pub)]
+#[path = "../../tests/src/vulnerabilities.rs"]
+mod vulnerabilities;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,6 +86,8 @@ enum What {
     Proxy(proxy::Proxy),
     /// A mesh with a thousand manifests, and with many more
     Scale(scale::Scale),
+    /// Scans by the built-in scanner beside the program trivy; needs root
+    Scan(scan::Scan),
     /// The mesh over emulated wide area networks beside TLS over TCP; needs root
     Wan(wan::Wan),
 }
@@ -108,6 +119,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::People(people) => people.run(&out),
         What::Proxy(proxy) => proxy.run(&out),
         What::Scale(scale) => scale.run(&out),
+        What::Scan(scan) => scan.run(&out),
         What::Wan(wan) => wan.run(&out),
     }
 }

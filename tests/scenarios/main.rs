@@ -83,5 +83,6 @@ mod tls;
 mod tokens;
 mod trash;
 mod trials;
+mod trivy;
 mod verbs;
 mod workloads;

@@ -139,6 +139,9 @@ impl From<Refusal> for ScanError {
 /// An image that is scanned here, and the number of the scan.
 type Running = (RepositoryName, Digest, u64);
 
+/// A scan that is begun: the scanner, and the image with how often it was begun before.
+type Begun = (ScannerId, (Running, u32));
+
 /// Scans at this node.
 pub struct Scans {
     neighbours: Arc<Neighbours>,
@@ -299,7 +302,7 @@ impl Scans {
     }
 
     /// What to begin now.
-    fn next(&self) -> Result<Vec<(ScannerId, (Running, u32))>, RecordError> {
+    fn next(&self) -> Result<Vec<Begun>, RecordError> {
         let running = self.running.lock().clone();
         let resting = {
             let (mut resting, now) = (self.resting.lock(), clock::now());

@@ -81,6 +81,7 @@ const ROOMS: [Rooms; 6] = [
             ("judging", &["package", "report", "versions", "layer", "database"]),
             ("sbom", &["package", "layer"]),
             ("adapter", &["package", "report", "database", "sbom"]),
+            ("trivy", &["adapter", "package", "report"]),
         ],
     ),
     (

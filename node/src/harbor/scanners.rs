@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use http::{HeaderValue, Response, StatusCode, header};
-use registry::scans::adapters::NotWell;
 use registry::scans::native;
+use registry::scans::not_well::NotWell;
 use rules::ledger::change::Change;
 use rules::ledger::command::Command;
 use rules::ledger::events::Actor;

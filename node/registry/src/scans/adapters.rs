@@ -13,7 +13,7 @@ use bytes::Bytes;
 use ground::clock;
 use ground::supervise::{Tasks, at_length};
 use http::{HeaderName, Method, StatusCode, header};
-use mesh::secrets::{SecretError, Secrets};
+use mesh::secrets::Secrets;
 use rules::ledger::scanners::{ScannerAuth, ScannerRecord, place};
 use rules::people::passes::{SCANNER, ScanPass};
 use rules::scanners::lately::Lately;
@@ -21,17 +21,15 @@ use rules::scanners::polling::Polling;
 use rules::words::secret::Secret;
 use scan::adapter::metadata::Metadata;
 use scan::adapter::request::{
-    Artifact, EnabledCapability, RegistryPlace, ScanAccepted, ScanRequest, message_of,
+    Artifact, EnabledCapability, RegistryPlace, ScanAccepted, ScanRequest,
 };
 use scan::adapter::{self, report};
 use tokio::sync::Semaphore;
-use upstream::{
-    AddressRule, Endpoint, Service, ServiceAnswer, ServiceRequest, ServiceSettings, Trust,
-    UpstreamError,
-};
+use upstream::{AddressRule, Endpoint, Service, ServiceRequest, ServiceSettings, Trust};
 
 use super::ScanError;
 use super::elsewhere::FromElsewhere;
+use super::not_well::NotWell;
 use super::trivy::Trivy;
 use crate::people::Access;
 
@@ -49,8 +47,6 @@ const REPORTS: usize = 8;
 const GRACE: Duration = Duration::from_secs(60);
 /// The time between two looks whether a scan is still wanted.
 const LOOK: Duration = Duration::from_millis(500);
-/// The maximum length of what a scanner says of an error, in bytes.
-const SAID: usize = 300;
 
 /// Where scanners pull from, and what a node may connect to for them.
 #[derive(Clone)]
@@ -84,66 +80,6 @@ pub struct Adapters {
     reports: Semaphore,
     /// What scanners said of themselves, for whoever only looks.
     said: tokio::sync::Mutex<Lately<Result<Metadata, NotWell>>>,
-}
-
-/// A scanner does not answer as it should. A sentence for people.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{said}")]
-pub struct NotWell {
-    said: String,
-    /// Whether another try may help.
-    again: bool,
-}
-
-impl NotWell {
-    pub(super) fn again(said: impl Into<String>) -> Self {
-        NotWell { said: said.into(), again: true }
-    }
-
-    pub(super) fn hopeless(said: impl Into<String>) -> Self {
-        NotWell { said: said.into(), again: false }
-    }
-
-    /// A status that was not expected.
-    fn of_status(answer: &ServiceAnswer) -> Self {
-        let status = answer.status;
-        let said = match message_of(&answer.body, SAID) {
-            Some(said) => format!("it answered {status}: {said}"),
-            None if status.is_redirection() => {
-                format!("it answered {status}, and redirects of scanners are not followed")
-            }
-            None => format!("it answered {status}"),
-        };
-        let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        NotWell { said, again }
-    }
-
-    pub(super) fn named(self, name: &str) -> ScanError {
-        let said = format!("scanner {name}: {}", self.said);
-        if self.again { ScanError::Again(said) } else { ScanError::Hopeless(said) }
-    }
-}
-
-impl From<UpstreamError> for NotWell {
-    fn from(error: UpstreamError) -> Self {
-        match error {
-            UpstreamError::Unreachable(why) => NotWell::again(why.to_string()),
-            UpstreamError::Refused(why) => NotWell::hopeless(why.to_string()),
-            UpstreamError::Bad(why) | UpstreamError::Denied(why) | UpstreamError::Unusable(why) => {
-                NotWell::hopeless(why.to_string())
-            }
-            UpstreamError::NotFound | UpstreamError::Limited { .. } => {
-                NotWell::again(error.to_string())
-            }
-        }
-    }
-}
-
-impl From<SecretError> for NotWell {
-    fn from(error: SecretError) -> Self {
-        let again = matches!(error, SecretError::NotHere(_));
-        NotWell { said: format!("its access_credential: {error}"), again }
-    }
 }
 
 impl Adapters {
@@ -427,22 +363,5 @@ mod tests {
         assert_eq!(of(ScannerAuth::Bearer).as_deref(), Some("authorization: Bearer name:word"));
         let key = of(ScannerAuth::ApiKey);
         assert_eq!(key.as_deref(), Some("x-scanneradapter-api-key: name:word"));
-    }
-
-    #[test]
-    fn an_answer_that_was_not_expected_is_said_and_tried_again_only_if_that_may_help() {
-        let of = |status: u16, body: &'static str| {
-            let status = StatusCode::from_u16(status).unwrap();
-            let body = Bytes::from_static(body.as_bytes());
-            let answer = ServiceAnswer { status, headers: Default::default(), body };
-            let NotWell { said, again } = NotWell::of_status(&answer);
-            (said, again)
-        };
-        let message = "{\"error\": {\"message\": \"no room\"}}";
-        assert_eq!(of(503, message), ("it answered 503 Service Unavailable: no room".into(), true));
-        assert!(of(429, "").1);
-        assert_eq!(of(422, "<html>"), ("it answered 422 Unprocessable Entity".into(), false));
-        let (said, again) = of(307, "");
-        assert!(said.contains("redirects of scanners are not followed") && !again);
     }
 }

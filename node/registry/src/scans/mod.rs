@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`engines`] | which scanner looks into a project's images |
 //! | [`adapters`] | other scanners, over Harbor's API for them |
+//! | [`not_well`] | why a scanner does not answer as it should |
 //! | [`trivy`] | the program trivy, and the image as it sees it |
 //! | `programs` | other programs, within bounds |
 //! | `elsewhere` | what other scanners have found: how it is kept |
@@ -29,6 +30,7 @@ pub mod everything;
 pub mod exports;
 pub mod layers;
 mod matching;
+pub mod not_well;
 mod programs;
 pub mod rescans;
 pub mod sboms;

@@ -30,10 +30,10 @@ use store::OpenBlob;
 use tokio::process::Command;
 
 use super::ScanError;
-use super::adapters::NotWell;
 use super::database::Databases;
 use super::elsewhere::FromElsewhere;
 use super::layers::{Paced, Reading};
+use super::not_well::NotWell;
 use super::programs::{Bounds, Ended, RunError, run};
 
 /// The maximum length of a report in bytes.

@@ -246,7 +246,7 @@ impl Rooms {
             store.clone(),
             flights.clone(),
             writes.clone(),
-            terms::signatures(settings, &tasks)?,
+            terms::signatures(settings, tasks)?,
             tasks.clone(),
         );
         let signing = Arc::new(Signing(signatures.clone()));

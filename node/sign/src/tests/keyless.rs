@@ -270,7 +270,8 @@ fn a_bundle_proves_that_the_log_has_its_entry() {
     };
     let other = |text: &str| services.checkpoint(text);
     let forged = Services::new().proof(&json!("another"))["checkpoint"].clone();
-    let changes: [(&dyn Fn(&mut Value), &str); 9] = [
+    type Change<'a> = (&'a dyn Fn(&mut Value), &'a str);
+    let changes: [Change; 9] = [
         (&|proof| *proof = Value::Null, "no proof"),
         (&|proof| proof["hashes"][0] = encode([7; 32]).into(), "does not prove"),
         (&|proof| proof["hashes"] = json!([]), "does not prove"),

@@ -43,6 +43,10 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     // a drill lasts 25 seconds, and its projects return
     ("drill::a_region", Weight::Slots(1), 60),
     ("trash::", Weight::Slots(1), 40),
+    ("hsm::", Weight::Slots(1), 30),
+    ("kms::", Weight::Slots(1), 40),
+    // two primaries are stopped, and the next ones are waited for
+    ("signing_by_rule::a_primary_that_sleeps", Weight::Slots(1), 40),
     ("jobs::a_schedule", Weight::Slots(1), 70),
     // 42 nodes
     ("fleet::", Weight::Alone, 60),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 
+use std::time::Duration;
+
 use ground::clock;
 use parking_lot::Mutex;
 use rules::words::moment::Moment;
@@ -14,6 +16,8 @@ use crate::{DEADLINE, LOOK};
 
 /// The maximum number of questions that wait for the module.
 const WAITING: usize = 64;
+/// How long the end of everything waits for the module.
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 enum Question {
     Wrap { private: Zeroizing<Vec<u8>>, answer: SyncSender<Result<Wrapped, Fault>> },
@@ -53,7 +57,30 @@ impl Shared {
 #[derive(Clone)]
 pub struct Token {
     shared: Arc<Shared>,
-    asking: SyncSender<Asked>,
+    line: Arc<Line>,
+}
+
+/// The way to the thread. When it is dropped, the thread ends.
+struct Line {
+    asking: Option<SyncSender<Asked>>,
+    /// Nothing is ever sent; it is closed when the thread has ended.
+    ended: Mutex<Receiver<()>>,
+}
+
+impl Line {
+    /// Whether a question is passed on: so many wait at most.
+    fn takes(&self, asked: Asked) -> bool {
+        self.asking.as_ref().is_some_and(|asking| asking.try_send(asked).is_ok())
+    }
+}
+
+impl Drop for Line {
+    /// Waits for the thread, if its module answers: a process that ends while a library works runs
+    /// that library's last functions beside it, and may wait for ever.
+    fn drop(&mut self) {
+        self.asking = None;
+        let _ = self.ended.lock().recv_timeout(LAST_CALL);
+    }
 }
 
 /// An AES key in a token.
@@ -74,14 +101,19 @@ impl Token {
         let count = labels.len();
         let keys = Mutex::new(vec![Err(Fault::Beginning); count]);
         let shared = Arc::new(Shared { keys, busy: Mutex::default() });
-        let token = Token { shared: shared.clone(), asking };
+        let (end, ended) = sync_channel(1);
+        let line = Line { asking: Some(asking), ended: Mutex::new(ended) };
+        let token = Token { shared: shared.clone(), line: Arc::new(line) };
         let thread = std::thread::Builder::new().name("hsm".into());
-        thread.spawn(move || work(&shared, Module::new(place), &labels, &asked))?;
+        thread.spawn(move || {
+            work(&shared, Module::new(place), &labels, &asked);
+            drop(end);
+        })?;
         Ok((0..count).map(|number| Key { token: token.clone(), number }).collect())
     }
 
     fn ask<T>(&self, asked: Asked, answer: &Receiver<Result<T, Fault>>) -> Result<T, Fault> {
-        if self.shared.is_silent() || self.asking.try_send(asked).is_err() {
+        if self.shared.is_silent() || !self.line.takes(asked) {
             return Err(Fault::Silent);
         }
         answer.recv_timeout(DEADLINE).unwrap_or(Err(Fault::Silent))
@@ -133,7 +165,8 @@ fn work(shared: &Shared, mut module: Module, labels: &[String], asked: &Receiver
             Ok(asked) => asked,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => {
-                module.close();
+                // the library stays where it is: the process may be ending
+                std::mem::forget(module);
                 return;
             }
         };

@@ -18,6 +18,8 @@ const LOGGED: i64 = 1_780_315_200;
 const ISSUER: &str = "https://accounts.example";
 /// A change of an entry of the log, and of its time.
 type Change<'a> = dyn Fn(&mut Value, &mut i64) + 'a;
+/// A change of a proof that the log has an entry.
+type Damage<'a> = dyn Fn(&mut Value) + 'a;
 
 const SUBJECT: &str = "ci@example.com";
 
@@ -270,8 +272,7 @@ fn a_bundle_proves_that_the_log_has_its_entry() {
     };
     let other = |text: &str| services.checkpoint(text);
     let forged = Services::new().proof(&json!("another"))["checkpoint"].clone();
-    type Change<'a> = (&'a dyn Fn(&mut Value), &'a str);
-    let changes: [Change; 9] = [
+    let changes: [(&Damage<'_>, &str); 9] = [
         (&|proof| *proof = Value::Null, "no proof"),
         (&|proof| proof["hashes"][0] = encode([7; 32]).into(), "does not prove"),
         (&|proof| proof["hashes"] = json!([]), "does not prove"),

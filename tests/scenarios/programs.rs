@@ -33,6 +33,7 @@ fail() { echo "FATAL Fatal error: $*" >&2; exit 1; }
 [ -d temporary ] && [ "$TMPDIR" = temporary ] || fail "no temporary folder"
 grep -q imageLayoutVersion layout/oci-layout || fail "no layout"
 for blob in layout/blobs/sha256/*; do
+  [ ! -L "$blob" ] || fail "$blob is a symlink"
   [ "$(sha256sum < "$blob" | cut -d' ' -f1)" = "${blob##*/}" ] || fail "$blob is another blob"
 done
 grep -q '"digest"' layout/index.json || fail "no index"

@@ -2,6 +2,7 @@
 //! have started.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -156,7 +157,8 @@ async fn last(from: Option<impl AsyncRead + Unpin>) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
 }
 
-/// Whether the files below a folder have more bytes than that, or are too many. Links are not followed.
+/// Whether the files below a folder have more bytes than that, or are too many. What has another name
+/// elsewhere was given to the program, and does not count.
 fn has_more(folder: &Path, most: u64) -> bool {
     let (mut bytes, mut files, mut folders) = (0, 0, vec![folder.to_path_buf()]);
     while let Some(folder) = folders.pop() {
@@ -166,7 +168,7 @@ fn has_more(folder: &Path, most: u64) -> bool {
             files += 1;
             if about.is_dir() {
                 folders.push(entry.path());
-            } else if about.is_file() {
+            } else if about.is_file() && about.nlink() == 1 {
                 bytes += about.len();
             }
             if bytes > most || files > MOST_FILES {

@@ -1,6 +1,6 @@
 //! The program trivy, started by this node for each scan of a project that has chosen it.
 //!
-//! It reads a view of the image: an OCI layout whose blobs are links to files that this node holds open.
+//! It reads a view of the image: an OCI layout whose blobs are other names of files of this node's.
 //! It gets the database of this mesh, and a cache of its own for each scan. One that is kept would be
 //! wrong: trivy's cache knows layers by what configurations of images say of them, so an image that lies
 //! would decide what is found in others. Two runs with one cache on a disk would also wait for each
@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ground::clock;
-use ground::supervise::blocking;
+use ground::supervise::{at_length, blocking};
 use rules::ledger::records::ManifestRecord;
 use rules::ledger::scanners::ScannerRecord;
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Layer};
 use rules::words::moment::Moment;
+use rustix::fs::{AtFlags, CWD};
 use scan::adapter::metadata::{Metadata, ScannerName, of_program};
 use serde::Deserialize;
 use serde_json::json;
@@ -363,10 +364,8 @@ impl Trivy {
         for digest in std::iter::once(&config).chain(image.layers.iter().map(|one| &one.digest)) {
             if !open.contains_key(digest) {
                 let blob = reading.open(digest, end).await?;
-                // by number, so that it is there whatever becomes of the file's name
-                let (process, number) = (std::process::id(), blob.file.as_raw_fd());
-                let file = format!("/proc/{process}/fd/{number}");
-                symlink(file, place(digest)?).map_err(disk)?;
+                let to = place(digest)?;
+                at_length(|| link(&blob, &to)).map_err(disk)?;
                 open.insert(*digest, blob);
             }
         }
@@ -445,6 +444,16 @@ fn same_layers(layers: &[Layer], unpacked: &[String]) -> Result<(), ScanError> {
         }
     }
     Ok(())
+}
+
+/// Gives a blob another name. trivy takes no symbolic links; on another disk it is a copy.
+fn link(blob: &OpenBlob, to: &Path) -> io::Result<()> {
+    // of what is open, whatever becomes of its name
+    let from = format!("/proc/self/fd/{}", blob.file.as_raw_fd());
+    match rustix::fs::linkat(CWD, &from, CWD, to, AtFlags::SYMLINK_FOLLOW) {
+        Err(rustix::io::Errno::XDEV) => fs::copy(from, to).map(drop),
+        linked => Ok(linked?),
+    }
 }
 
 /// The digest of an image's configuration.

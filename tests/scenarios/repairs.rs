@@ -120,7 +120,7 @@ fn a_repair_by_hand_names_what_no_replica_has() {
 /// Every look once asked every replica for every blob by its name.
 #[test]
 fn what_is_in_too_few_regions_is_told_and_what_the_ledger_knows_is_not_asked_for_again() {
-    let mesh = Formed::of(&THREE, "repair: {after: 1h}\n");
+    let mesh = Formed::of(&THREE, "repair: {after: 20s}\n");
     let image = Image::tiny();
     mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     let short = |arguments: &[&str]| {

@@ -50,8 +50,8 @@ pub struct Keeper {
     /// The replicas that are away for so long that their copies count as gone.
     gone: BTreeSet<NodeId>,
     looked: BTreeMap<ProjectName, (Situation, Moment)>,
-    /// Since when each project is this node's, without a look.
-    new: BTreeMap<ProjectName, Moment>,
+    /// Since when each project is this node's, without a look, and its durability then.
+    new: BTreeMap<ProjectName, (Moment, u32)>,
 }
 
 impl Keeper {
@@ -100,12 +100,13 @@ impl Keeper {
                     (false, true) => terms.after.min(AFTER_A_CHANGE),
                     (false, false) => terms.after,
                 };
-                now.since(*self.new.get(name).unwrap_or(&now)) >= after
+                let (since, was) = self.new.get(name).copied().unwrap_or((now, *durability));
+                was != *durability || now.since(since) >= after
             }
         };
         let due = mine.iter().filter(due).map(|(name, _)| name.clone()).collect();
-        for (name, _) in mine.iter().filter(|(name, _)| !self.looked.contains_key(name)) {
-            self.new.entry(name.clone()).or_insert(now);
+        for (name, durability) in mine.iter().filter(|(name, _)| !self.looked.contains_key(name)) {
+            self.new.entry(name.clone()).or_insert((now, *durability));
         }
         due
     }
@@ -119,8 +120,12 @@ impl Keeper {
     /// A look at a project did not end well: another one is due after [`KeeperTerms::after`], or
     /// sooner if something changes.
     pub fn again(&mut self, now: Moment, name: &ProjectName) {
-        self.looked.remove(name);
-        self.new.insert(name.clone(), now);
+        let before = self.looked.remove(name);
+        let durability = before.map(|(situation, _)| situation.durability);
+        let durability = durability.or(self.new.get(name).map(|(_, durability)| *durability));
+        if let Some(durability) = durability {
+            self.new.insert(name.clone(), (now, durability));
+        }
     }
 
     /// The replicas among `all` whose copies do not count as gone.
@@ -288,6 +293,25 @@ mod tests {
         assert_eq!(due.len(), 1);
         keeper.looked(at(800), &due[0], 3);
         assert!(keeper.handle_view(at(900), TERMS, &all, &set(&[]), false, &mine(3)).is_empty());
+    }
+
+    /// Such a change once waited for as long as a replica may be away.
+    #[test]
+    fn a_new_primary_looks_when_the_durability_was_changed_before_its_first_look() {
+        let mut keeper = Keeper::default();
+        let all = set(&[1, 2, 3]);
+        let due = |keeper: &mut Keeper, second, durability| {
+            let mine = mine(durability);
+            keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, &mine).len()
+        };
+        assert_eq!((due(&mut keeper, 0, 2), due(&mut keeper, 10, 2)), (0, 0));
+        assert_eq!(due(&mut keeper, 20, 3), 1);
+        // one that did not end well is not followed by another at once
+        keeper.looked(at(20), &mine(3)[0].0, 3);
+        keeper.again(at(21), &mine(3)[0].0);
+        assert_eq!((due(&mut keeper, 22, 3), due(&mut keeper, 23, 2)), (0, 1));
+        keeper.again(at(24), &"unknown".parse().unwrap());
+        assert!(keeper.new.contains_key(&mine(3)[0].0) && keeper.new.len() == 1);
     }
 
     #[test]

@@ -315,6 +315,50 @@ fn a_node_reads_its_blobs_again_when_somebody_asks() {
     assert_eq!(answer.status, 404, "{answer}");
 }
 
+/// A node was once believed to keep what only its index had: such a blob's last copy could be removed.
+#[test]
+fn a_file_that_is_gone_counts_for_nothing_and_is_fetched_again() {
+    let mesh = Formed::of(&THREE, "projects: {durability: 3}\n");
+    let image = Image::random(&[300_000]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let replicated = || status(&mesh, &["--replicated", "demo/app:1"]).out;
+    assert!(replicated().contains("3/3"), "{}", replicated());
+    let layer = image.blobs.iter().find(|blob| blob.bytes.len() == 300_000).expect("the layer");
+    let keeper = &mesh.members()[1];
+    let file = layer.file(&keeper.data());
+    let is_back = || std::fs::read(&file).is_ok_and(|bytes| bytes == layer.bytes).then_some(());
+
+    std::fs::remove_file(&file).expect("its file");
+    assert!(replicated().contains("2/3"), "{}", replicated());
+    let lost = lost_without(&mesh, 0, "one") + lost_without(&mesh, 0, "three");
+    assert_eq!(lost, 0, "two others have it");
+    let mut scrub = mesh.members()[0].atoll("scrub");
+    scrub.args(["two", "--now"]);
+    let told = ask_second(&mesh, scrub);
+    assert!(told.success && told.out.contains("1 damaged"), "{told:?}");
+    wait::until("the scrub has had it fetched", is_back);
+
+    // a repair finds it, too
+    std::fs::remove_file(&file).expect("its file");
+    let ended = wait::until("it ends", {
+        let job = repair(&mesh, &["demo"]);
+        let mesh = &mesh;
+        move || over(mesh, &job)
+    });
+    assert!(ended["result"].as_str().is_some_and(|says| says.contains("1 copies made")), "{ended}");
+    assert!(is_back().is_some(), "the repair has had it fetched");
+
+    // and a node that starts with another disk
+    keeper.stop(Signal::KILL);
+    std::fs::remove_dir_all(keeper.data().join("blobs")).expect("its blobs");
+    keeper.serve();
+    keeper.wait_ready();
+    wait::until("the node has had it fetched", is_back);
+    wait::until_ok("all is well", || {
+        if replicated().contains("3/3") { Ok(()) } else { Err(replicated()) }
+    });
+}
+
 #[test]
 fn a_byte_that_the_disk_spoiled_is_found_and_mended_without_a_pull() {
     let mesh = Formed::of(&THREE, "repair: {read_all: 5s}\nprojects: {durability: 3}\n");

@@ -226,7 +226,8 @@ impl Harbor {
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         self.writes.check_level(Level::TRASH)?;
-        // a script's unset variable must not mean everything
+        // neither a parameter that is misspelt nor a script's unset variable must mean everything
+        request.knows_only(&["repository", "digest"])?;
         for name in ["repository", "digest"] {
             if request.has_query(name) && request.query(name).is_none_or(str::is_empty) {
                 return Err(bad(format!("{name} is empty; leave it out to mean all")));

@@ -144,6 +144,20 @@ impl Request {
         pairs.into_iter().any(|(known, _)| known == name)
     }
 
+    /// Fails if the query has another parameter than `known`: for requests in which one that is misspelt
+    /// must not mean everything.
+    pub fn knows_only(&self, known: &[&str]) -> Result<(), Failure> {
+        let pairs = form_urlencoded::parse(self.head.uri.query().unwrap_or_default().as_bytes());
+        for (name, _) in pairs {
+            if !known.contains(&&*name) {
+                let known = known.join(", ");
+                let message = format!("there is no parameter {name:?} here; known are {known}");
+                return Err(Failure::new(Code::BadRequest, message));
+            }
+        }
+        Ok(())
+    }
+
     /// Every `tag` parameter (distribution-spec end-7b).
     pub fn tags(&self) -> &[String] {
         &self.tags

@@ -307,6 +307,7 @@ impl Rooms {
         self.jobs.start();
         self.repairs.start(self.jobs.clone(), &on.tasks);
         on.tasks.spawn("scrub", self.blobs.rechecks.clone().scrub());
+        on.tasks.spawn("lost", self.blobs.rechecks.clone().look_for_lost());
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
         self.signatures.start();

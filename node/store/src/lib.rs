@@ -15,6 +15,7 @@ mod eviction;
 mod index;
 mod ingest;
 pub mod inventory;
+mod lost;
 mod outboard;
 mod room;
 mod uploads;
@@ -162,14 +163,18 @@ impl Store {
         self.index.held(digest)
     }
 
-    /// Whether `digest` is held, and whether it is granted in `repository`.
+    /// Whether `digest` is held, and whether it is granted in `repository`. What has no file is not
+    /// held, whatever the index says. What is known to be damaged counts like what is cached: others may
+    /// ask for it, and nobody counts on it.
     pub fn stock(
         &self,
         digest: &Digest,
         repository: Option<&RepositoryName>,
     ) -> Result<Stock, StoreError> {
         let granted = repository.map(|r| self.granted(digest, r)).transpose()?.unwrap_or(false);
-        Ok(Stock { held: self.held(digest)?, cached: self.eviction.is_cached(digest), granted })
+        let held = self.held(digest)?.filter(|held| self.has_file(digest, held));
+        let cached = self.eviction.is_cached(digest) || self.is_damaged(digest);
+        Ok(Stock { held, cached, granted })
     }
 
     /// Tells the store of projects, once. Grants then count only in the project in which they were
@@ -383,6 +388,10 @@ impl Store {
     /// Keeps a held blob for good from now on, because durability counts it. `None` if it is not
     /// held (any more).
     pub async fn keep(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
+        // a record without a file is none
+        if self.open_unused(digest).await?.is_none() {
+            return Ok(None);
+        }
         let _settled = self.eviction.settled().await;
         let Some(held) = self.held(digest)? else { return Ok(None) };
         if self.eviction.is_cached(digest) {

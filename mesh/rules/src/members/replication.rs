@@ -62,13 +62,20 @@ impl<'a> Copies<'a> {
         Replicated { regions: least.unwrap_or(of), of, short }
     }
 
-    /// The regions where a repair would make copies of this blob.
+    /// The regions that lack a copy of this blob: where a repair would make one, and then those where
+    /// no replica is up.
     pub fn lacking(&self, digest: &Digest, durability: u32) -> Vec<&'a Region> {
         let have = self.places.get(digest).cloned().unwrap_or_default();
         let (cached, wanted) = (BTreeSet::new(), self.wanted(durability));
-        let to = missing_copies(digest, have, &cached, self.up, wanted);
+        let kept = have.len();
+        let to = missing_copies(digest, have.clone(), &cached, self.up, wanted);
         let region = |node| self.up.iter().find(|one| one.id == node).map(|one| &one.region);
-        to.into_iter().filter_map(region).collect()
+        let mut lacking: Vec<&Region> = to.into_iter().filter_map(region).collect();
+        let left = wanted.saturating_sub(kept + lacking.len());
+        let is_down = |region: &&&Region| !self.up.iter().any(|one| one.region == ***region);
+        let down = self.regions.iter().filter(is_down).filter(|region| !have.contains(*region));
+        lacking.extend(down.take(left));
+        lacking
     }
 }
 
@@ -107,7 +114,7 @@ mod tests {
         let index = copies.of(&[], 2);
         assert_eq!((index.regions, index.of), (2, 2));
         assert_eq!(copies.lacking(&blob(2), 2), [&replicas[2].region]);
-        assert_eq!(copies.lacking(&blob(1), 3), [] as [&Region; 0], "nobody there can take it");
+        assert_eq!(copies.lacking(&blob(1), 3), [&replicas[3].region], "nobody there can take it");
         assert!(copies.lacking(&blob(1), 2).is_empty());
     }
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rules::blobs::flight::Hurry;
 use rules::blobs::pacing::Class;
 use rules::blobs::scrubbing::{self, Position, Progress};
+use rules::ledger::records::{BlobRecord, Look, key};
 use rules::words::digest::Digest;
 use rules::words::moment::Moment;
 use tokio::sync::{Notify, Semaphore};
@@ -125,6 +126,56 @@ impl Rechecks {
         self.replace(digest).await;
     }
 
+    async fn is_gone(&self, digest: Digest) {
+        error!(%digest, "the file of a blob in data_dir is gone: look at this node's disk; the blob is fetched from another node");
+        self.replace(digest).await;
+    }
+
+    /// Whether a manifest or a trash refers to a blob. If not, it was collected a moment ago.
+    fn is_wanted(&self, digest: &Digest) -> bool {
+        at_length(|| {
+            let view = self.neighbours.records.view().ok()?;
+            view.record::<BlobRecord>(&key::blob(digest)).ok()?
+        })
+        .is_some_and(|record| record.repositories > 0)
+    }
+
+    /// Once after the start: fetches what has no file any more, because the disk was another one or
+    /// somebody removed it. No blob is read for that.
+    pub async fn look_for_lost(self: Arc<Self>) {
+        while !self.neighbours.records.connected() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        if let Err(error) = self.find_lost().await {
+            warn!(%error, "the blobs in data_dir cannot be looked for");
+        }
+    }
+
+    async fn find_lost(&self) -> Result<(), StoreError> {
+        let (mut after, mut found) = (None, 0_u64);
+        loop {
+            let some = self.store.held_after(after.as_ref(), TOGETHER)?;
+            let Some((last, _)) = some.last() else { break };
+            after = Some(*last);
+            let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
+            for digest in at_length(|| self.store.without_file(&digests))? {
+                // the index hears of it
+                let is_gone = self.store.open_blob(&digest).await?.is_none();
+                if is_gone && self.is_wanted(&digest) {
+                    found += 1;
+                    let _turn = self.turn.acquire().await;
+                    self.is_gone(digest).await;
+                }
+            }
+            // pulls come first
+            tokio::task::yield_now().await;
+        }
+        if found > 0 {
+            error!(blobs = found, "files of blobs in data_dir were gone at the start");
+        }
+        Ok(())
+    }
+
     async fn is_unreadable(&self, digest: Digest, error: StoreError) {
         error!(%digest, %error, "a blob in data_dir cannot be read: look at this node's disk; the blob is replaced by another node's copy");
         self.replace(digest).await;
@@ -181,10 +232,16 @@ impl Rechecks {
                 true => scrubbing::hurried_pause(bytes),
                 false => scrubbing::pause(bytes, total, self.every),
             };
+            let kept = self.store.is_kept(digest)?;
             let sound = match self.store.is_sound_slowly(digest, pause).await {
                 Ok(Some(false)) => {
                     let _turn = self.turn.acquire().await;
                     self.is_damaged(*digest).await;
+                    false
+                }
+                Ok(None) if kept && self.is_wanted(digest) => {
+                    let _turn = self.turn.acquire().await;
+                    self.is_gone(*digest).await;
                     false
                 }
                 Ok(_) => true,

@@ -127,6 +127,11 @@ fn artifacts(
 
 /// One cell, as RFC 4180 has it.
 fn cell(text: &str) -> String {
+    // a spreadsheet would take it for a formula, and scanners and images choose these words
+    let text = match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        true => &format!("'{text}"),
+        false => text,
+    };
     match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),

@@ -171,8 +171,11 @@ impl Flights {
     ) -> Result<Held, String> {
         let keep = || self.store.keep(&digest);
         let held = match keep().await.map_err(|e| e.to_string())? {
-            Some(held) => held,
-            None => {
+            // a copy that is damaged is no copy
+            Some(held) if !self.store.is_damaged(&digest) => held,
+            _ => {
+                let mut sources = sources;
+                sources.retain(|node| *node != self.neighbours.me);
                 self.join(digest, Sources::Told(sources), Class::Copy)
                     .finished()
                     .await

@@ -31,7 +31,7 @@ use rules::members::keeper::{Keeper, KeeperTerms};
 use rules::members::placement::Candidate;
 use rules::wire::questions::Replicate;
 use rules::words::digest::Digest;
-use rules::words::names::{NodeId, OperationId, ProjectName};
+use rules::words::names::{NodeId, OperationId, ProjectName, Region};
 use serde_json::json;
 use store::Store;
 use tracing::{debug, warn};
@@ -89,6 +89,8 @@ struct Done {
     bytes: u64,
     failed: u64,
     lost: u64,
+    /// The copies that should be in lost regions.
+    unreachable: u64,
     /// What is short and not copied yet.
     lag: Lag,
     /// The replicas that were away for a moment, or about to leave: what they keep is not known.
@@ -98,6 +100,14 @@ struct Done {
 }
 
 impl Done {
+    /// Copies of a blob should be in these regions, and cannot be made.
+    fn lacks<'a>(&mut self, regions: impl Iterator<Item = &'a Region>, size: u64) {
+        for region in regions {
+            self.unreachable += 1;
+            self.lag.add(region, size);
+        }
+    }
+
     fn says(&mut self, line: String) {
         if self.said.len() < NAMED {
             self.said.push(line);
@@ -119,8 +129,11 @@ impl Done {
     }
 
     fn end(&self, name_of: impl Fn(NodeId) -> String) -> RunEnd {
-        let Done { checked, short, copied, failed, lost, .. } = self;
-        let looked = format!("{checked} blobs checked, {copied} copies made");
+        let Done { checked, short, copied, failed, lost, unreachable, .. } = self;
+        let mut looked = format!("{checked} blobs checked, {copied} copies made");
+        if *unreachable > 0 {
+            looked += &format!("; {unreachable} copies should be in regions that are lost");
+        }
         if !self.unsettled.is_empty() {
             let names: Vec<String> = self.unsettled.iter().copied().map(name_of).collect();
             let why = format!(
@@ -335,7 +348,7 @@ impl Repairs {
         let situation = self.situation()?;
         situation.note(done);
         // one that has come since said nothing of what it keeps, and counts for nothing here
-        let kept_by = self.kept_by(digests)?;
+        let (kept_by, sizes) = self.kept_by(digests)?.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
         let is_sure = |digest: &Digest, kept_by: &[NodeId]| {
             let said: Vec<NodeId> = kept_by
                 .iter()
@@ -344,10 +357,15 @@ impl Repairs {
                 .collect();
             compared.confirms(digest) && situation.is_enough(&said, durability)
         };
-        let all = digests.iter().zip(&kept_by);
-        let unsure: Vec<Digest> =
-            all.filter(|(digest, by)| !is_sure(digest, by)).map(|(digest, _)| *digest).collect();
-        done.checked += (digests.len() - unsure.len()) as u64;
+        let mut unsure = Vec::new();
+        for ((digest, kept_by), size) in digests.iter().zip(&kept_by).zip(sizes) {
+            if is_sure(digest, kept_by) {
+                done.checked += 1;
+                done.lacks(situation.lacking(situation.regions(kept_by), durability), size);
+            } else {
+                unsure.push(*digest);
+            }
+        }
         Ok(unsure)
     }
 
@@ -400,12 +418,16 @@ impl Repairs {
             .map(Candidate::of)
             .collect();
         let all = replicas.iter().map(|replica| replica.id).collect();
+        let all_regions: BTreeSet<Region> =
+            replicas.iter().map(|replica| replica.region.clone()).collect();
         let present = self.keeper.lock().present(&all);
         let away = |replica: &Candidate| {
             present.contains(&replica.id) && !alive.iter().any(|c| c.id == replica.id)
         };
         let away: Vec<Candidate> = replicas.into_iter().filter(away).collect();
-        Ok(Situation { alive, away, leaving })
+        let regions: BTreeSet<&Region> = alive.iter().chain(&away).map(|c| &c.region).collect();
+        let lost = all_regions.into_iter().filter(|region| !regions.contains(region)).collect();
+        Ok(Situation { alive, away, leaving, lost })
     }
 
     /// What is known of `digests` now.
@@ -427,6 +449,7 @@ impl Repairs {
             let silent: Vec<NodeId> = alive.filter(|id| !stock.contains_key(id)).collect();
             if silent.is_empty() {
                 let kept_by = self.kept_by(digests).map_err(NotSurveyed::Records)?;
+                let kept_by = kept_by.into_iter().map(|(kept_by, _)| kept_by).collect();
                 return Ok(Survey { situation, stock, kept_by });
             }
             tried += 1;
@@ -437,12 +460,16 @@ impl Repairs {
         }
     }
 
-    /// The nodes that kept each blob when it was last pushed or looked for, as the ledger has it.
-    fn kept_by(&self, digests: &[Digest]) -> Result<Vec<Vec<NodeId>>, RecordError> {
+    /// The nodes that kept each blob when it was last pushed or looked for, as the ledger has it, and
+    /// its size.
+    fn kept_by(&self, digests: &[Digest]) -> Result<Vec<(Vec<NodeId>, u64)>, RecordError> {
         at_length(|| {
             let view = self.neighbours.records.view()?;
             let record = |digest| view.record::<BlobRecord>(&key::blob(digest));
-            let kept_by = |digest| Ok(record(digest)?.map(|one| one.kept_by).unwrap_or_default());
+            let kept_by = |digest| {
+                let known = record(digest)?;
+                Ok(known.map(|record| (record.kept_by, record.size)).unwrap_or_default())
+            };
             digests.iter().map(kept_by).collect()
         })
     }

@@ -18,6 +18,8 @@ pub(super) struct Situation {
     pub(super) away: Vec<Candidate>,
     /// The replica that is being removed, whose copies count for nothing.
     pub(super) leaving: Option<NodeId>,
+    /// The regions whose replicas are all gone for so long that their copies count as gone.
+    pub(super) lost: BTreeSet<Region>,
 }
 
 impl Situation {
@@ -46,12 +48,26 @@ impl Situation {
         (durability as usize).min(regions.len())
     }
 
-    /// Whether a blob is where it should be, if exactly these nodes keep it.
-    pub(super) fn is_enough(&self, kept_by: &[NodeId], durability: u32) -> bool {
+    /// The regions that are lost and should have a blob, if so many others keep it: no copy can be made
+    /// there now.
+    pub(super) fn lacking(&self, kept: usize, durability: u32) -> impl Iterator<Item = &Region> {
+        let wanted = (durability as usize).min(self.wanted(u32::MAX) + self.lost.len());
+        self.lost.iter().take(wanted.saturating_sub(kept))
+    }
+
+    /// The number of regions in which these nodes are, of those that count.
+    pub(super) fn regions(&self, kept_by: &[NodeId]) -> usize {
         let keeps = |replica: &&Candidate| kept_by.contains(&replica.id);
         let regions: BTreeSet<&Region> =
             self.staying().filter(keeps).map(|replica| &replica.region).collect();
-        self.alive.iter().any(|replica| keeps(&replica)) && regions.len() >= self.wanted(durability)
+        regions.len()
+    }
+
+    /// Whether a blob is where it should be, if exactly these nodes keep it.
+    pub(super) fn is_enough(&self, kept_by: &[NodeId], durability: u32) -> bool {
+        let keeps = |replica: &&Candidate| kept_by.contains(&replica.id);
+        self.alive.iter().any(|replica| keeps(&replica))
+            && self.regions(kept_by) >= self.wanted(durability)
     }
 }
 
@@ -140,11 +156,13 @@ pub(super) fn find_short(
             }
             continue;
         }
+        let kept = have.len();
         let to = missing_copies(digest, have, &cached, alive, wanted);
+        let held = sources.iter().find_map(|node| survey.stock_of(*node, at)?.held);
+        let size = held.map_or(0, |held| held.size);
+        done.lacks(survey.situation.lacking(kept + to.len(), durability), size);
         if !to.is_empty() {
             done.short += 1;
-            let held = sources.iter().find_map(|node| survey.stock_of(*node, at)?.held);
-            let size = held.map_or(0, |held| held.size);
             for region in to.iter().filter_map(|node| survey.situation.region_of(*node)) {
                 done.lag.add(region, size);
             }
@@ -173,7 +191,7 @@ mod tests {
     }
 
     fn situation(alive: Vec<Candidate>, away: Vec<Candidate>) -> Situation {
-        Situation { alive, away, leaving: None }
+        Situation { alive, away, leaving: None, lost: BTreeSet::new() }
     }
 
     const NONE: Stock = Stock { held: None, cached: false, granted: false };
@@ -272,6 +290,29 @@ mod tests {
         assert!(!enough(&[1, 9], 2), "a node that is no member");
         assert!(!enough(&[4], 1), "nobody can be asked for it");
         assert!(enough(&[1, 3, 4], 5) && !enough(&[1, 3], 5), "as many regions as there are");
+    }
+
+    /// Such a repair once said that all was done, and no metric said otherwise.
+    #[test]
+    fn what_a_lost_region_should_have_is_told_though_no_copy_can_be_made() {
+        let digest = Digest::sha256(b"blob");
+        let mut survey = Survey {
+            situation: situation(vec![candidate(1, "a"), candidate(2, "b")], vec![]),
+            stock: [(NodeId(1), vec![kept()]), (NodeId(2), vec![kept()])].into(),
+            kept_by: vec![vec![NodeId(1), NodeId(2)]],
+        };
+        survey.situation.lost = ["c", "d"].map(|name| name.parse().unwrap()).into();
+        for (durability, lost) in [(2, 0), (3, 1), (5, 2)] {
+            let mut done = Done::default();
+            assert!(find_short(&[digest], &survey, durability, &mut done).is_empty());
+            assert_eq!(done.unreachable, lost, "{durability}: {:?}", done.lag);
+            let end = done.end(name);
+            assert!(
+                matches!(&end, RunEnd::Done(said) if said.contains("lost") == (lost > 0)),
+                "{end:?}"
+            );
+        }
+        assert!(survey.situation.is_enough(&[NodeId(1), NodeId(2)], 3));
     }
 
     #[test]

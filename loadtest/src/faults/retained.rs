@@ -92,7 +92,7 @@ impl Retained {
     /// nothing is deleted by a clock that is behind what was recorded.
     ///
     /// # Errors
-    /// If a mesh that is whole refuses pushes for a minute, or a run.
+    /// If a mesh that is whole refuses pushes or a run for a minute.
     pub(crate) fn afterwards(&self, stage: &Stage, clocks: bool) -> Result<Vec<String>> {
         let mut client = stage.mesh.administrator(0).patient_for(CLIENT_PATIENCE);
         // as everywhere else: for a while a node may say that it cannot. Of one that failed it is not
@@ -114,10 +114,13 @@ impl Retained {
             return Err(error.context(late));
         }
         // the newest in the list may be one that a clock that was ahead has dated
-        let place = run(&mut client)?;
+        // for a while a node may say that it cannot
+        let place = crate::process::until("a run of the retention begins", READ_WITHIN, || {
+            Ok(run(&mut client).ok())
+        })?;
         let ended = crate::process::until("the retention has run", crate::mesh::PATIENCE, || {
             let run = the_run(&mut client, &place)?;
-            Ok((!matches!(run["status"].as_str(), Some("Running" | "Pending"))).then_some(run))
+            Ok(run.filter(|run| !matches!(run["status"].as_str(), Some("Running" | "Pending"))))
         })?;
         let mut wrong = Vec::new();
         let refused = clocks && ended["result"].as_str().is_some_and(|why| why.contains("clock"));
@@ -165,14 +168,18 @@ fn run(client: &mut Client) -> Result<String> {
     answer.location.context("a run of the retention has no Location")
 }
 
-fn the_run(client: &mut Client, place: &str) -> Result<Value> {
+/// The run that was told of; `None` if the node cannot say now.
+fn the_run(client: &mut Client, place: &str) -> Result<Option<Value>> {
     let mut body = Vec::new();
     let path = format!("{RUNS}?page_size=100");
     let list = Request::new("GET", &path);
     let answer = client.send(&list, &mut Sink::Keep(&mut body))?;
+    if answer.status == 503 {
+        return Ok(None);
+    }
     ensure!(answer.status == 200, "runs of the retention: {}", answer.status);
     let runs: Vec<Value> = serde_json::from_slice(&body)?;
     let number: u64 = place.rsplit('/').next().unwrap_or_default().parse()?;
     let run = runs.into_iter().find(|run| run["id"] == number);
-    run.with_context(|| format!("{place} is not in the list of runs"))
+    run.with_context(|| format!("{place} is not in the list of runs")).map(Some)
 }

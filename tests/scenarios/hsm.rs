@@ -1,27 +1,18 @@
 //! The projects' own keys are sealed under a key in a hardware security module, and one that is away,
 //! hangs or is lost keeps nobody from anything but signing.
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::Image;
 use tests::mesh::primary;
 use tests::repository::create_project;
-use tests::shop::{THREE, atoll, did, served, set};
+use tests::shop::{THREE, atoll, did, restart_signing, served, set};
 use tests::softhsm::Modules;
 use tests::wait;
 
 /// Starts a member anew with these settings for signing, and its module.
 fn restart(mesh: &Formed, modules: &Modules, at: usize, signing: &str) {
-    let member = &mesh.members()[at];
-    let text = std::fs::read_to_string(member.config()).expect("settings");
-    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("signing:")).collect();
-    let signing = format!("signing: {{{signing}}}");
-    lines.push(&signing);
-    std::fs::write(member.config(), lines.join("\n") + "\n").expect("settings");
-    member.stop(Signal::TERM);
-    member.serve_in(&modules.environment(at));
-    member.wait_ready();
+    restart_signing(mesh, at, signing, &modules.environment(at));
 }
 
 fn signing(mesh: &Formed, at: usize) -> Value {

@@ -1,26 +1,17 @@
 //! The projects' own keys are sealed under a key in AWS KMS, whose outage keeps nobody from anything
 //! but signing.
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::Image;
 use tests::local_kms::{KEYS, LocalKms};
 use tests::repository::create_project;
-use tests::shop::{THREE, atoll, did, served, set};
+use tests::shop::{THREE, atoll, did, restart_signing, served, set};
 use tests::wait;
 
 /// Starts the node anew with these settings for signing.
 fn restart(mesh: &Formed, signing: &str) {
-    let member = &mesh.members()[0];
-    let text = std::fs::read_to_string(member.config()).expect("settings");
-    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("signing:")).collect();
-    let signing = format!("signing: {{{signing}}}");
-    lines.push(&signing);
-    std::fs::write(member.config(), lines.join("\n") + "\n").expect("settings");
-    member.stop(Signal::TERM);
-    member.serve();
-    member.wait_ready();
+    restart_signing(mesh, 0, signing, &[]);
 }
 
 /// Under which key-encryption key the project's key is sealed.

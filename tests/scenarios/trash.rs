@@ -182,6 +182,9 @@ fn what_must_go_goes_at_once_and_the_rest_when_its_time_is_over() {
     mesh.repository(1, "demo/app").push(&again, "again").unwrap_or_else(|no| panic!("{no}"));
     let emptied = atoll(&mesh, "trash", &["empty", "demo"]);
     assert!(!emptied.success && emptied.err.contains("--yes"), "{}", emptied.err);
+    // a parameter that is misspelt must not mean everything
+    let misspelt = format!("{TRASH}?repositories=app");
+    must(&mesh.client(0), Method::DELETE, &misspelt, &Value::Null, 400);
     let emptied = atoll(&mesh, "trash", &["empty", "demo", "--yes"]);
     assert!(emptied.success, "{}", emptied.err);
     keep_for(&mesh, "1s");

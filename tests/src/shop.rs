@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use http::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::formed::Formed;
@@ -53,6 +54,22 @@ pub fn set(mesh: &Formed, metadata: &Value) {
     let answer = mesh.client(0).send_json(Method::PUT, "/api/v2.0/projects/shop", &body);
     let answer = answer.unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(answer.status, 200, "{answer}");
+}
+
+/// Starts a member anew with these settings for signing (in one line), and this environment.
+///
+/// # Panics
+/// If its settings cannot be written, or it does not become ready.
+pub fn restart_signing(mesh: &Formed, at: usize, signing: &str, environment: &[(String, String)]) {
+    let member = &mesh.members()[at];
+    let text = std::fs::read_to_string(member.config()).expect("settings");
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("signing:")).collect();
+    let signing = format!("signing: {{{signing}}}");
+    lines.push(&signing);
+    std::fs::write(member.config(), lines.join("\n") + "\n").expect("settings");
+    member.stop(Signal::TERM);
+    member.serve_in(environment);
+    member.wait_ready();
 }
 
 /// Runs a verb of the command line as the administrator, at a node.

@@ -286,6 +286,21 @@ mod tests {
     use scan::adapter::report;
     use serde_json::json;
 
+    /// Whoever reports findings, or names packages, chooses these words.
+    #[test]
+    fn no_cell_is_a_formula() {
+        for (text, written) in [
+            ("=1+1", "'=1+1"),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("-2,3", "\"'-2,3\""),
+            ("+\"a\"", "\"'+\"\"a\"\"\""),
+            ("1.2-3", "1.2-3"),
+            ("", ""),
+        ] {
+            assert_eq!(cell(text), written);
+        }
+    }
+
     #[test]
     fn a_row_is_as_harbor_writes_it() {
         let body = json!({"vulnerabilities": [

@@ -181,7 +181,13 @@ impl Faults {
                 None => mesh.insert(self.mesh(atoll)?),
             };
             let plan = self.plan(seed, &self.without);
-            let mut outcome = trials.play(&plan)?;
+            let mut outcome = match trials.play(&plan) {
+                Ok(outcome) => outcome,
+                Err(broken) => {
+                    trials.keep_logs(seed)?;
+                    return Err(broken.context(format!("seed {seed}, {}", shown(&plan))));
+                }
+            };
             let last = number + 1 == self.trials as usize || over();
             if outcome.violations.is_empty() && (last || trials.played == self.of_a_mesh as usize) {
                 outcome.violations.extend(trials.leftovers()?);
@@ -310,6 +316,9 @@ impl Trials {
                     found.unwrap_or_else(|error| vec![format!("it had healed: {error:#}")]),
                 );
                 stop::check()?;
+            }
+            if healed.is_ok() {
+                broken.extend(verdict::short_of_copies(stage)?);
             }
             // reading back has changed nothing: the records are compared once more
             let again = if healed.is_ok() { verdict::healed(stage)?.map(drop) } else { Ok(()) };

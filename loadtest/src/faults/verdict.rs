@@ -171,6 +171,28 @@ pub(crate) fn leftovers(stage: &Stage, clocks: bool) -> Result<Option<String>> {
     Ok(settled.err().map(|_| format!("something is left over or lost: {left}")))
 }
 
+/// What is wrong if some artifact is still in too few regions some time after the faults have ended.
+/// The next trial may take a disk away.
+pub(crate) fn short_of_copies(stage: &Stage) -> Result<Option<String>> {
+    let mut told = String::new();
+    let settled = process::until("enough regions keep each artifact", SETTLED_WITHIN, || {
+        let mut client = stage.mesh.administrator(0).patient_for(PATIENCE);
+        let mut body = Vec::new();
+        let request = Request::new("GET", "/api/atoll/v1/replication");
+        let answer = client.send(&request, &mut Sink::Keep(&mut body))?;
+        told = String::from_utf8_lossy(&body).into_owned();
+        let short = serde_json::from_str::<Value>(&told).ok();
+        let short = short.filter(|_| answer.status == 200);
+        let none =
+            short.is_some_and(|all| all["under_replicated"] == 0 && all["silent"] == json!([]));
+        Ok(none.then_some(()))
+    });
+    stop::check()?;
+    Ok(settled
+        .err()
+        .map(|_| format!("copies are missing: {}", told.chars().take(2000).collect::<String>())))
+}
+
 /// Words that a node may not say, with what they mean.
 const WORDS: [(&str, &str); 3] = [
     ("panicked at", "it panicked"),

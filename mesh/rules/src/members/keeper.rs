@@ -22,13 +22,42 @@ pub struct KeeperTerms {
 /// often follow.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// How long after a project has moved it is looked at while a replica drains, and how long after a look
-/// that did not end well.
+/// How long after a project has moved it is looked at where copies may be missing: a replica drains, or
+/// one has come or gone and nobody has looked since. It is short, because a primary may move again
+/// and again, and a second replica may be lost meanwhile.
 const SOON: Duration = Duration::from_secs(5);
 
-/// How long after a project has moved it is looked at where this node has seen replicas come or go
-/// lately: then copies may be missing, whoever was the primary.
-const AFTER_A_CHANGE: Duration = Duration::from_secs(60);
+/// How long after a look that did not end well another one follows then.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What a replica sees when it decides whether to look.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// All replicas of the mesh that do not drain.
+    pub replicas: &'a BTreeSet<NodeId>,
+    /// Those of them that do not answer.
+    pub down: &'a BTreeSet<NodeId>,
+    /// Whether some replica drains. Then projects have just moved, and somebody waits for their copies.
+    pub drains: bool,
+    /// The projects whose primary this node is, with their durability.
+    pub mine: &'a [(ProjectName, u32)],
+    /// Whether the ledger knows of a look at a project, at whatever node, that has ended well and began
+    /// after the last removal of a replica. It is asked once for each project that has moved here.
+    pub looked: &'a dyn Fn(&ProjectName) -> bool,
+}
+
+/// A project without a look at this node.
+#[derive(Clone, Copy, Debug)]
+struct New {
+    /// Since when it is this node's, or when the last look did not end well.
+    since: Moment,
+    /// Its durability then.
+    durability: u32,
+    /// Whether another primary may not have looked since a replica was removed.
+    unlooked: bool,
+    /// Whether a look here did not end well.
+    failed: bool,
+}
 
 /// What decides where copies of a project should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,26 +78,21 @@ pub struct Keeper {
     changed: Option<Moment>,
     /// The replicas that are away for so long that their copies count as gone.
     gone: BTreeSet<NodeId>,
-    looked: BTreeMap<ProjectName, (Situation, Moment)>,
-    /// Since when each project is this node's, without a look, and its durability then.
-    new: BTreeMap<ProjectName, (Moment, u32)>,
+    /// Each project whose last look has begun and not failed, and whether it was unlooked before.
+    looked: BTreeMap<ProjectName, (Situation, Moment, bool)>,
+    new: BTreeMap<ProjectName, New>,
 }
 
 impl Keeper {
-    /// The projects to look at now. `replicas` are all replicas of the mesh that do not drain, `down`
-    /// those of them that do not answer, and `mine` the projects whose primary this node is, with
-    /// their durability. If some replica `drains`, its projects have just moved, and somebody waits
-    /// for their copies: they are looked at soon. A project is due until [`Keeper::looked`] says that
-    /// a look at it has begun.
+    /// The projects to look at now. A project is due until [`Keeper::looked`] says that a look at it
+    /// has begun.
     pub fn handle_view(
         &mut self,
         now: Moment,
         terms: KeeperTerms,
-        replicas: &BTreeSet<NodeId>,
-        down: &BTreeSet<NodeId>,
-        drains: bool,
-        mine: &[(ProjectName, u32)],
+        view: View<'_>,
     ) -> Vec<ProjectName> {
+        let View { replicas, down, drains, mine, looked } = view;
         self.away.retain(|node, _| down.contains(node) && replicas.contains(node));
         for node in down.intersection(replicas) {
             self.away.entry(*node).or_insert(now);
@@ -87,44 +111,48 @@ impl Keeper {
         if self.present_since.is_none_or(|since| now.since(since) < SETTLE) {
             return Vec::new();
         }
+        for (name, durability) in mine.iter().filter(|(name, _)| !self.looked.contains_key(name)) {
+            let new = || New {
+                since: now,
+                durability: *durability,
+                unlooked: !looked(name),
+                failed: false,
+            };
+            self.new.entry(name.clone()).or_insert_with(new);
+        }
+        let changed = self.changed.is_some_and(|at| now.since(at) < terms.after);
         let due = |(name, durability): &&(ProjectName, u32)| match self.looked.get(name) {
-            Some((situation, at)) => {
+            Some((situation, at, _)) => {
                 *situation != self.situation(*durability) || now.since(*at) >= terms.every
             }
-            // the primary before may have looked a moment ago, and it was away for as long as a
-            // replica that counts as gone
-            None => {
-                let changed = self.changed.is_some_and(|at| now.since(at) < terms.after);
-                let after = match (drains, changed) {
-                    (true, _) => SOON,
-                    (false, true) => terms.after.min(AFTER_A_CHANGE),
-                    (false, false) => terms.after,
+            // where nothing has changed the primary before may have looked a moment ago, and it was
+            // away for as long as a replica that counts as gone
+            None => self.new.get(name).is_some_and(|new| {
+                let after = match (drains || changed || new.unlooked, new.failed) {
+                    (true, false) => SOON,
+                    (true, true) => terms.after.min(AGAIN),
+                    (false, _) => terms.after,
                 };
-                let (since, was) = self.new.get(name).copied().unwrap_or((now, *durability));
-                was != *durability || now.since(since) >= after
-            }
+                new.durability != *durability || now.since(new.since) >= after
+            }),
         };
-        let due = mine.iter().filter(due).map(|(name, _)| name.clone()).collect();
-        for (name, durability) in mine.iter().filter(|(name, _)| !self.looked.contains_key(name)) {
-            self.new.entry(name.clone()).or_insert((now, *durability));
-        }
-        due
+        mine.iter().filter(due).map(|(name, _)| name.clone()).collect()
     }
 
     /// A look at a project, with that durability, begins.
     pub fn looked(&mut self, now: Moment, name: &ProjectName, durability: u32) {
-        self.new.remove(name);
-        self.looked.insert(name.clone(), (self.situation(durability), now));
+        let unlooked = self.new.remove(name).is_some_and(|new| new.unlooked);
+        self.looked.insert(name.clone(), (self.situation(durability), now, unlooked));
     }
 
     /// A look at a project did not end well: another one is due after [`KeeperTerms::after`], or
     /// sooner if something changes.
     pub fn again(&mut self, now: Moment, name: &ProjectName) {
-        let before = self.looked.remove(name);
-        let durability = before.map(|(situation, _)| situation.durability);
-        let durability = durability.or(self.new.get(name).map(|(_, durability)| *durability));
-        if let Some(durability) = durability {
-            self.new.insert(name.clone(), (now, durability));
+        let begun = self.looked.remove(name);
+        let begun = begun.map(|(situation, _, unlooked)| (situation.durability, unlooked));
+        let known = self.new.get(name).map(|new| (new.durability, new.unlooked));
+        if let Some((durability, unlooked)) = begun.or(known) {
+            self.new.insert(name.clone(), New { since: now, durability, unlooked, failed: true });
         }
     }
 
@@ -191,17 +219,61 @@ mod tests {
         vec![("team".parse().unwrap(), durability)]
     }
 
+    /// Where the ledger knows of a look.
+    fn view(
+        keeper: &mut Keeper,
+        now: Moment,
+        replicas: &BTreeSet<NodeId>,
+        down: &BTreeSet<NodeId>,
+        drains: bool,
+        mine: &[(ProjectName, u32)],
+    ) -> Vec<ProjectName> {
+        keeper.handle_view(now, TERMS, View { replicas, down, drains, mine, looked: &|_| true })
+    }
+
+    /// A primary that moved every few seconds after a replica was removed once never looked, and the
+    /// next loss of a disk took the last copies along.
+    #[test]
+    fn a_new_primary_looks_at_once_where_nobody_has_since_a_replica_was_removed() {
+        let (all, none) = (set(&[1, 2]), set(&[]));
+        let due = |keeper: &mut Keeper, second, mine: &[(ProjectName, u32)], looked: bool| {
+            let looked = &|_: &ProjectName| looked;
+            let view = View { replicas: &all, down: &none, drains: false, mine, looked };
+            keeper.handle_view(at(second), TERMS, view).len()
+        };
+        // it was started after the removal, so it has seen nothing change
+        let mut keeper = Keeper::default();
+        assert_eq!(
+            (due(&mut keeper, 0, &[], false), due(&mut keeper, 100, &mine(2), false)),
+            (0, 0)
+        );
+        assert_eq!(
+            (due(&mut keeper, 104, &mine(2), false), due(&mut keeper, 105, &mine(2), false)),
+            (0, 1)
+        );
+        keeper.looked(at(105), &mine(2)[0].0, 2);
+        keeper.again(at(106), &mine(2)[0].0);
+        assert_eq!(due(&mut keeper, 165, &mine(2), false), 0, "not again and again");
+        assert_eq!(due(&mut keeper, 166, &mine(2), false), 1, "and not forgotten");
+        let mut keeper = Keeper::default();
+        assert_eq!((due(&mut keeper, 0, &[], true), due(&mut keeper, 100, &mine(2), true)), (0, 0));
+        assert_eq!(
+            (due(&mut keeper, 699, &mine(2), true), due(&mut keeper, 700, &mine(2), true)),
+            (0, 1)
+        );
+    }
+
     #[test]
     fn a_new_primary_looks_soon_where_a_replica_has_come_or_gone() {
         let mut keeper = Keeper::default();
         let mut due = |second, replicas: &[u64], mine: &[(ProjectName, u32)]| {
             let replicas = set(replicas);
-            keeper.handle_view(at(second), TERMS, &replicas, &set(&[]), false, mine).len()
+            view(&mut keeper, at(second), &replicas, &set(&[]), false, mine).len()
         };
         assert_eq!((due(0, &[1, 2, 3], &[]), due(100, &[1, 2], &[])), (0, 0));
         assert_eq!((due(110, &[1, 2, 4], &[]), due(120, &[1, 2, 4], &mine(2))), (0, 0));
-        assert_eq!(due(179, &[1, 2, 4], &mine(2)), 0, "the primary before may have looked");
-        assert_eq!(due(180, &[1, 2, 4], &mine(2)), 1);
+        assert_eq!(due(124, &[1, 2, 4], &mine(2)), 0, "the primary before may have looked");
+        assert_eq!(due(125, &[1, 2, 4], &mine(2)), 1);
     }
 
     /// A keeper that has looked at its project at second 700.
@@ -209,7 +281,7 @@ mod tests {
         let mut keeper = Keeper::default();
         let all = set(&[1, 2, 3]);
         let due = |keeper: &mut Keeper, second| {
-            keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, &mine(2)).len()
+            view(keeper, at(second), &all, &set(&[]), false, &mine(2)).len()
         };
         assert_eq!((due(&mut keeper, 0), due(&mut keeper, 10), due(&mut keeper, 500)), (0, 0, 0));
         assert_eq!(due(&mut keeper, 700), 1, "a primary that has just begun looks after a while");
@@ -224,7 +296,7 @@ mod tests {
         let all = set(&[1, 2, 3]);
         let mut keeper = after_a_look();
         let mut due = |second, replicas: &BTreeSet<NodeId>, down: &[u64]| {
-            let due = keeper.handle_view(at(second), TERMS, replicas, &set(down), false, &mine(2));
+            let due = view(&mut keeper, at(second), replicas, &set(down), false, &mine(2));
             if !due.is_empty() {
                 keeper.looked(at(second), &due[0], 2);
             }
@@ -251,7 +323,7 @@ mod tests {
         let all = set(&[1, 2, 3]);
         keeper.again(at(710), &"team".parse().unwrap());
         let mut due =
-            |second| keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, &mine(2)).len();
+            |second| view(&mut keeper, at(second), &all, &set(&[]), false, &mine(2)).len();
         assert_eq!((due(711), due(1309), due(1310)), (0, 0, 1));
     }
 
@@ -260,14 +332,14 @@ mod tests {
         let mut keeper = Keeper::default();
         let staying = set(&[1, 2]);
         let mut due = |second, drains| {
-            keeper.handle_view(at(second), TERMS, &staying, &set(&[]), drains, &mine(2)).len()
+            view(&mut keeper, at(second), &staying, &set(&[]), drains, &mine(2)).len()
         };
         assert_eq!((due(0, true), due(4, true), due(6, true)), (0, 0, 0));
         assert_eq!(due(10, false), 0, "nobody waits for it");
         assert_eq!(due(11, true), 1);
         keeper.looked(at(11), &"team".parse().unwrap(), 2);
         let mut due = |second, drains| {
-            keeper.handle_view(at(second), TERMS, &staying, &set(&[]), drains, &mine(2)).len()
+            view(&mut keeper, at(second), &staying, &set(&[]), drains, &mine(2)).len()
         };
         assert_eq!((due(12, true), due(100, true)), (0, 0), "it was looked at");
     }
@@ -277,10 +349,10 @@ mod tests {
         let all = set(&[1, 2, 3]);
         let mut keeper = Keeper::default();
         assert_eq!(keeper.present(&all), all, "nothing is known yet");
-        keeper.handle_view(at(0), TERMS, &all, &set(&[3]), false, &mine(2));
-        keeper.handle_view(at(599), TERMS, &all, &set(&[3]), false, &mine(2));
+        view(&mut keeper, at(0), &all, &set(&[3]), false, &mine(2));
+        view(&mut keeper, at(599), &all, &set(&[3]), false, &mine(2));
         assert_eq!(keeper.present(&all), all);
-        keeper.handle_view(at(600), TERMS, &all, &set(&[3]), false, &mine(2));
+        view(&mut keeper, at(600), &all, &set(&[3]), false, &mine(2));
         assert_eq!(keeper.present(&all), set(&[1, 2]));
         assert_eq!(keeper.present(&set(&[1, 2, 3, 4])), set(&[1, 2, 4]), "it has just joined");
     }
@@ -289,10 +361,10 @@ mod tests {
     fn a_look_follows_when_the_durability_was_changed() {
         let mut keeper = after_a_look();
         let all = set(&[1, 2, 3]);
-        let due = keeper.handle_view(at(800), TERMS, &all, &set(&[]), false, &mine(3));
+        let due = view(&mut keeper, at(800), &all, &set(&[]), false, &mine(3));
         assert_eq!(due.len(), 1);
         keeper.looked(at(800), &due[0], 3);
-        assert!(keeper.handle_view(at(900), TERMS, &all, &set(&[]), false, &mine(3)).is_empty());
+        assert!(view(&mut keeper, at(900), &all, &set(&[]), false, &mine(3)).is_empty());
     }
 
     /// Such a change once waited for as long as a replica may be away.
@@ -302,7 +374,7 @@ mod tests {
         let all = set(&[1, 2, 3]);
         let due = |keeper: &mut Keeper, second, durability| {
             let mine = mine(durability);
-            keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, &mine).len()
+            view(keeper, at(second), &all, &set(&[]), false, &mine).len()
         };
         assert_eq!((due(&mut keeper, 0, 2), due(&mut keeper, 10, 2)), (0, 0));
         assert_eq!(due(&mut keeper, 20, 3), 1);
@@ -319,7 +391,7 @@ mod tests {
         let mut keeper = after_a_look();
         let all = set(&[1, 2, 3]);
         let mut due = |second, mine: &[(ProjectName, u32)]| {
-            keeper.handle_view(at(second), TERMS, &all, &set(&[]), false, mine).len()
+            view(&mut keeper, at(second), &all, &set(&[]), false, mine).len()
         };
         assert_eq!(due(800, &[]), 0);
         assert_eq!((due(810, &mine(2)), due(1000, &mine(2)), due(1410, &mine(2))), (0, 0, 1));

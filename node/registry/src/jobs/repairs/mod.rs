@@ -12,6 +12,7 @@ mod lag;
 mod survey;
 pub mod tallies;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,14 +24,17 @@ use ground::supervise::{Tasks, at_length};
 use parking_lot::Mutex;
 use rules::ledger::command::Command;
 use rules::ledger::events::{Actor, MESH};
-use rules::ledger::jobs::{LookForJobs, Priority, RunEnd, Task};
+use rules::ledger::jobs::{Job, JobState, LookForJobs, Priority, RunEnd, Task, key as jobs_key};
 use rules::ledger::leaving::LookForLeaving;
 use rules::ledger::level::Level;
-use rules::ledger::records::{BlobRecord, Look, Project, RecordError, Role, key};
-use rules::members::keeper::{Keeper, KeeperTerms};
+use rules::ledger::records::{
+    BlobRecord, Look, Project, ReadRecords, RecordError, Role, decode, key,
+};
+use rules::members::keeper::{Keeper, KeeperTerms, View};
 use rules::members::placement::Candidate;
 use rules::wire::questions::Replicate;
 use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
 use rules::words::names::{NodeId, OperationId, ProjectName, Region};
 use serde_json::json;
 use store::Store;
@@ -224,7 +228,17 @@ impl Repairs {
             .map(|project| (project.name, project.durability))
             .collect();
         let (now, drains) = (clock::now(), !draining.is_empty());
-        let due = self.keeper.lock().handle_view(now, self.terms, &replicas, &down, drains, &mine);
+        let due = {
+            let removed = OnceCell::new();
+            let looked = |name: &ProjectName| -> bool {
+                let removed = removed.get_or_init(|| last_removal(&*view));
+                // what cannot be read is looked at
+                looked_since(&*view, name, *removed).unwrap_or(false)
+            };
+            let (replicas, down, mine) = (&replicas, &down, &mine[..]);
+            let seen = View { replicas, down, drains, mine, looked: &looked };
+            self.keeper.lock().handle_view(now, self.terms, seen)
+        };
         {
             // a project that is gone, or another node's now, is not this node's to complain about
             let mut lost = self.lost.lock();
@@ -541,6 +555,29 @@ enum NotSurveyed {
     Silent(Vec<NodeId>),
     /// The records cannot be read.
     Records(RecordError),
+}
+
+/// When a node was last removed from the mesh, if one ever was.
+fn last_removal(view: &dyn ReadRecords) -> Option<Timestamp> {
+    let removed = view.scan(&key::removals(), None, usize::MAX).unwrap_or_default();
+    removed.iter().filter_map(|(_, at)| decode(at).ok()).max()
+}
+
+/// Whether a repair of a project that began after this time has ended well, or is not needed: the
+/// project is younger.
+fn looked_since(
+    view: &dyn ReadRecords,
+    name: &ProjectName,
+    removed: Option<Timestamp>,
+) -> Result<bool, RecordError> {
+    let (Some(removed), Some(project)) = (removed, view.project(name)?) else { return Ok(true) };
+    let jobs = view.scan(&jobs_key::jobs_of(project.id), None, usize::MAX)?;
+    let looked = jobs.iter().filter_map(|(_, job)| decode::<Job>(job).ok()).any(|job| {
+        job.task.kind == KIND
+            && job.state == JobState::Done
+            && job.began.is_some_and(|began| began > removed)
+    });
+    Ok(looked || project.created > removed)
 }
 
 impl Work for Repairs {

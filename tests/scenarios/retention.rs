@@ -113,6 +113,7 @@ fn what_is_not_retained_goes_with_its_layers_and_the_rest_stays() {
         atoll(&mesh, "retention", &["apply", "shop", "--file", &file.display().to_string()]);
     assert!(applied.success && applied.out.contains("latestPushedK"), "{applied:?}");
 
+    forecasts(&mesh, &images);
     let dry = atoll(&mesh, "retention", &["run", "shop", "--dry-run"]);
     let deleted = dry.out.lines().filter(|line| line.starts_with("DEL ")).count();
     assert!(dry.success && deleted == 3 && dry.out.contains("IMMUTABLE shop/web"), "{dry:?}");
@@ -151,6 +152,58 @@ fn what_is_not_retained_goes_with_its_layers_and_the_rest_stays() {
     assert_eq!(states, [&json!("Success"), &json!("Error"), &json!("Success")], "{runs}");
     tasks_are_told(&mesh, &runs[0]);
     is_logged(&mesh);
+}
+
+/// What the policy of `shop` would delete, and what another one would, which is kept nowhere.
+fn forecasts(mesh: &Formed, images: &[Image]) {
+    let size = |image: &Image| {
+        let blobs: usize = image.blobs.iter().map(|blob| blob.bytes.len()).sum();
+        (image.manifest.bytes.len() + blobs) as u64
+    };
+    // the layers of a second image of the oldest one's are shared, in another repository
+    let shared = &images[1];
+    mesh.repository(0, "shop/copy").push(shared, "1").unwrap_or_else(|no| panic!("{no}"));
+    let place = "/api/v2.0/retentions/shop/forecast";
+    let told = wait::until("each node says the same", || {
+        let ask = |at: usize| must(&mesh.client(at), Method::GET, place, &Value::Null, 200).json();
+        let all = [0, 1, 2].map(ask);
+        all.iter().all(|one| one["forecast"] == all[0]["forecast"]).then(|| all[0].clone())
+    });
+    let gone: u64 = images[1..4].iter().map(size).sum();
+    let day = |days: u32, deleted: u64, bytes: u64| json!({"days": days, "deleted": deleted, "bytes": bytes});
+    let of_web: Vec<Value> = [0, 7, 30].map(|days| day(days, 3, gone)).into();
+    let of_all: Vec<Value> = [0, 7, 30].map(|days| day(days, 3, gone - size(shared))).into();
+    assert_eq!(told["forecast"], json!(of_all), "{told}");
+    let web = json!([{"repository": "web", "artifacts": 6, "forecast": of_web}]);
+    assert_eq!((&told["repositories"], &told["artifacts"]), (&web, &json!(6)), "{told}");
+    let shown = atoll(mesh, "retention", &["forecast", "shop", "--days", "30,1"]);
+    let head = shown.out.lines().next().unwrap_or_default();
+    let head: Vec<&str> = head.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let heads = ["REPOSITORY", "ARTIFACTS", "IN 1 DAY", "BYTES", "IN 30 DAYS", "BYTES"];
+    assert!(shown.success && head == heads, "{shown:?}");
+    assert!(shown.out.lines().any(|line| line.starts_with("(the project)")), "{shown:?}");
+
+    let preset = ["--preset", "environments", "--development", "build-*", "--days", "0,6,8"];
+    let other = atoll(
+        mesh,
+        "retention",
+        &[&["forecast", "shop", "--output", "json"], &preset[..]].concat(),
+    );
+    let other: Value =
+        serde_json::from_str(&other.out).unwrap_or_else(|e| panic!("{e}: {other:?}"));
+    // the oldest has an immutable tag; other tags than those of development stay
+    let all: u64 = images[2..].iter().map(size).sum();
+    assert_eq!(other["forecast"], json!([day(0, 0, 0), day(6, 0, 0), day(8, 5, all)]), "{other}");
+    let kept = must(&mesh.client(1), Method::GET, "/api/v2.0/retentions/shop", &Value::Null, 200);
+    assert_eq!(kept.json()["rules"][0]["template"], "latestPushedK", "{kept}");
+    for wrong in ["days=,", "days=1,x", "days=3651", "day=1"] {
+        must(&mesh.client(0), Method::GET, &format!("{place}?{wrong}"), &Value::Null, 400);
+    }
+    must(&mesh.client(0), Method::POST, place, &json!({"rules": [{"template": "some"}]}), 400);
+    let none = "/api/v2.0/retentions/demo/forecast";
+    must(&mesh.client(0), Method::GET, none, &Value::Null, 404);
+    let path = "/api/v2.0/projects/shop/repositories/copy";
+    must(&mesh.client(0), Method::DELETE, path, &Value::Null, 200);
 }
 
 /// What Harbor's clients read of a run: a task for each repository that rules are about, and its log.

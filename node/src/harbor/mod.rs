@@ -8,6 +8,7 @@ mod configurations;
 mod entries;
 mod explaining;
 mod exports;
+mod forecasts;
 mod groups;
 mod immutability;
 mod labels;
@@ -67,6 +68,7 @@ use rules::people::doors::{self, Need};
 use rules::words::names::{OperationId, ProjectId, ProjectName};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use crate::http::door::{Door, actor, beyond_the_pass};
 use crate::http::request::Request;
@@ -109,6 +111,8 @@ pub struct Harbor {
     pub signatures: Arc<Signatures>,
     /// Asks other registries whether they are well.
     pub upstreams: Arc<Upstreams>,
+    /// Held by the one who reads a forecast of retention.
+    pub forecasts: Semaphore,
     /// Collects garbage.
     pub collecting: Arc<Collecting>,
     /// Purges the audit log.

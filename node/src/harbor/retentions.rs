@@ -34,7 +34,7 @@ const SCHEDULE: &str = "retention";
 /// What Harbor's clients send beside the rest, and what has no effect here.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PolicyBody {
+pub(super) struct PolicyBody {
     #[serde(default, rename = "id")]
     _id: Value,
     #[serde(default)]
@@ -139,7 +139,8 @@ impl RuleBody {
 }
 
 impl PolicyBody {
-    fn checked(&self) -> Result<Retention, Failure> {
+    /// What stays, as it is written.
+    pub(super) fn checked(&self) -> Result<Retention, Failure> {
         if !matches!(self.algorithm.as_str(), "" | "or") {
             return Err(bad("algorithm is or"));
         }
@@ -200,7 +201,8 @@ fn show(project: &Project, retention: &Retention) -> Value {
     })
 }
 
-fn none(project: &Project) -> Failure {
+/// The answer for a project without a policy.
+pub(super) fn none(project: &Project) -> Failure {
     let message = format!("project {} has no retention policy", project.name);
     Failure::new(Code::NotFound, message)
 }
@@ -535,6 +537,7 @@ impl Harbor {
             (&Method::DELETE, Policy::Retention) => self.remove_retention(&project, by).await,
             (_, Policy::Retention) => self.show_retention(&project).await,
             (&Method::POST, Policy::Runs) => self.begin_run(request, &project, by).await,
+            (_, Policy::Forecast) => self.show_forecast(request, &project).await,
             (_, Policy::Runs) => self.list_runs(&request, &project).await,
             (_, Policy::Run(id)) => self.stop_run(request, &project, id, by).await,
             (_, Policy::Tasks(id)) => self.list_tasks(&request, &project, id).await,

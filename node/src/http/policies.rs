@@ -11,6 +11,8 @@ pub enum Policy {
     ImmutableRule(u64),
     /// `/api/v2.0/retentions/PROJECT`: the number of a policy is that of its project.
     Retention,
+    /// `/api/v2.0/retentions/PROJECT/forecast`
+    Forecast,
     /// `/api/v2.0/retentions/PROJECT/executions`
     Runs,
     /// `/api/v2.0/retentions/PROJECT/executions/ID`
@@ -28,6 +30,7 @@ impl Policy {
             Policy::ImmutableRules => "/api/v2.0/projects/{project}/immutabletagrules",
             Policy::ImmutableRule(_) => "/api/v2.0/projects/{project}/immutabletagrules/{id}",
             Policy::Retention => "/api/v2.0/retentions/{project}",
+            Policy::Forecast => "/api/v2.0/retentions/{project}/forecast",
             Policy::Runs => "/api/v2.0/retentions/{project}/executions",
             Policy::Run(_) => "/api/v2.0/retentions/{project}/executions/{id}",
             Policy::Tasks(_) => "/api/v2.0/retentions/{project}/executions/{id}/tasks",
@@ -38,7 +41,7 @@ impl Policy {
     /// See [`Route::methods`](super::route::Route::methods).
     pub(super) fn methods(self) -> &'static str {
         match self {
-            Policy::ImmutableRules | Policy::Runs => "GET, HEAD, POST",
+            Policy::ImmutableRules | Policy::Runs | Policy::Forecast => "GET, HEAD, POST",
             Policy::ImmutableRule(_) => "PUT, DELETE",
             Policy::Retention => "GET, HEAD, PUT, DELETE",
             Policy::Run(_) => "PATCH",
@@ -57,6 +60,9 @@ impl Policy {
     /// What follows `/api/v2.0/retentions/PROJECT`.
     pub(super) fn of_retention(rest: Option<&str>) -> Option<Self> {
         let Some(rest) = rest else { return Some(Policy::Retention) };
+        if rest == "forecast" {
+            return Some(Policy::Forecast);
+        }
         let mut parts = rest.split('/');
         if parts.next() != Some("executions") {
             return None;
@@ -73,12 +79,13 @@ impl Policy {
 
     /// One of each, for tests.
     #[cfg(test)]
-    pub(super) fn all() -> [Policy; 7] {
+    pub(super) fn all() -> [Policy; 8] {
         let id = JobId(7);
         [
             Policy::ImmutableRules,
             Policy::ImmutableRule(7),
             Policy::Retention,
+            Policy::Forecast,
             Policy::Runs,
             Policy::Run(id),
             Policy::Tasks(id),

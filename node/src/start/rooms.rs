@@ -50,6 +50,7 @@ use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
 use registry::writes::{Writes, counting, expiring, indexing};
 use store::Store;
+use tokio::sync::Semaphore;
 
 use super::serving::Serving;
 use super::terms;
@@ -391,6 +392,7 @@ impl Rooms {
             terms: terms::oci(settings),
         };
         let harbor = Harbor {
+            forecasts: Semaphore::new(1),
             door: door.clone(),
             records: records.clone(),
             neighbours: neighbours.clone(),

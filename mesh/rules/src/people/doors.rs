@@ -267,6 +267,12 @@ pub const DOORS: &[Row] = &[
     row("/api/v2.0/retentions/{project}", &["GET"], project(Resource::TagRetention, Read)),
     row("/api/v2.0/retentions/{project}", &["PUT"], project(Resource::TagRetention, Update)),
     row("/api/v2.0/retentions/{project}", &["DELETE"], project(Resource::TagRetention, Delete)),
+    // a POST has the policy that is judged, and changes nothing
+    row(
+        "/api/v2.0/retentions/{project}/forecast",
+        &["GET", "POST"],
+        project(Resource::TagRetention, Read),
+    ),
     row(
         "/api/v2.0/retentions/{project}/executions",
         &["GET"],

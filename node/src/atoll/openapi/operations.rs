@@ -167,6 +167,7 @@ const DRAIN: &str = "/api/atoll/v1/nodes/{node}/drain";
 const IMMUTABLE: &str = "/api/v2.0/projects/{project}/immutabletagrules";
 const IMMUTABLE_RULE: &str = "/api/v2.0/projects/{project}/immutabletagrules/{id}";
 const RETENTION: &str = "/api/v2.0/retentions/{project}";
+const FORECAST: &str = "/api/v2.0/retentions/{project}/forecast";
 const RUNS: &str = "/api/v2.0/retentions/{project}/executions";
 const COLLECTION: &str = "/api/atoll/v1/collection";
 const PREHEAT: &str = "/api/atoll/v1/preheats/{id}";
@@ -297,6 +298,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get(RETENTION, "What stays in a project", "Retention"),
     put(RETENTION, "Change what stays in a project", "NewRetention"),
     delete(RETENTION, "Let everything stay"),
+    get(FORECAST, "What retention would delete by some days", "Forecast").query(&["days"]),
+    operation("POST", FORECAST, "What a policy would delete by some days", Answer::Shows("Forecast"))
+        .query(&["days"]).body("NewRetention"),
     get(RUNS, "The runs of a project's retention", "RetentionRun[]").paged(),
     post(RUNS, "Delete what does not stay, or say what would be deleted",
         Answer::CreatedShows("Anything")).body("NewRetentionRun"),

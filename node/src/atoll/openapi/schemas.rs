@@ -56,6 +56,13 @@ fn list(of: Value) -> Value {
     json!({"type": "array", "items": of})
 }
 
+/// What retention would have deleted by some days.
+fn in_days() -> Value {
+    let number = kind("integer");
+    let day = [("days", number.clone()), ("deleted", number.clone()), ("bytes", number)];
+    list(object(&day))
+}
+
 fn texts() -> Value {
     json!({"type": "object", "additionalProperties": kind(TEXT)})
 }
@@ -224,6 +231,23 @@ fn answers() -> Vec<(&'static str, Value)> {
                 ("rules", list(kind("object"))),
                 ("trigger", kind("object")),
                 ("scope", kind("object")),
+            ]),
+        ),
+        (
+            "Forecast",
+            object(&[
+                ("at", text.clone()),
+                ("artifacts", kind("integer")),
+                ("forecast", in_days()),
+                (
+                    "repositories",
+                    list(object(&[
+                        ("repository", text.clone()),
+                        ("artifacts", kind("integer")),
+                        ("forecast", in_days()),
+                    ])),
+                ),
+                ("more_repositories", kind("integer")),
             ]),
         ),
         (

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use http::Method;
+use rules::policies::quota::bytes;
 use serde_json::{Value, json};
 
 use super::{Api, Asking, part, safe, text, with};
+use crate::cli::shown::table;
 
 /// The time between two looks at a run.
 const LOOK: Duration = Duration::from_millis(300);
@@ -45,6 +47,9 @@ enum RetentionVerb {
         #[arg(long, conflicts_with = "dry_run")]
         confirm: bool,
     },
+    /// Say what would be deleted today, in a week and in a month, if nothing is pushed or pulled until
+    /// then: by repository, with bytes. Nothing is deleted or changed.
+    Forecast(ForecastArguments),
     /// Let everything stay.
     Remove {
         /// The project.
@@ -53,16 +58,37 @@ enum RetentionVerb {
 }
 
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("policy").required(true).args(["file", "preset"])))]
+#[command(group(clap::ArgGroup::new("policy").required(true)))]
 struct Apply {
     /// The project.
     project: String,
-    /// A file with a policy in Harbor's form (JSON): `rules`, and perhaps `trigger`.
+    #[command(flatten)]
+    policy: Written,
+    /// When it runs by itself, in UTC, as cron has it: "0 3 * * *".
     #[arg(long)]
+    cron: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct ForecastArguments {
+    /// The project.
+    project: String,
+    /// So many days from now, with commas between them.
+    #[arg(long, default_value = "0,7,30")]
+    days: String,
+    #[command(flatten)]
+    policy: Written,
+}
+
+/// A policy; for a forecast that of the project if it is left out.
+#[derive(clap::Args)]
+struct Written {
+    /// A file with a policy in Harbor's form (JSON): `rules`, and perhaps `trigger`.
+    #[arg(long, group = "policy")]
     file: Option<PathBuf>,
     /// Rules by environment: production for 90 days after a push or a pull and its ten newest
     /// artifacts, staging for 30 days, development for 7, what has no tag for 3.
-    #[arg(long, value_parser = ["environments"])]
+    #[arg(long, group = "policy", value_parser = ["environments"])]
     preset: Option<String>,
     /// Tags of production, as patterns with commas between them.
     #[arg(long, requires = "preset")]
@@ -73,9 +99,6 @@ struct Apply {
     /// Tags of development.
     #[arg(long, requires = "preset")]
     development: Option<String>,
-    /// When it runs by itself, in UTC, as cron has it: "0 3 * * *".
-    #[arg(long)]
-    cron: Option<String>,
 }
 
 /// How a project's immutable tag rules are shown.
@@ -133,6 +156,7 @@ pub(in crate::cli) fn retention(command: &RetentionCommand) -> io::Result<()> {
                 Ok(())
             }
             RetentionVerb::Apply(apply) => apply.send(&api).await,
+            RetentionVerb::Forecast(arguments) => arguments.ask(&api).await,
             RetentionVerb::Run { project, dry_run, days_later, confirm } => {
                 let body =
                     json!({"dry_run": dry_run, "days_later": days_later, "confirmed": confirm});
@@ -151,9 +175,11 @@ fn place(project: &str) -> String {
     format!("/api/v2.0/retentions/{}", part(project))
 }
 
-impl Apply {
-    async fn send(&self, api: &Api) -> io::Result<()> {
-        let mut body = match (&self.file, &self.preset) {
+impl Written {
+    /// As the API takes it; `None` if there is none.
+    fn body(&self) -> io::Result<Option<Value>> {
+        Ok(Some(match (&self.file, &self.preset) {
+            (None, None) => return Ok(None),
             (Some(file), _) => {
                 let text = std::fs::read_to_string(file)
                     .map_err(|e| io::Error::other(format!("{}: {e}", file.display())))?;
@@ -166,7 +192,24 @@ impl Apply {
                 "staging": self.staging,
                 "development": self.development,
             }}),
-        };
+        }))
+    }
+}
+
+impl ForecastArguments {
+    async fn ask(&self, api: &Api) -> io::Result<()> {
+        let path = format!("{}/forecast?days={}", place(&self.project), part(&self.days));
+        let body = self.policy.body()?;
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let told = api.send(method, &path, body.as_ref()).await?.body;
+        api.print_forecast(&told);
+        Ok(())
+    }
+}
+
+impl Apply {
+    async fn send(&self, api: &Api) -> io::Result<()> {
+        let mut body = self.policy.body()?.unwrap_or_default();
         if let Some(cron) = &self.cron {
             body["trigger"] = json!({"kind": "Schedule", "settings": {"cron": cron}});
         }
@@ -255,7 +298,43 @@ pub(in crate::cli) fn immutable(command: &ImmutableCommand) -> io::Result<()> {
     })
 }
 
+/// The table's heads, and what stands under them for one repository or for all.
+fn heads(forecast: &Value) -> Vec<String> {
+    let days = forecast.as_array().into_iter().flatten();
+    let head = |day: &Value| match day["days"].as_u64() {
+        Some(0) => "NOW".to_owned(),
+        Some(1) => "IN 1 DAY".to_owned(),
+        days => format!("IN {} DAYS", days.unwrap_or_default()),
+    };
+    let days = days.flat_map(|day| [head(day), "BYTES".to_owned()]);
+    ["REPOSITORY".to_owned(), "ARTIFACTS".to_owned()].into_iter().chain(days).collect()
+}
+
+fn row(name: &str, one: &Value) -> Vec<String> {
+    let days = one["forecast"].as_array().into_iter().flatten();
+    let days = days.flat_map(|day| {
+        let freed = day["bytes"].as_u64().unwrap_or_default();
+        [text(&day["deleted"]), bytes(freed)]
+    });
+    [name.to_owned(), text(&one["artifacts"])].into_iter().chain(days).collect()
+}
+
 impl Api {
+    fn print_forecast(&self, told: &Value) {
+        if self.is_json() {
+            return self.print_one(told);
+        }
+        let heads = heads(&told["forecast"]);
+        let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+        let each = told["repositories"].as_array().into_iter().flatten();
+        let each = each.map(|one| row(one["repository"].as_str().unwrap_or_default(), one));
+        print!("{}", table(&heads, each.chain([row("(the project)", told)]).collect()));
+        match told["more_repositories"].as_u64() {
+            None | Some(0) => {}
+            Some(more) => println!("and {more} more repositories, which lose less"),
+        }
+    }
+
     fn print_policy(&self, policy: &Value) {
         let rules = policy["rules"].as_array().cloned().unwrap_or_default();
         let shown: Vec<Value> = rules

@@ -96,6 +96,7 @@ fn paths_of_people_are_harbors() {
         ("retentions", Route::Retentions),
         ("retentions/metadatas", Route::RetentionTemplates),
         ("retentions/p", Route::Policy("p".parse().unwrap(), Policy::Retention)),
+        ("retentions/p/forecast", Route::Policy("p".parse().unwrap(), Policy::Forecast)),
         (
             "retentions/1/executions/7",
             Route::Policy("1".parse().unwrap(), Policy::Run(JobId(7 << 5))),

@@ -6,7 +6,9 @@
 //! pulled meanwhile. What only an index lists that goes, and what is about something that goes, goes
 //! along without being judged: else it would count among the newest that a rule retains.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod contents;
+mod forecast;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -18,19 +20,17 @@ use rules::ledger::events::Actor;
 use rules::ledger::jobs::{Priority, RunEnd, Task};
 use rules::ledger::level::Level;
 use rules::ledger::policies::{AT_ONCE, LookForPolicies, Policies};
-use rules::ledger::records::{Look, ReadRecords, RecordError, TagRecord, decode, key};
-use rules::ledger::stored::manifests_of;
-use rules::policies::immutability::is_immutable;
+use rules::ledger::records::{Look, RecordError, TagRecord, decode, key};
 use rules::policies::retention::{Candidate, Fate, fates, needs_confirmation};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
-use rules::words::fallback::Fallback;
-use rules::words::manifest::Manifest;
 use rules::words::moment::Timestamp;
-use rules::words::names::{ProjectName, RepositoryName, Tag};
+use rules::words::names::{ProjectName, RepositoryName};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use self::contents::Contents;
+pub use self::forecast::{Forecast, InDays, MOST_DAYS, OfRepository, forecast};
 use super::{Run, Work};
 use crate::view::Records;
 use crate::writes::{Refusal, Writes};
@@ -66,7 +66,8 @@ pub struct Found {
     pub retained: u64,
     /// The number of those that go.
     pub deleted: u64,
-    /// The number of bytes of what goes, as its manifests say. Layers that others share count, too.
+    /// The number of bytes that the repository no longer has then, as its manifests say: of manifests
+    /// that go, and of blobs that none of the others has. Of a project it is the sum of these.
     pub bytes: u64,
 }
 
@@ -119,31 +120,6 @@ impl Judgement {
     fn gone(&self) -> Vec<Digest> {
         let deleted = self.artifacts.iter().filter(|(_, fate)| *fate == Fate::Deleted);
         deleted.map(|(candidate, _)| candidate.digest).chain(self.along.iter().copied()).collect()
-    }
-}
-
-/// The manifests of a repository.
-struct Contents {
-    candidates: Vec<Candidate>,
-    /// The bytes of each manifest with its blobs, as it says. All manifests are here.
-    sizes: BTreeMap<Digest, u64>,
-    /// Manifests without a tag that indexes list or that are about others: what each depends on.
-    dependent: BTreeMap<Digest, Dependence>,
-}
-
-/// What a manifest without a tag depends on.
-struct Dependence {
-    /// The indexes that list it.
-    listed_by: Vec<Digest>,
-    /// What it is about.
-    subject: Option<Digest>,
-}
-
-impl Dependence {
-    fn goes(&self, gone: &BTreeSet<Digest>) -> bool {
-        let listed = !self.listed_by.is_empty();
-        listed && self.listed_by.iter().all(|index| gone.contains(index))
-            || self.subject.is_some_and(|subject| gone.contains(&subject))
     }
 }
 
@@ -358,7 +334,7 @@ impl Retentions {
         let Some(retention) = &policies.retention else { return Ok(Judgement::default()) };
         let view = self.records.view()?;
         let within = repository.as_str().split_once('/').map_or("", |(_, rest)| rest);
-        let contents = contents(&*view, policies, repository, within)?;
+        let contents = Contents::of(&*view, policies, repository, within)?;
         let since = view.pulls_counted_since()?;
         let fates = fates(&retention.rules, within, &contents.candidates, now, since);
         let mut judged = fates.map_or_else(Judgement::default, |fates| sentence(contents, fates));
@@ -371,31 +347,16 @@ impl Retentions {
     }
 }
 
-/// Adds what goes along with what is deleted, and counts.
+/// What becomes of the artifacts, and of what goes along with those that go.
 fn sentence(contents: Contents, fates: Vec<Fate>) -> Judgement {
-    let Contents { candidates, sizes, mut dependent } = contents;
-    let artifacts: Vec<(Candidate, Fate)> = candidates.into_iter().zip(fates).collect();
-    let deleted = artifacts.iter().filter(|(_, fate)| *fate == Fate::Deleted);
-    let mut gone: BTreeSet<Digest> = deleted.map(|(candidate, _)| candidate.digest).collect();
-    let mut found = Found { artifacts: artifacts.len() as u64, ..Found::default() };
-    found.deleted = gone.len() as u64;
+    let gone = contents.gone(&fates);
+    let mut found = Found { artifacts: fates.len() as u64, ..Found::default() };
+    found.deleted = gone.artifacts;
     found.retained = found.artifacts - found.deleted;
-    let mut along = Vec::new();
-    loop {
-        let more: Vec<Digest> = dependent
-            .iter()
-            .filter(|(_, dependence)| dependence.goes(&gone))
-            .map(|(digest, _)| *digest)
-            .collect();
-        if more.is_empty() {
-            break;
-        }
-        more.iter().for_each(|digest| drop(dependent.remove(digest)));
-        gone.extend(&more);
-        along.extend(more);
-    }
-    found.bytes = gone.iter().filter_map(|digest| sizes.get(digest)).sum();
-    Judgement { artifacts, along, found, manifests: sizes.len() as u64, seen: Vec::new() }
+    found.bytes = contents.freed_by(&gone.all);
+    let manifests = contents.manifests() as u64;
+    let artifacts = contents.candidates.into_iter().zip(fates).collect();
+    Judgement { artifacts, along: gone.along, found, manifests, seen: Vec::new() }
 }
 
 struct Plan {
@@ -403,68 +364,6 @@ struct Plan {
     repositories: Vec<RepositoryName>,
     /// About the newest time that the project has recorded.
     newest: Timestamp,
-}
-
-/// The manifests of a repository. An artifact is what has a tag, or is no part of an index and about
-/// nothing that is there. Tags that name a subject instead of referring to it (`sha256-...`) are none:
-/// the ledger deletes them with that.
-fn contents(
-    view: &dyn ReadRecords,
-    policies: &Policies,
-    repository: &RepositoryName,
-    within: &str,
-) -> Result<Contents, RecordError> {
-    let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
-    for (place, record) in view.records::<TagRecord>(&key::tags(repository))? {
-        if let Ok(tag) = key::tag_of(&place).parse() {
-            tags.entry(record.digest).or_default().push((tag, record.pushed));
-        }
-    }
-    let found = manifests_of(view, repository)?;
-    let mut sizes = BTreeMap::new();
-    let mut listed_by: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-    for digest in found.keys() {
-        sizes.insert(*digest, 0);
-        let Some(whole) = view.manifest(repository, digest)? else { continue };
-        let Ok(manifest) = Manifest::parse(&whole.media_type, &whole.bytes) else { continue };
-        let blobs = manifest.blobs.iter().map(|blob| blob.size);
-        sizes.insert(*digest, whole.bytes.len() as u64 + blobs.fold(0, u64::saturating_add));
-        for child in &manifest.children {
-            listed_by.entry(child.digest).or_default().push(*digest);
-        }
-    }
-    let is_there = |subject: Digest| found.contains_key(&subject);
-    // the tag of a sha512 has the first half of it only
-    let named = |fallback: Fallback<'_>| match fallback.digest() {
-        Some(digest) => is_there(digest),
-        None => found.keys().any(|digest| fallback.is_about(digest)),
-    };
-    let names_another = |tags: &[(Tag, Timestamp)]| {
-        !tags.is_empty() && tags.iter().all(|(tag, _)| Fallback::of(tag).is_some_and(named))
-    };
-    let mut contents = Contents { candidates: Vec::new(), sizes, dependent: BTreeMap::new() };
-    for (digest, record) in &found {
-        let tags = tags.remove(digest).unwrap_or_default();
-        let listed_by = listed_by.remove(digest).unwrap_or_default();
-        let subject = record.subject.filter(|subject| is_there(*subject));
-        if tags.is_empty() && (!listed_by.is_empty() || subject.is_some()) {
-            contents.dependent.insert(*digest, Dependence { listed_by, subject });
-            continue;
-        }
-        if names_another(&tags) {
-            continue;
-        }
-        let is_immutable =
-            |(tag, _): &(Tag, Timestamp)| is_immutable(&policies.immutable, within, tag.as_str());
-        contents.candidates.push(Candidate {
-            digest: *digest,
-            immutable: tags.iter().any(is_immutable),
-            pushed: tags.iter().map(|(_, pushed)| *pushed).fold(record.pushed, Timestamp::max),
-            tags: tags.into_iter().map(|(tag, _)| tag.as_str().to_owned()).collect(),
-            pulled: view.pulled(repository, digest)?,
-        });
-    }
-    Ok(contents)
 }
 
 fn show(all: Found, each: &[InRepository]) -> String {
@@ -485,54 +384,5 @@ impl Work for Retentions {
 
     fn carry_out<'a>(&'a self, run: &'a Run) -> Pin<Box<dyn Future<Output = RunEnd> + Send + 'a>> {
         Box::pin(self.apply(run))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn digest(n: u8) -> Digest {
-        Digest::sha256(&[n])
-    }
-
-    fn candidate(n: u8) -> Candidate {
-        Candidate {
-            digest: digest(n),
-            tags: Vec::new(),
-            pushed: Timestamp(0),
-            pulled: None,
-            immutable: false,
-        }
-    }
-
-    /// A signature that was judged would be among the newest artifacts, in the place of an image.
-    #[test]
-    fn what_is_part_of_what_goes_or_about_it_goes_along_and_nothing_else() {
-        let on = |listed_by: &[u8], subject: Option<u8>| Dependence {
-            listed_by: listed_by.iter().map(|n| digest(*n)).collect(),
-            subject: subject.map(digest),
-        };
-        let contents = Contents {
-            candidates: vec![candidate(1), candidate(2)],
-            sizes: (1..=8).map(|n| (digest(n), 1 << n)).collect(),
-            dependent: [
-                (3, on(&[1], None)),
-                (4, on(&[1, 2], None)),
-                (5, on(&[], Some(3))),
-                (6, on(&[], Some(4))),
-                (7, on(&[3], None)),
-                (8, on(&[2], Some(1))),
-            ]
-            .map(|(n, dependence)| (digest(n), dependence))
-            .into(),
-        };
-        let judged = sentence(contents, vec![Fate::Deleted, Fate::Retained]);
-        let gone: BTreeSet<Digest> = judged.gone().into_iter().collect();
-        assert_eq!(gone, [1, 3, 5, 7, 8].map(digest).into());
-        assert_eq!(judged.gone()[0], digest(1));
-        let Found { artifacts, retained, deleted, bytes } = judged.found;
-        assert_eq!((artifacts, retained, deleted), (2, 1, 1));
-        assert_eq!(bytes, 2 + 8 + 32 + 128 + 256);
     }
 }

@@ -199,15 +199,29 @@ fn what_is_cached_is_gone_with_its_project_its_registry_and_when_it_is_deleted()
 
     upstream.behave(Manner::Honest);
     pull_everywhere();
+    // and what nobody pulls any more, of a project whose registry stays
+    create_proxy(&mesh.client(0), "brief", "docker-registry", other.url(), true);
+    let unused = json!({"metadata": {"proxy_cache_unused_after": "1s"}});
+    for name in ["hub", "brief"] {
+        let answer = mesh.client(0).send_json(Method::PUT, &format!("{PROJECTS}/{name}"), &unused);
+        assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 200);
+    }
+    let passing = Image::tiny();
+    other.repository("job").push(&passing, "1").unwrap_or_else(|no| panic!("{no}"));
+    let there = Repository::new(&mesh.anyone(2), "brief/job");
+    wait::until_ok("it is pulled", || there.pull("1"));
     let moved = json!({"url": other.url()});
     let path = format!("{REGISTRIES}/{registry}");
     let answer = mesh.client(0).send_json(Method::PUT, &path, &moved);
     assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 200);
     gone("what another registry had", &all);
-    wait::until("no node has it any more", || {
-        let left = |at| metrics::value(&mesh.anyone(at), "atoll_cache_manifests");
-        (0..3).all(|at| left(at) == 0).then_some(())
+    wait::until("no node has any of it any more", || {
+        let left = |at, of: &str| metrics::value(&mesh.anyone(at), of);
+        let none = |at| left(at, "atoll_cache_manifests") + left(at, "atoll_cache_blobs") == 0;
+        (0..3).all(none).then_some(())
     });
+    let again = there.pull("1").unwrap_or_else(|no| panic!("it is fetched anew: {no}"));
+    assert_eq!(again.digest, passing.digest());
 }
 
 const THREE: [(&str, &str); 3] =

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rules::ledger::jobs::cron::Cron;
 use rules::policies::keys::STORED;
-use rules::policies::{signatures, trash, vulnerabilities};
+use rules::policies::{caching, signatures, trash, vulnerabilities};
 use serde_json::Value;
 
 use super::bad;
@@ -38,6 +38,7 @@ pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String,
                 vulnerabilities::check(key, text).map_err(bad)?;
                 signatures::check(key, text).map_err(bad)?;
                 trash::check(key, text).map_err(bad)?;
+                caching::check(key, text).map_err(bad)?;
                 if key == vulnerabilities::metadata::SCHEDULE {
                     schedule(text)?;
                 }
@@ -68,6 +69,7 @@ mod tests {
             json!({"severity": "severe"}),
             json!({"prevent_vul": "yes"}),
             json!({"trash": "7 days"}),
+            json!({"proxy_cache_unused_after": "soon"}),
             json!({"severity": "x".repeat(200)}),
         ] {
             assert_eq!(read(wrong).unwrap_err().status(), http::StatusCode::BAD_REQUEST);

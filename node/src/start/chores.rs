@@ -5,16 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ground::clock;
 use mesh::ledger::Ledger;
 use registry::blobs::copies::Copies;
 use registry::pushes::sessions::Sessions;
 use registry::view::Records;
 use registry::view::neighbours::Neighbours;
 use rules::ledger::cached::Origin;
+use rules::ledger::collecting::{self, LookForGarbage};
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::records::{Look, NodeRecord, ReadRecords, key};
+use rules::policies::caching::unused_after;
 use rules::wire::questions::Introduce;
-use rules::words::names::{NodeId, OperationId};
+use rules::words::moment::Timestamp;
+use rules::words::names::{NodeId, OperationId, ProjectName};
 use store::{Store, StoreError};
 use tracing::{debug, info, warn};
 
@@ -168,11 +172,39 @@ async fn sweep_manifests(store: &Store, records: &Records) -> Result<(), StoreEr
     // a node that does not know its mesh yet knows no projects either
     let view = ledger.view().map_err(|e| StoreError::Cached(e.to_string()))?;
     let formed = view.get(&key::mesh()).is_ok_and(|mesh| mesh.is_some());
-    if let Ok(there) = Origin::all(&view)
-        && formed
-    {
-        cached.sweep(there.into_iter().map(|(_, origin)| origin).collect()).await?;
+    if let (Ok(there), Ok(projects), true) = (Origin::all(&view), view.projects(), formed) {
+        let unused: BTreeMap<ProjectName, Option<Duration>> = projects
+            .into_iter()
+            .map(|project| (project.name, unused_after(&project.metadata)))
+            .collect();
+        let of = |(name, origin)| (origin, unused.get(&name).copied().flatten());
+        let there: BTreeMap<Origin, Option<Duration>> = there.into_iter().map(of).collect();
+        // what a blob was cached for is not known any more when no manifest refers to it
+        let longest = there.values().copied().collect::<Option<Vec<Duration>>>();
+        let longest = longest.and_then(|all| all.into_iter().max());
+        cached.sweep(there).await?;
+        if let Some(longest) = longest {
+            let before = collecting::before(clock::timestamp(), longest);
+            evict_unused(store, records, before).await?;
+        }
     }
     store.share_budget(cached.totals().1);
     Ok(())
+}
+
+/// Evicts cached blobs that nobody has used since `before` and that no manifest refers to, in the
+/// ledger or in this node's cache.
+async fn evict_unused(
+    store: &Store,
+    records: &Records,
+    before: Timestamp,
+) -> Result<(), StoreError> {
+    let idle = {
+        let view = records.view().map_err(|e| StoreError::Cached(e.to_string()))?;
+        let mut idle = store.unused(before);
+        // what cannot be read counts as wanted
+        idle.retain(|digest| !view.is_referenced(digest).unwrap_or(true));
+        idle
+    };
+    store.evict_unused(&idle, before).await
 }

@@ -2,7 +2,7 @@
 //! and what follows from them ([`rules::ledger::cached`]). It is in a database of its own, so that
 //! nothing is lost but a cache if that is lost.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,8 +31,6 @@ const USED: TableDefinition<'static, &[u8], (u64, u64)> = TableDefinition::new("
 const CACHE: usize = 8 << 20;
 /// The number of manifests that are removed at a time, so that other writes need not wait long.
 const PIECE: usize = 200;
-/// After this time without a use a manifest is evicted.
-const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A manifest's origin and place.
 type Place = (Origin, Vec<u8>);
@@ -72,7 +70,7 @@ impl CachedRecords {
         opening: &Opening,
     ) -> Result<Arc<Self>, StoreError> {
         opening.begin("the cache of manifests (cached.redb)");
-        Self::open_with(data_dir, ShelfTerms::within(budget, each, UNUSED), opening)
+        Self::open_with(data_dir, ShelfTerms::within(budget, each), opening)
     }
 
     fn open_with(
@@ -258,23 +256,20 @@ impl CachedRecords {
     }
 
     /// Writes down when manifests were used, forgets those of projects that are not among `there`,
-    /// and evicts what is too much or too old.
-    pub async fn sweep(&self, there: BTreeSet<Origin>) -> Result<(), StoreError> {
+    /// and evicts what is too much, and what nobody has used for the time that is there said of its
+    /// project (`None`: it is not evicted because of its age).
+    pub async fn sweep(&self, there: BTreeMap<Origin, Option<Duration>>) -> Result<(), StoreError> {
         let used = std::mem::take(&mut *self.used.lock());
         if !used.is_empty() {
-            self.write(move |to| {
-                for ((_, place), at) in used {
-                    let known = to.used.get(place.as_slice())?.map(|value| value.value());
-                    if let Some((before, size)) = known
-                        && before < at.0
-                    {
-                        to.used.insert(place.as_slice(), (at.0, size))?;
-                    }
-                }
-                Ok(())
-            })
-            .await?;
+            let listed = self.write(move |to| note_uses(to, used)).await?;
+            let mut shelf = self.shelf.lock();
+            listed.iter().for_each(|((origin, place), at)| shelf.touch(origin, place, *at));
         }
+        {
+            let after = |(origin, after): (&Origin, &Option<Duration>)| Some((*origin, (*after)?));
+            self.shelf.lock().keep_for(there.iter().filter_map(after).collect());
+        }
+        let there: BTreeSet<Origin> = there.into_keys().collect();
         loop {
             let others = self.shelf.lock().of_others(&there, PIECE);
             if others.is_empty() {
@@ -326,6 +321,31 @@ impl CachedRecords {
         self.show();
         Ok(())
     }
+}
+
+/// Writes down when manifests were used. Whoever has what an index lists asks for the index alone, so
+/// that was used with it: the places of such manifests are returned.
+fn note_uses(
+    to: &mut Written<'_>,
+    used: HashMap<Place, Timestamp>,
+) -> Result<Vec<(Place, Timestamp)>, redb::Error> {
+    let mut listed = Vec::new();
+    for ((origin, place), at) in &used {
+        if let Some((_, repository, digest)) = cached::manifest_at(place) {
+            let children = cached::listed(&mut to.records, *origin, &repository, &digest);
+            let children = children.map_err(storage)?.into_iter();
+            listed.extend(children.map(|child| ((*origin, child), *at)));
+        }
+    }
+    for ((_, place), at) in used.into_iter().chain(listed.iter().cloned()) {
+        let known = to.used.get(place.as_slice())?.map(|value| value.value());
+        if let Some((before, size)) = known
+            && before < at.0
+        {
+            to.used.insert(place.as_slice(), (at.0, size))?;
+        }
+    }
+    Ok(listed)
 }
 
 /// A consistent, read-only view of what is cached.
@@ -455,7 +475,7 @@ mod tests {
     }
 
     fn terms(each: usize) -> ShelfTerms {
-        ShelfTerms { each, bytes: None, unused: UNUSED }
+        ShelfTerms { each, bytes: None }
     }
 
     #[tokio::test]
@@ -474,7 +494,7 @@ mod tests {
         );
         let place = cached::place_of_manifest(origin(1), &repository(), &first);
         cached.used.lock().insert((origin(1), place), Timestamp(now + 5));
-        cached.sweep([origin(1)].into()).await.unwrap();
+        cached.sweep([(origin(1), None)].into()).await.unwrap();
         drop(cached);
         let cached =
             CachedRecords::open(folder.path(), None, 2, &ground::opening::Opening::default())
@@ -494,6 +514,8 @@ mod tests {
         let quiet = keep(&cached, origin(2), 1000, 1).await;
         let now = clock::timestamp().0;
         // older than anything may be, so it goes with the next eviction
+        let month = Some(Duration::from_secs(30 * 24 * 3600));
+        cached.sweep([(origin(1), month), (origin(2), month)].into()).await.unwrap();
         for n in 0..40 {
             keep(&cached, origin(1), n, now + u64::from(n)).await;
             assert!(cached.totals().0 <= 6);
@@ -525,7 +547,7 @@ mod tests {
             cached.keep(origin(1), kept, move |_| Timestamp(now)).await.unwrap();
         }
         let other = keep(&cached, origin(2), 1, now).await;
-        cached.sweep([origin(2)].into()).await.unwrap();
+        cached.sweep([(origin(2), None)].into()).await.unwrap();
         assert!(has(&cached, origin(2), &other));
         assert_eq!((cached.totals().0, all(&cached)), (1, OF_MANIFEST + OF_REPOSITORY));
         let (of, manifest) = (origin(2), Reference::Digest(other));

@@ -5,6 +5,7 @@
 //! upstream. A blob that durability counts is never in it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -141,6 +142,19 @@ impl Cache {
         }
         victims
     }
+
+    /// Up to `limit` blobs that were last used before `before`, the oldest first, after the one that
+    /// the last call has ended with. An empty answer is the end: the next call begins anew.
+    pub fn unused(
+        &self,
+        before: Timestamp,
+        after: Option<(Timestamp, Digest)>,
+        limit: usize,
+    ) -> Vec<(Timestamp, Digest)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let old = self.order.range((from, Bound::Unbounded));
+        old.take_while(|(used, _)| *used < before).take(limit).copied().collect()
+    }
 }
 
 /// The maximum free space in bytes that is left on a disk.
@@ -168,6 +182,21 @@ mod tests {
 
     fn digest(n: u64) -> Digest {
         Digest::sha256(&n.to_be_bytes())
+    }
+
+    #[test]
+    fn all_that_was_not_used_for_long_is_come_to_in_turn() {
+        let mut cache = Cache::new(None);
+        (1..=5).for_each(|n| cache.add(digest(n), 10, Timestamp(n / 2)));
+        cache.touch(&digest(1), Timestamp(7));
+        let (mut seen, mut after) = (BTreeSet::new(), None);
+        loop {
+            let some = cache.unused(Timestamp(2), after, 1);
+            let Some(last) = some.last() else { break };
+            after = Some(*last);
+            seen.extend(some.into_iter().map(|(_, digest)| digest));
+        }
+        assert_eq!(seen, [2, 3].map(digest).into(), "the others were used at 2 or later");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::ledger::records::{
     TagRecord, UpstreamRecord, WriteRecords, decode, encode, key,
 };
 use crate::words::digest::Digest;
-use crate::words::manifest::{BadManifest, Manifest};
+use crate::words::manifest::{BadManifest, Listed, Manifest};
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, ProjectName, Reference, RepositoryName, Tag};
 
@@ -288,6 +288,20 @@ pub fn keep<R: WriteRecords>(
     manifest: &CachedManifest,
 ) -> Result<(), RecordError> {
     manifests::put(&mut Within { cache, origin }, manifest.fetched, &manifest.new).map(|_| ())
+}
+
+/// The places of the manifests that a cached index lists; none if it is no index, or not cached.
+pub fn listed<R: WriteRecords>(
+    cache: &mut R,
+    origin: Origin,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Vec<Vec<u8>>, RecordError> {
+    let whole = Within { cache, origin }.manifest(repository, digest)?;
+    let read = whole.and_then(|whole| Manifest::read_served(&whole.media_type, &whole.bytes).ok());
+    let children = read.map(|manifest| manifest.children).unwrap_or_default();
+    let place = |child: &Listed| place_of_manifest(origin, repository, &child.digest);
+    Ok(children.iter().map(place).collect())
 }
 
 /// Whether it is worth noting that a tag names `new`: its manifest is cached, and nothing newer is

@@ -11,6 +11,7 @@
 //! | [`trash`] | how long what was deleted can be restored |
 //! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
+pub mod caching;
 pub mod immutability;
 pub mod keys;
 pub mod quota;

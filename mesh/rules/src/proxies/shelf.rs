@@ -2,7 +2,7 @@
 //! of manifests of one project leaves the others theirs, and a limited number of bytes for all. The
 //! least recently used go first, and so does what nobody has used for long.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -18,14 +18,12 @@ pub struct ShelfTerms {
     pub each: usize,
     /// The maximum number of bytes of all; `None` means no limit.
     pub bytes: Option<u64>,
-    /// After this time without a use a manifest is evicted.
-    pub unused: Duration,
 }
 
 impl ShelfTerms {
     /// Terms for a cache of `budget` bytes, of which manifests may take a part.
-    pub fn within(budget: Option<u64>, each: usize, unused: Duration) -> Self {
-        ShelfTerms { each, bytes: budget.map(|budget| budget / PART), unused }
+    pub fn within(budget: Option<u64>, each: usize) -> Self {
+        ShelfTerms { each, bytes: budget.map(|budget| budget / PART) }
     }
 }
 
@@ -35,6 +33,9 @@ pub struct Shelf<P, K> {
     terms: ShelfTerms,
     bytes: u64,
     projects: HashMap<P, OfProject<K>>,
+    /// After how long without a use a project's manifests are evicted. Those of other projects are not
+    /// evicted because of their age.
+    unused: BTreeMap<P, Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +53,12 @@ struct OnShelf {
 impl<P: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Shelf<P, K> {
     /// Nothing is cached.
     pub fn new(terms: ShelfTerms) -> Self {
-        Shelf { terms, bytes: 0, projects: HashMap::new() }
+        Shelf { terms, bytes: 0, projects: HashMap::new(), unused: BTreeMap::new() }
+    }
+
+    /// From now on each project's manifests are evicted after so long without a use.
+    pub fn keep_for(&mut self, unused: BTreeMap<P, Duration>) {
+        self.unused = unused;
     }
 
     /// The number of all bytes.
@@ -114,14 +120,15 @@ impl<P: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Shelf<P, K> {
     /// The manifests to evict now. This does not change the shelf: call [`Shelf::remove`] for each
     /// that is gone.
     pub fn victims(&self, now: Timestamp) -> Vec<K> {
-        let oldest = Timestamp(now.0.saturating_sub(self.terms.unused.as_millis() as u64));
         let mut left = self.bytes;
         let mut victims = Vec::new();
         let mut others = BTreeSet::new();
-        for of in self.projects.values() {
+        for (project, of) in &self.projects {
             let surplus = of.known.len().saturating_sub(self.terms.each);
+            let unused = self.unused.get(project);
+            let oldest = unused.map_or(0, |after| now.0.saturating_sub(after.as_millis() as u64));
             for (at, (used, place)) in of.order.iter().enumerate() {
-                if at < surplus || *used < oldest {
+                if at < surplus || used.0 < oldest {
                     left -= of.known[place].size;
                     victims.push(place.clone());
                 } else {
@@ -154,8 +161,7 @@ mod tests {
     const DAY: u64 = 86_400_000;
 
     fn shelf(each: usize, bytes: Option<u64>) -> Shelf<&'static str, u32> {
-        let unused = Duration::from_millis(30 * DAY);
-        Shelf::new(ShelfTerms { each, bytes, unused })
+        Shelf::new(ShelfTerms { each, bytes })
     }
 
     #[test]
@@ -183,15 +189,17 @@ mod tests {
         shelf.add("b", 2, 10, Timestamp(1));
         shelf.add("b", 3, 10, Timestamp(2));
         assert_eq!(shelf.victims(Timestamp(3)), [2]);
-        assert_eq!(ShelfTerms::within(Some(160), 1, Duration::ZERO).bytes, Some(10));
-        assert_eq!(ShelfTerms::within(None, 1, Duration::ZERO).bytes, None);
+        assert_eq!(ShelfTerms::within(Some(160), 1).bytes, Some(10));
+        assert_eq!(ShelfTerms::within(None, 1).bytes, None);
     }
 
     #[test]
     fn what_nobody_uses_goes_and_what_is_used_stays() {
         let mut shelf = shelf(9, None);
+        shelf.keep_for([("a", Duration::from_millis(30 * DAY))].into());
         shelf.add("a", 1, 10, Timestamp(0));
         shelf.add("a", 2, 10, Timestamp(0));
+        shelf.add("for good", 3, 10, Timestamp(0));
         shelf.touch(&"a", &2, Timestamp(DAY));
         assert_eq!(shelf.victims(Timestamp(30 * DAY)), Vec::<u32>::new());
         assert_eq!(shelf.victims(Timestamp(30 * DAY + 1)), [1]);

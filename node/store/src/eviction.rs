@@ -2,19 +2,28 @@
 //! ordered against everything that could bring a blob back.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use ground::supervise::blocking;
 use parking_lot::Mutex;
 use rules::blobs::cache::Cache;
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::{Store, StoreError};
+
+/// The number of cached blobs that are looked at for their age at a time.
+const LOOKED_AT: usize = 1000;
+
 struct Inner {
     cache: Cache,
     open: HashMap<Digest, Vec<Weak<File>>>,
     used: HashSet<Digest>,
+    /// The blob that was looked at last for its age.
+    looked_at: Option<(Timestamp, Digest)>,
 }
 
 pub(super) struct Eviction {
@@ -23,13 +32,70 @@ pub(super) struct Eviction {
     order: RwLock<()>,
 }
 
+impl Inner {
+    fn is_read(&self, digest: &Digest) -> bool {
+        let files = self.open.get(digest);
+        files.is_some_and(|files| files.iter().any(|file| file.strong_count() > 0))
+    }
+}
+
+impl Store {
+    /// Evicts cached blobs until nothing is missing, the least recently used first.
+    pub(super) async fn evict(&self, missing: impl Fn() -> u64) -> Result<(), StoreError> {
+        if missing() == 0 && !self.eviction.is_overfull() {
+            return Ok(());
+        }
+        let _alone = self.eviction.alone().await;
+        self.drop_cached(self.eviction.victims(missing()), "cache.budget").await
+    }
+
+    /// Some of the cached blobs that nobody has used since `before`. Each call goes on where the last
+    /// one has ended, and begins anew after the end.
+    pub fn unused(&self, before: Timestamp) -> Vec<Digest> {
+        self.eviction.unused(before, LOOKED_AT)
+    }
+
+    /// Evicts those of these blobs that are cached and that nobody has used since `before`.
+    pub async fn evict_unused(
+        &self,
+        digests: &[Digest],
+        before: Timestamp,
+    ) -> Result<(), StoreError> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let _alone = self.eviction.alone().await;
+        // one of them may have been used meanwhile
+        self.drop_cached(self.eviction.still_unused(digests, before), "they were not used").await
+    }
+
+    /// The caller sees to it that nothing becomes held meanwhile.
+    async fn drop_cached(&self, victims: Vec<Digest>, why: &str) -> Result<(), StoreError> {
+        if victims.is_empty() {
+            return Ok(());
+        }
+        self.index.drop_blobs(victims.clone()).await?;
+        let paths: Vec<PathBuf> = victims.iter().map(|digest| self.path(digest)).collect();
+        let removed =
+            blocking(move || paths.iter().map(fs::remove_file).filter(Result::is_ok).count()).await;
+        metrics::counter!("atoll_cache_evicted_total").increment(victims.len() as u64);
+        tracing::debug!(blobs = victims.len(), files = ?removed, why, "cached blobs were evicted");
+        for digest in &victims {
+            self.drop_outboard(digest);
+            self.eviction.forget(digest);
+            self.damaged.forget(digest);
+        }
+        Ok(())
+    }
+}
+
 impl Eviction {
     pub(super) fn new(budget: Option<u64>, cached: Vec<(Digest, u64, Timestamp)>) -> Self {
         let mut cache = Cache::new(budget);
         for (digest, size, used) in cached {
             cache.add(digest, size, used);
         }
-        let inner = Inner { cache, open: HashMap::new(), used: HashSet::new() };
+        let inner = Inner { cache, open: HashMap::new(), used: HashSet::new(), looked_at: None };
         let eviction = Eviction { inner: Mutex::new(inner), order: RwLock::new(()) };
         eviction.show();
         eviction
@@ -116,13 +182,23 @@ impl Eviction {
     /// [`Eviction::forget`].
     pub(super) fn victims(&self, missing: u64) -> Vec<Digest> {
         let inner = self.inner.lock();
-        let being_read = |digest: &Digest| {
-            inner
-                .open
-                .get(digest)
-                .is_some_and(|files| files.iter().any(|file| file.strong_count() > 0))
-        };
-        inner.cache.victims(missing, being_read)
+        inner.cache.victims(missing, |digest| inner.is_read(digest))
+    }
+
+    /// Up to `limit` blobs that nobody has used since `before`. Each call goes on where the last one
+    /// has ended, and begins anew after the end.
+    pub(super) fn unused(&self, before: Timestamp, limit: usize) -> Vec<Digest> {
+        let mut inner = self.inner.lock();
+        let some = inner.cache.unused(before, inner.looked_at, limit);
+        inner.looked_at = some.last().copied();
+        some.into_iter().map(|(_, digest)| digest).collect()
+    }
+
+    /// Those of `digests` that still may go: nobody reads them or has used them since `before`.
+    pub(super) fn still_unused(&self, digests: &[Digest], before: Timestamp) -> Vec<Digest> {
+        let inner = self.inner.lock();
+        let old = |digest: &&Digest| inner.cache.used(digest).is_some_and(|used| used < before);
+        digests.iter().filter(old).filter(|digest| !inner.is_read(digest)).copied().collect()
     }
 
     /// The blobs that were used since the last call, and when.

@@ -81,7 +81,7 @@ impl Store {
         }
         found.uploads = files(&uploads::folder(&self.folder), uploads::is_note)?;
         found.arriving = files(&self.folder.join("arriving"), |_| false)?;
-        found.quarantined = self.damaged.lock().len() as u64;
+        found.quarantined = self.damaged.count() as u64;
         Ok(found)
     }
 

@@ -11,6 +11,7 @@
 mod body;
 mod cached;
 mod collecting;
+mod damaged;
 mod eviction;
 mod index;
 mod ingest;
@@ -21,7 +22,6 @@ mod room;
 mod uploads;
 mod writeback;
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,6 @@ use std::time::Duration;
 use ground::clock;
 use ground::opening::Opening;
 use ground::supervise::blocking;
-use parking_lot::Mutex;
 use rules::blobs::holding::{Held, Stock};
 use rules::blobs::scrubbing::Position;
 use rules::words::digest::{Algorithm, Digest, Hasher};
@@ -40,6 +39,7 @@ use rules::words::names::{ProjectName, RepositoryName};
 
 pub use body::{Buffers, FileBody, Following};
 pub use cached::{CachedRecords, CachedView, Tagged};
+use damaged::Damaged;
 use eviction::Eviction;
 use index::Index;
 pub use index::{EndedGrant, Numbers};
@@ -87,8 +87,7 @@ pub struct Store {
     room: Arc<Room>,
     /// Held by the task that computes a list of groups again.
     rebuilding: tokio::sync::Mutex<()>,
-    /// Held blobs with wrong bytes.
-    damaged: Mutex<HashSet<Digest>>,
+    damaged: Damaged,
 }
 
 /// A held blob, open for reading.
@@ -123,7 +122,9 @@ impl Store {
         fs::create_dir_all(uploads::folder(&folder))?;
         let index = Index::open(&folder.join("store.redb"), opening)?;
         let eviction = Eviction::new(budget, index.cached()?);
-        let (rebuilding, damaged) = (tokio::sync::Mutex::default(), Mutex::default());
+        // what the index cannot say is not forgotten
+        let is_held = |digest: &Digest| index.held(digest).map_or(true, |held| held.is_some());
+        let damaged = Damaged::open(&folder, is_held)?;
         let room = Arc::new(Room::of(&folder));
         Ok(Arc::new(Store {
             folder,
@@ -131,7 +132,7 @@ impl Store {
             buffers: Buffers::default(),
             eviction,
             room,
-            rebuilding,
+            rebuilding: tokio::sync::Mutex::default(),
             damaged,
         }))
     }
@@ -244,20 +245,20 @@ impl Store {
         self.open_blob(digest).await
     }
 
-    /// Some bytes of a held blob are wrong, or cannot be read. This is remembered until it is
-    /// sealed again. Peers still get the bytes, because they check them.
+    /// Some bytes of a held blob are wrong, or cannot be read. This is remembered, over restarts, until
+    /// it is sealed again. Peers still get the bytes, because they check them.
     pub fn note_damaged(&self, digest: &Digest) {
-        self.damaged.lock().insert(*digest);
+        self.damaged.note(digest);
     }
 
     /// The bytes of a blob are right after all.
     pub fn note_sound(&self, digest: &Digest) {
-        self.damaged.lock().remove(digest);
+        self.damaged.forget(digest);
     }
 
     /// Whether bytes of a blob are known to be wrong.
     pub fn is_damaged(&self, digest: &Digest) -> bool {
-        self.damaged.lock().contains(digest)
+        self.damaged.contains(digest)
     }
 
     /// Whether the bytes of a held blob still hash to its digest. Reads all of them, which is no use
@@ -323,6 +324,7 @@ impl Store {
         self.index.lose(digest).await?;
         self.eviction.forget(&digest);
         self.drop_outboard(&digest);
+        self.damaged.forget(&digest);
         Ok(())
     }
 
@@ -379,7 +381,7 @@ impl Store {
         self.index
             .hold(expected, Held { size, content: sealed.content }, grant, cached, noted)
             .await?;
-        self.damaged.lock().remove(&expected);
+        self.damaged.forget(&expected);
         metrics::counter!("atoll_blobs_stored_total").increment(1);
         metrics::counter!("atoll_blob_bytes_stored_total").increment(sealed.size);
         Ok(Held { size: sealed.size, content: sealed.content })
@@ -435,28 +437,6 @@ impl Store {
                 tracing::warn!(%error, "cached blobs could not make room for what arrives");
             }
         }
-    }
-
-    async fn evict(&self, missing: impl Fn() -> u64) -> Result<(), StoreError> {
-        if missing() == 0 && !self.eviction.is_overfull() {
-            return Ok(());
-        }
-        let _alone = self.eviction.alone().await;
-        let victims = self.eviction.victims(missing());
-        if victims.is_empty() {
-            return Ok(());
-        }
-        self.index.drop_blobs(victims.clone()).await?;
-        let paths: Vec<PathBuf> = victims.iter().map(|digest| self.path(digest)).collect();
-        let removed =
-            blocking(move || paths.iter().map(fs::remove_file).filter(Result::is_ok).count()).await;
-        metrics::counter!("atoll_cache_evicted_total").increment(victims.len() as u64);
-        tracing::debug!(blobs = victims.len(), files = ?removed, "cached blobs were evicted (cache.budget)");
-        for digest in &victims {
-            self.drop_outboard(digest);
-            self.eviction.forget(digest);
-        }
-        Ok(())
     }
 
     /// Removes files of blobs that are not held. A crash leaves such files between the move into
@@ -794,9 +774,11 @@ mod tests {
 
     #[tokio::test]
     async fn clients_are_not_given_what_is_damaged_until_it_was_replaced() {
-        let (_folder, store, digest) = store_with(b"hello").await;
+        let (folder, store, digest) = store_with(b"hello").await;
         store.note_damaged(&digest);
-        assert!(store.open_sound(&digest).await.unwrap().is_none());
+        drop(store);
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
+        assert!(store.open_sound(&digest).await.unwrap().is_none(), "it is not forgotten");
         assert!(store.open_blob(&digest).await.unwrap().is_some(), "peers check what they get");
         cache(&store, b"hello").await;
         assert!(store.open_sound(&digest).await.unwrap().is_some());

@@ -64,6 +64,10 @@ fn a_region_that_is_gone_and_a_higher_durability_make_copies() {
         let nobody = |at, name| lost_without(&mesh, at, name) == 0;
         (nobody(1, "one") && nobody(0, "two")).then_some(())
     });
+    let told = dr(&mesh, 1);
+    let row = told.out.lines().find(|line| line.starts_with("demo "));
+    let row = row.unwrap_or_else(|| panic!("each project has a line: {told:?}"));
+    assert!(row.contains("us-east-1 ") && row.contains("us-west-2 "), "both have copies: {told:?}");
     mesh.members()[2].serve();
     mesh.members()[2].wait_ready();
     for (number, image) in images.iter().enumerate() {
@@ -78,7 +82,8 @@ fn dr(mesh: &Formed, at: usize) -> Finished {
     std::fs::write(&password, mesh.password()).expect("a file");
     let url = format!("http://{}", mesh.members()[at].place().http);
     let mut command = mesh.members()[0].atoll("dr");
-    process::finish(command.args(["--check", "--url", &url, "--password-file"]).arg(password))
+    let asked = ["--check", "--projects", "--url", &url, "--password-file"];
+    process::finish(command.args(asked).arg(password))
 }
 
 #[test]

@@ -79,6 +79,24 @@ impl Atoll {
             let newest = at_length(|| self.newest(fate))?;
             regions.push(show(fate, &newest));
         }
+        let kept = at_length(|| scene.kept());
+        let mut each = Vec::new();
+        for (project, kept) in projects.iter().zip(&kept) {
+            let newest = at_length(|| self.newest_of(&project.name, &kept.alone))?;
+            let place = self.neighbours.nodes().into_iter().find(|one| one.id == project.primary);
+            each.push(json!({
+                "name": project.name.as_str(),
+                "durability": project.durability,
+                "primary": self.neighbours.name_of(project.primary),
+                "primary_region": place.map(|one| one.region.to_string()),
+                "blobs": project.blobs.len(),
+                "copies": kept.copies,
+                "short_blobs": short.get(&project.name).copied().unwrap_or(0),
+                "missing_blobs": missing.get(&project.name).copied().unwrap_or(0),
+                "newest_push": newest.of_all.map(|at| at.to_string()),
+                "newest_push_in_two_regions": newest.elsewhere.map(|at| at.to_string()),
+            }));
+        }
         let counts = |of: &BTreeMap<ProjectName, usize>| {
             of.iter().map(|(name, count)| (name.to_string(), *count)).collect::<BTreeMap<_, _>>()
         };
@@ -89,6 +107,7 @@ impl Atoll {
             "is_fresh": freshness == registry::view::Freshness::Fresh,
             "is_safe": fates.iter().all(Fate::is_harmless) && fates.len() > 1,
             "regions": regions,
+            "projects": each,
             "short_blobs": counts(&short),
             "missing_blobs": counts(&missing),
             "silent": silent,
@@ -99,31 +118,35 @@ impl Atoll {
 
     /// Of the projects that would lose something: how old what remains would be.
     fn newest(&self, fate: &Fate) -> Result<BTreeMap<ProjectName, Newest>, RecordError> {
-        let view = self.records.view()?;
         let mut all = BTreeMap::new();
         for (project, lost) in &fate.lost {
-            let mut newest = Newest::default();
-            for (repository, _) in view.scan(&key::repositories_of(project), None, usize::MAX)? {
-                let Ok(name) = key::name_of(&repository).parse() else { continue };
-                let (prefix, mut after) = (key::manifests(&name), None);
-                loop {
-                    let some = view.scan(&prefix, after.as_deref(), PAGE)?;
-                    let Some((last, _)) = some.last() else { break };
-                    after = Some(last.clone());
-                    for (_, record) in some {
-                        let record: ManifestRecord = decode(&record)?;
-                        // an index is whole where its images are
-                        if record.blobs.is_empty() {
-                            continue;
-                        }
-                        let here = record.blobs.iter().any(|digest| lost.contains(digest));
-                        newest.take(record.pushed, !here);
-                    }
-                }
-            }
-            all.insert(project.clone(), newest);
+            all.insert(project.clone(), self.newest_of(project, lost)?);
         }
         Ok(all)
+    }
+
+    /// When the newest manifest of a project was pushed, and the newest that has none of these blobs.
+    fn newest_of(
+        &self,
+        project: &ProjectName,
+        without: &BTreeSet<Digest>,
+    ) -> Result<Newest, RecordError> {
+        let view = self.records.view()?;
+        let (mut newest, mut after) = (Newest::default(), None::<Vec<u8>>);
+        loop {
+            let some = view.scan(&key::manifests_of(project), after.as_deref(), PAGE)?;
+            let Some((last, _)) = some.last() else { return Ok(newest) };
+            after = Some(last.clone());
+            for (_, record) in some {
+                let record: ManifestRecord = decode(&record)?;
+                // an index is whole where its images are
+                if record.blobs.is_empty() {
+                    continue;
+                }
+                let here = record.blobs.iter().any(|digest| without.contains(digest));
+                newest.take(record.pushed, !here);
+            }
+        }
     }
 }
 

@@ -34,6 +34,15 @@ pub struct Scene<'a> {
     pub holdings: &'a BTreeMap<NodeId, BTreeSet<Digest>>,
 }
 
+/// Where a project's copies are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The number of its blobs that each region keeps; a region that keeps none is not there.
+    pub copies: BTreeMap<Region, usize>,
+    /// The blobs that fewer than two regions keep: what has none of them stands the loss of any one.
+    pub alone: BTreeSet<Digest>,
+}
+
 /// What the mesh would be without a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fate {
@@ -111,6 +120,25 @@ impl Scene<'_> {
             }
         };
         self.regions().into_iter().map(fate).collect()
+    }
+
+    /// Where the copies of each project are, in the order of [`Scene::projects`].
+    pub fn kept(&self) -> Vec<Kept> {
+        let places = self.places();
+        let kept = |project: &Content| {
+            let (mut copies, mut alone) = (BTreeMap::new(), BTreeSet::new());
+            for digest in &project.blobs {
+                let at = places.get(digest);
+                if at.is_none_or(|at| at.len() < 2) {
+                    alone.insert(*digest);
+                }
+                for region in at.into_iter().flatten() {
+                    *copies.entry((*region).clone()).or_default() += 1;
+                }
+            }
+            Kept { copies, alone }
+        };
+        self.projects.iter().map(kept).collect()
     }
 
     /// The number of blobs of each project that fewer regions keep now than they should, but one at
@@ -218,6 +246,11 @@ mod tests {
         assert!(east.can_write() && !east.is_harmless());
         assert!(world.fate("west").is_harmless() && world.fate("south").is_harmless());
         assert_eq!(world.scene().short(), [(shop, 1)].into());
+        let [kept] = &world.scene().kept()[..] else { panic!("one project") };
+        let copies: Vec<(&str, usize)> =
+            kept.copies.iter().map(|(region, count)| (region.as_str(), *count)).collect();
+        assert_eq!(copies, [("east", 3), ("south", 1), ("west", 1)]);
+        assert_eq!(kept.alone, [blob(3)].into());
         assert_eq!(world.scene().fates().len(), 3, "an edge keeps nothing");
     }
 

@@ -15,6 +15,9 @@ pub(in crate::cli) struct DrCommand {
     /// Fail if something would be lost, or could not go on, without any one region.
     #[arg(long)]
     check: bool,
+    /// Show where the copies of each project are, too.
+    #[arg(long)]
+    projects: bool,
     #[command(subcommand)]
     verb: Option<DrVerb>,
     #[command(flatten)]
@@ -36,7 +39,12 @@ pub(in crate::cli) fn run(command: &DrCommand) -> io::Result<()> {
         let answer = api.get("/api/atoll/v1/dr").await?;
         match api.is_json() {
             true => api.print_one(&answer),
-            false => print!("{}", told(&answer)),
+            false => {
+                if command.projects {
+                    println!("{}", copies(&answer));
+                }
+                print!("{}", told(&answer));
+            }
         }
         match command.check && answer["is_safe"] != true {
             true => Err(io::Error::other("the mesh would not be whole without one of its regions")),
@@ -91,6 +99,26 @@ fn told(answer: &Value) -> String {
     out
 }
 
+/// Where the copies of each project are.
+fn copies(answer: &Value) -> String {
+    let rows = answer["projects"].as_array().into_iter().flatten().map(|one| {
+        let copies = one["copies"].as_object().into_iter().flatten();
+        let copies = copies.map(|(region, count)| format!("{region} {count}"));
+        vec![
+            text(&one["name"]),
+            format!("{} ({})", text(&one["primary"]), text(&one["primary_region"])),
+            text(&one["durability"]),
+            text(&one["blobs"]),
+            copies.collect::<Vec<_>>().join(", "),
+            text(&one["newest_push"]),
+            text(&one["newest_push_in_two_regions"]),
+        ]
+    });
+    let head =
+        ["PROJECT", "PRIMARY", "WANTS", "BLOBS", "KEPT IN", "NEWEST PUSH", "NEWEST IN TWO REGIONS"];
+    table(&head, rows.collect())
+}
+
 fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
     all.map(|name| text(&Value::from(name))).collect::<Vec<_>>().join(", ")
 }
@@ -121,5 +149,14 @@ mod tests {
             assert!(told.contains(part), "{part}: {told}");
         }
         assert!(!told.contains("may burn"), "{told}");
+        let answer = json!({"projects": [{
+            "name": "shop", "durability": 2, "primary": "one", "primary_region": "east", "blobs": 3,
+            "copies": {"east": 3, "west": 2},
+            "newest_push": "B", "newest_push_in_two_regions": "A",
+        }]});
+        let copies = copies(&answer);
+        let row = copies.lines().nth(1).unwrap_or_default();
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+        assert_eq!(cells, ["shop", "one (east)", "2", "3", "east 3, west 2", "B", "A"]);
     }
 }

@@ -42,6 +42,8 @@ const SUSPECTS: usize = 100_000;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The time between two looks whether something is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the leader counts what waits, for the metrics.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
 /// The time between two looks for grants that have ended: all grants are read.
 const REPORT: Duration = Duration::from_secs(5);
 /// How long replicas may take to say what pushes count on.
@@ -327,15 +329,23 @@ impl Collecting {
 
     /// At the ledger's leader: a round now and then.
     async fn lead(&self) {
-        let mut next: Option<Moment> = None;
+        let (mut next, mut told): (Option<Moment>, Option<Moment>) = (None, None);
         loop {
             tokio::time::sleep(LOOK).await;
             let leads = self.neighbours.records.ledger().is_some_and(|ledger| ledger.leads());
             if !leads || !self.neighbours.records.connected() {
                 if next.take().is_some() {
                     show(Waiting::default());
+                    told = None;
                 }
                 continue;
+            }
+            if told.is_none_or(|at| clock::now().since(at) >= TOLD_EVERY) {
+                match at_length(|| self.waiting()) {
+                    Ok(waiting) => show(waiting),
+                    Err(error) => warn!(%error, "garbage could not be counted"),
+                }
+                told = Some(clock::now());
             }
             // the leader before may have had a round a moment ago, which does no harm
             let due = *next.get_or_insert(clock::now());
@@ -356,10 +366,7 @@ impl Collecting {
                 }
             };
             next = Some(clock::now() + pause);
-            match at_length(|| self.waiting()) {
-                Ok(waiting) => show(waiting),
-                Err(error) => warn!(%error, "garbage could not be counted"),
-            }
+            told = None;
         }
     }
 

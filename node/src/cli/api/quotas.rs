@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Subcommand;
 use http::Method;
-use rules::policies::quota::Counted;
+use rules::policies::quota::{self, Counted};
 use serde_json::{Map, Value, json};
 
 use super::{Api, Asking, part, with};
@@ -144,8 +144,28 @@ impl Limits {
             };
             api.say(&format!("{word}: {limit}; {used} used"));
         }
+        for warning in near(&quota) {
+            eprintln!("atoll: {warning}; pushes that need more are refused");
+        }
         Ok(())
     }
+}
+
+/// What is near its limit, or beyond it: the log warns only when usage grows.
+fn near(quota: &Value) -> Vec<String> {
+    let of = |side: &str, resource: Counted| quota[side][resource.word()].as_u64();
+    let limits = quota::Limits {
+        storage: of("hard", Counted::Storage),
+        tags: of("hard", Counted::Tags),
+        repositories: of("hard", Counted::Repositories),
+    };
+    let used = |resource| of("used", resource).unwrap_or(0);
+    let used = quota::Usage {
+        storage: used(Counted::Storage),
+        tags: used(Counted::Tags),
+        repositories: used(Counted::Repositories),
+    };
+    quota::warnings(&limits, &quota::Usage::default(), &used)
 }
 
 /// Does what `atoll quota` says.
@@ -161,6 +181,13 @@ pub(in crate::cli) fn run(command: &QuotaCommand) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_below_what_is_used_is_told() {
+        let quota = json!({"hard": {"storage": -1, "tags": 10, "repositories": 100},
+            "used": {"storage": 7, "tags": 12, "repositories": 84}});
+        assert_eq!(near(&quota), ["tags: 12 of 10 are used"]);
+    }
 
     #[test]
     fn limits_are_sizes_numbers_or_none() {

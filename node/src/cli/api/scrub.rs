@@ -64,6 +64,7 @@ fn sentence(shown: &Value) -> String {
     let number = |field: &str| shown[field].as_u64().unwrap_or(0);
     let read = format!("{} blobs, {}", number("blobs"), bytes(number("bytes")));
     let damaged = match number("damaged") {
+        0 if number("blobs") == 0 => "it held none when that round began".to_owned(),
         0 => "all sound".to_owned(),
         damaged => {
             format!("{damaged} damaged and replaced, if another node has them (see its log)")
@@ -91,6 +92,8 @@ mod tests {
             said,
             "one has read 3 blobs, 2.0 KiB of 4.0 KiB since 2026-11-30T00:00:00Z; all sound"
         );
+        let none = json!({"name": "one", "began": "B", "over": true, "blobs": 0, "damaged": 0});
+        assert!(!sentence(&none).contains("sound"), "{}", sentence(&none));
         shown["over"] = true.into();
         shown["damaged"] = 1.into();
         assert!(sentence(&shown).contains("1 damaged"), "{}", sentence(&shown));

@@ -171,26 +171,35 @@ pub(crate) fn leftovers(stage: &Stage, clocks: bool) -> Result<Option<String>> {
     Ok(settled.err().map(|_| format!("something is left over or lost: {left}")))
 }
 
-/// What is wrong if some artifact is still in too few regions some time after the faults have ended.
-/// The next trial may take a disk away.
+/// What is wrong if some artifact is in too few regions and for some time no more of them get their
+/// copies. The next trial may take a disk away.
 pub(crate) fn short_of_copies(stage: &Stage) -> Result<Option<String>> {
-    let mut told = String::new();
-    let settled = process::until("enough regions keep each artifact", SETTLED_WITHIN, || {
-        let mut client = stage.mesh.administrator(0).patient_for(PATIENCE);
-        let mut body = Vec::new();
-        let request = Request::new("GET", "/api/atoll/v1/replication");
-        let answer = client.send(&request, &mut Sink::Keep(&mut body))?;
-        told = String::from_utf8_lossy(&body).into_owned();
-        let short = serde_json::from_str::<Value>(&told).ok();
-        let short = short.filter(|_| answer.status == 200);
-        let none =
-            short.is_some_and(|all| all["under_replicated"] == 0 && all["silent"] == json!([]));
-        Ok(none.then_some(()))
-    });
-    stop::check()?;
-    Ok(settled
-        .err()
-        .map(|_| format!("copies are missing: {}", told.chars().take(2000).collect::<String>())))
+    let (mut fewest, mut since, mut told) = (u64::MAX, Instant::now(), String::new());
+    while since.elapsed() < SETTLED_WITHIN {
+        stop::check()?;
+        let short = under_replicated(stage, &mut told);
+        if short == Some(0) {
+            return Ok(None);
+        }
+        if let Some(short) = short.filter(|short| *short < fewest) {
+            (fewest, since) = (short, Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let told: String = told.chars().take(500).collect();
+    Ok(Some(format!("{fewest} artifacts lack copies, and nothing is done about it: {told}")))
+}
+
+/// How many artifacts are in too few regions, if a node knows that of all replicas.
+fn under_replicated(stage: &Stage, told: &mut String) -> Option<u64> {
+    let mut client = stage.mesh.administrator(0).patient_for(PATIENCE);
+    let mut body = Vec::new();
+    let request = Request::new("GET", "/api/atoll/v1/replication");
+    let answer = client.send(&request, &mut Sink::Keep(&mut body));
+    *told = String::from_utf8_lossy(&body).into_owned();
+    let all: Value = serde_json::from_str(told).ok()?;
+    let whole = answer.is_ok_and(|answer| answer.status == 200) && all["silent"] == json!([]);
+    all["under_replicated"].as_u64().filter(|_| whole)
 }
 
 /// Words that a node may not say, with what they mean.

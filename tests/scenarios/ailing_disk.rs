@@ -67,6 +67,40 @@ fn a_node_whose_disk_hangs_passes_its_work_on_and_ends() {
     assert!(member.last_words().contains("cannot write"), "{}", member.last_words());
 }
 
+/// An edge has no ledger, and once stayed as it was after a few failed syncs: not ready, or keeping
+/// nothing for the time when it is cut off, until somebody restarted it.
+#[test]
+fn an_edge_whose_disk_has_failed_for_a_moment_ends_and_is_whole_after_its_restart() {
+    let mut mesh = Formed::of(&[("one", "us-east-1")], "");
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    let disk = Disk::new(0);
+    let member = &mesh.members()[edge];
+    member.stop(Signal::TERM);
+    member.serve_on(&disk);
+    member.wait_ready();
+    let images: Vec<Image> = (0..20).map(|_| Image::tiny()).collect();
+    for (number, image) in images.iter().enumerate() {
+        let pushed = mesh.repository(0, "demo/app").push(image, &format!("{number}"));
+        pushed.unwrap_or_else(|no| panic!("{no}"));
+    }
+    let through_edge =
+        |tag: &str| tests::repository::Repository::new(&mesh.client(edge), "demo/app").pull(tag);
+    wait::until_ok("it serves", || through_edge("0"));
+    disk.fail();
+    // some of what it keeps, and some blobs
+    (1..20).for_each(|number| drop(through_edge(&format!("{number}"))));
+    let ended = member.wait_ended();
+    assert!(!ended.success(), "it ended as if all were well");
+    assert!(member.last_words().contains("takes no write"), "{}", member.last_words());
+    disk.mend();
+    member.serve_on(&disk);
+    member.wait_ready();
+    for (number, image) in images.iter().enumerate() {
+        let found = wait::until_ok("it serves again", || through_edge(&format!("{number}")));
+        assert_eq!(found.digest, image.digest());
+    }
+}
+
 fn leader(mesh: &Formed) -> usize {
     wait::until("the ledger has a leader", || {
         let said = mesh.members().iter().enumerate().filter(|(_, member)| member.runs());

@@ -73,6 +73,9 @@ pub(crate) struct Faults {
     /// The file to which each trial adds a line; without it `trials.jsonl` beside the report
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// What the nodes log (`log.level`); their logs are kept where a trial is not passed
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
     /// Leaves out these faults of the plan, by their number
     #[arg(long, value_delimiter = ',', value_name = "NUMBER")]
     without: Vec<usize>,
@@ -213,7 +216,8 @@ impl Faults {
     }
 
     fn mesh(&self, atoll: &Path) -> Result<Trials> {
-        Stage::raise(atoll, usize::from(self.nodes), usize::from(self.edges)).map(Trials::of)
+        let (nodes, edges) = (usize::from(self.nodes), usize::from(self.edges));
+        Stage::raise(atoll, nodes, edges, &self.log).map(Trials::of)
     }
 
     /// Leaves out fault after fault while the rest still fails.

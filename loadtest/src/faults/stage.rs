@@ -72,14 +72,16 @@ pub(crate) struct Watched {
 }
 
 impl Stage {
-    /// Forms a mesh of `replicas` regions of one replica, with an edge in the first `edges`.
-    pub(crate) fn raise(atoll: &Path, replicas: usize, edges: usize) -> Result<Self> {
+    /// Forms a mesh of `replicas` regions of one replica, with an edge in the first `edges`, whose nodes
+    /// log at the level `log`.
+    pub(crate) fn raise(atoll: &Path, replicas: usize, edges: usize, log: &str) -> Result<Self> {
+        let settings = format!("{SETTINGS}log: {{level: {log:?}}}\n");
         let folder = TempDir::with_prefix("loadtest-faults-")?;
         let library = ground::library(folder.path())?;
         let sites: Vec<_> =
             (0..replicas).map(Site::replica).chain((0..edges).map(Site::edge)).collect();
         let mut grounds = Vec::new();
-        let mesh = Formed::on(atoll, &sites, (SETTINGS, OF_EDGES), &mut |at, data| {
+        let mesh = Formed::on(atoll, &sites, (&settings, OF_EDGES), &mut |at, data| {
             let ground = Ground::new(folder.path(), &library, at, data)?;
             let environment = ground.environment();
             grounds.push(ground);

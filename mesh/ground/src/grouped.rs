@@ -37,6 +37,8 @@ struct Commits {
     begun: AtomicU64,
     /// The number of the write that is under way, 0 if none is.
     current: AtomicU64,
+    /// Whether the last queued write failed.
+    failed: AtomicBool,
 }
 
 impl Commits {
@@ -138,6 +140,12 @@ impl Grouped {
         self.0.commits.turn()
     }
 
+    /// Whether the last queued write failed, and an empty one fails, too. After most disk failures no
+    /// write succeeds until the file is opened again.
+    pub async fn has_failed(&self) -> bool {
+        self.0.commits.failed.load(Ordering::SeqCst) && self.write(|_| Ok(())).await.is_err()
+    }
+
     /// The file itself, for reads, and for writes that need not be durable yet.
     pub fn database(&self) -> &Database {
         &self.0.database
@@ -188,6 +196,7 @@ fn commit(database: &Database, batch: Vec<(Job, Done)>, commits: &Commits) {
         Ok(())
     };
     let result = run().map_err(|e| e.to_string());
+    commits.failed.store(result.is_err(), Ordering::SeqCst);
     for done in waiting {
         done(result.clone().map_err(io::Error::other));
     }
@@ -199,6 +208,18 @@ mod tests {
     use redb::{ReadableDatabase, TableDefinition};
 
     const TABLE: TableDefinition<'static, u64, u64> = TableDefinition::new("t");
+
+    #[tokio::test]
+    async fn a_write_that_failed_for_its_own_reason_is_no_failure_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.redb");
+        let prepare =
+            |write: &WriteTransaction| write.open_table(TABLE).map(drop).map_err(Into::into);
+        let grouped = Grouped::open(&path, "test", 1 << 20, &Opening::default(), prepare).unwrap();
+        assert!(!grouped.has_failed().await);
+        let refused = grouped.write(|_| Err::<(), _>(redb::Error::Corrupted("no".into()))).await;
+        assert!(refused.is_err() && !grouped.has_failed().await);
+    }
 
     #[tokio::test]
     async fn what_was_answered_is_there_after_a_restart() {

@@ -63,6 +63,11 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
                     // no drain and no destructors: each may wait for the disk
                     std::process::exit(1);
                 }
+                Failed::Database(name) => {
+                    error!(name, data_dir = %data_dir.display(), "this node ends: a database in data_dir takes no write any more, most likely because of the disk. It must be opened again: repair the disk and start the node again");
+                    let _ = std::fs::remove_file(&pid_file);
+                    std::process::exit(1);
+                }
                 Failed::OlderDisk(reason) => {
                     error!(reason, data_dir = %data_dir.display(), "this node ends: its disk is older than what other nodes have seen of it, as after a restored backup or machine snapshot. It could lose what was acknowledged. Remove this node at another one (`atoll remove`), move its data_dir away, and run `atoll join` with a new invitation. Only if the whole mesh was restored from backups: `atoll serve --accept-older-disk`");
                     let _ = std::fs::remove_file(&pid_file);

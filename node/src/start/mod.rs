@@ -66,6 +66,8 @@ pub struct Running {
     inner: Tasks,
     http: Tasks,
     drain: Duration,
+    store: Arc<Store>,
+    records: Records,
     _lock: FolderLock,
 }
 
@@ -74,6 +76,8 @@ pub struct Running {
 pub enum Failed {
     /// Its ledger has stopped for good, for this reason.
     Ledger(String),
+    /// A database in data_dir takes no write, though the disk has room.
+    Database(&'static str),
     /// Its disk has less than other nodes have seen of it, for this reason.
     OlderDisk(String),
     /// It was removed from the mesh.
@@ -82,6 +86,11 @@ pub enum Failed {
 
 /// How long a predecessor process may take to end in addition to its `drain`.
 const PREDECESSOR: Duration = Duration::from_secs(10);
+
+/// How often a database must be found to take no write, and the time between two looks.
+const DATABASES: (u32, Duration) = (3, Duration::from_secs(2));
+/// A disk with fewer free bytes is full.
+const ROOM: u64 = 16 << 20;
 
 /// The folder with a node's keys within its data_dir.
 pub fn identity_folder(data_dir: &Path) -> std::path::PathBuf {
@@ -266,12 +275,42 @@ pub async fn start(
         "grants",
         chores::keep_grants(store.clone(), sessions.clone(), copies, expire_after),
     );
-    inner.spawn("sweep", chores::sweep(store, sessions, records.clone()));
+    inner.spawn("sweep", chores::sweep(store.clone(), sessions, records.clone()));
     rooms.start_upgrading(&foundation);
     rooms.start_jobs(&foundation);
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
     let ledger = records.ledger().cloned();
-    Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain, _lock: lock })
+    Ok(Running {
+        links,
+        members,
+        ledger,
+        inner,
+        http: clients,
+        drain: settings.drain,
+        store,
+        records,
+        _lock: lock,
+    })
+}
+
+/// Completes when a database takes no write for some time, though the disk has room: it must be opened
+/// again. While the disk is full the node goes on, because it may still serve and could not start.
+async fn broken_database(store: &Store, records: &Records) -> &'static str {
+    let mut failing = 0;
+    loop {
+        tokio::time::sleep(DATABASES.1).await;
+        let broken = match records {
+            _ if store.is_broken().await => Some("store.redb"),
+            Records::Ledger(_, cached) if cached.is_broken().await => Some("cached.redb"),
+            Records::Edge(edge) if edge.is_broken().await => Some("kept.redb"),
+            _ => None,
+        };
+        let has_room = store.free_on_disk().is_none_or(|free| free > ROOM);
+        failing = if broken.is_some() && has_room { failing + 1 } else { 0 };
+        if let Some(name) = broken.filter(|_| failing >= DATABASES.0) {
+            return name;
+        }
+    }
 }
 
 /// A build must not read or write a mesh that was raised above the level that it supports.
@@ -300,6 +339,7 @@ impl Running {
                 Ended::Stopped(reason) => Failed::Ledger(reason),
                 Ended::OlderDisk(reason) => Failed::OlderDisk(reason),
             },
+            name = broken_database(&self.store, &self.records) => Failed::Database(name),
             // an edge goes on serving what it has, as one that is cut off
             () = self.links.removed(), if self.ledger.is_some() => Failed::Removed,
         }

@@ -123,6 +123,11 @@ impl CachedRecords {
         metrics::gauge!("atoll_cache_manifest_bytes").set(bytes as f64);
     }
 
+    /// Whether the cache takes no write, not even an empty one.
+    pub async fn is_broken(&self) -> bool {
+        self.file.has_failed().await
+    }
+
     /// The number of cached manifests, and of their bytes.
     pub fn totals(&self) -> (usize, u64) {
         let shelf = self.shelf.lock();

@@ -143,6 +143,11 @@ impl Index {
         written.map_err(index_error)
     }
 
+    /// Whether no write succeeds, not even an empty one.
+    pub(super) async fn is_broken(&self) -> bool {
+        self.file.has_failed().await
+    }
+
     /// Whether the last write failed. After most disk failures no write succeeds until the file is
     /// opened again.
     pub(super) fn has_failed(&self) -> bool {

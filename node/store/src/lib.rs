@@ -143,6 +143,11 @@ impl Store {
         self.index.has_failed()
     }
 
+    /// Whether the index takes no write, not even an empty one.
+    pub async fn is_broken(&self) -> bool {
+        self.index.is_broken().await
+    }
+
     /// The pool that bodies read into.
     pub fn buffers(&self) -> &Buffers {
         &self.buffers

@@ -101,6 +101,11 @@ pub struct EdgeStanding {
 }
 
 impl EdgeRecords {
+    /// Whether what is kept takes no write, not even an empty one.
+    pub async fn is_broken(&self) -> bool {
+        self.kept.is_broken().await
+    }
+
     /// Opens what was kept in `data_dir`, and starts to follow the small tables.
     pub fn open(
         data_dir: &Path,

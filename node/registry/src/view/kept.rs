@@ -118,6 +118,11 @@ impl KeptAnswers {
         Ok(kept)
     }
 
+    /// Whether nothing can be written, not even nothing.
+    pub(super) async fn is_broken(&self) -> bool {
+        self.disk.has_failed().await
+    }
+
     /// The kept answer to `query`, however old.
     pub(super) fn get(&self, query: &Query) -> Option<KeptAnswer> {
         let in_memory = self.memory.lock().answers.get(query).cloned();

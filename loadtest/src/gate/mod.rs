@@ -25,9 +25,9 @@ use crate::wire::{Client, Request, Sink};
 use crate::{stop, tools};
 use signer::Signer;
 
-/// Connections that read, and how often.
+/// Connections that read.
 const CONNECTIONS: usize = 4;
-const REQUESTS: usize = 5000;
+/// Rounds of each kind.
 const ROUNDS: usize = 9;
 /// Keys that are revoked while their images are pulled.
 const REVOKED: usize = 20;
@@ -53,6 +53,25 @@ pub(crate) struct Gate {
     /// Tags that the mesh signs, and signs anew
     #[arg(long, default_value_t = 10_000)]
     tags: usize,
+    /// Requests of a round
+    #[arg(long, default_value_t = 5000)]
+    requests: usize,
+    /// Measure only these parts
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+}
+
+/// A part of the measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The CPU of pulls.
+    Cost,
+    /// Keys that are revoked.
+    Revocations,
+    /// Signatures that are verified.
+    Verified,
+    /// Tags that are signed, and signed anew.
+    Signed,
 }
 
 /// The mesh, and what every part pushes.
@@ -72,14 +91,23 @@ impl Gate {
         report.server("atoll", &format!("{version}; three regions and an edge on this machine"));
         mesh.set_passphrase(REPLICAS)?;
         let stage = Stage { mesh, config: Blob::config(), layer: Blob::random(1024) };
-        eprintln!("loadtest: pulls with gates and without");
-        tell_cost(&mut report, &stage.cost()?);
-        eprintln!("loadtest: keys are revoked");
-        tell_revocations(&mut report, &stage.revocations()?);
-        eprintln!("loadtest: {} signatures are verified", self.signatures);
-        tell_verified(&mut report, self.signatures, &stage.verified(self.signatures)?);
-        eprintln!("loadtest: {} tags are signed, and signed anew", self.tags);
-        tell_signed(&mut report, self.tags, &stage.signed(self.tags)?);
+        let plays = |part| self.only.is_empty() || self.only.contains(&part);
+        if plays(Part::Cost) {
+            eprintln!("loadtest: pulls with gates and without");
+            tell_cost(&mut report, self.requests, &stage.cost(self.requests)?);
+        }
+        if plays(Part::Revocations) {
+            eprintln!("loadtest: keys are revoked");
+            tell_revocations(&mut report, &stage.revocations()?);
+        }
+        if plays(Part::Verified) {
+            eprintln!("loadtest: {} signatures are verified", self.signatures);
+            tell_verified(&mut report, self.signatures, &stage.verified(self.signatures)?);
+        }
+        if plays(Part::Signed) {
+            eprintln!("loadtest: {} tags are signed, and signed anew", self.tags);
+            tell_signed(&mut report, self.tags, &stage.signed(self.tags)?);
+        }
         report.write(out)
     }
 }
@@ -118,7 +146,7 @@ impl Stage {
         Ok(image)
     }
 
-    fn cost(&self) -> Result<Costs> {
+    fn cost(&self, requests: usize) -> Result<Costs> {
         let scanner = scanner::start(200)?;
         let mut admin = self.admin();
         let body = json!({"name": "loadtest", "url": scanner, "auth": ""});
@@ -166,7 +194,7 @@ impl Stage {
                 // the order turns, too
                 let at = (at + round) % kinds.len();
                 let path = manifest_path(&format!("{}/app", kinds[at]), "1");
-                let cost = self.cpu_of_gets(1, &path)?;
+                let cost = self.cpu_of_gets(1, &path, requests)?;
                 // the first round warms up
                 if round > 0 {
                     rounds[at].push(Some(cost));
@@ -186,7 +214,7 @@ impl Stage {
     }
 
     /// Microseconds of a node's CPU for a GET without credentials.
-    fn cpu_of_gets(&self, at: usize, path: &str) -> Result<f64> {
+    fn cpu_of_gets(&self, at: usize, path: &str, requests: usize) -> Result<f64> {
         let (next, ready) = (AtomicUsize::new(0), Barrier::new(CONNECTIONS + 1));
         let pids = [self.mesh.nodes[at].pid];
         std::thread::scope(|scope| {
@@ -195,7 +223,7 @@ impl Stage {
                 let connected = client.connect();
                 ready.wait();
                 connected?;
-                while next.fetch_add(1, Ordering::Relaxed) < REQUESTS {
+                while next.fetch_add(1, Ordering::Relaxed) < requests {
                     stop::check()?;
                     let request = Request::new("GET", path).headers(&[ACCEPT]);
                     let answer = client.send(&request, &mut Sink::Discard)?;
@@ -207,7 +235,7 @@ impl Stage {
             let before = Reading::of(&pids);
             ready.wait();
             threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))?;
-            Ok(Reading::of(&pids).since(&before) * 1e6 / REQUESTS as f64)
+            Ok(Reading::of(&pids).since(&before) * 1e6 / requests as f64)
         })
     }
 
@@ -386,7 +414,7 @@ fn verdict(met: bool) -> String {
     if met { "met".into() } else { "**missed**".into() }
 }
 
-fn tell_cost(report: &mut Report, costs: &Costs) {
+fn tell_cost(report: &mut Report, requests: usize, costs: &Costs) {
     let median = |spread: &Option<Spread>| spread.map_or(0.0, |spread| spread.median);
     let off = median(&costs[0].1);
     let mut table = Table::new(&["gate", "CPU us of a GET", "against off", "goal", "verdict"]);
@@ -409,7 +437,7 @@ fn tell_cost(report: &mut Report, costs: &Costs) {
     report.heading("A manifest behind a gate");
     report.say(&format!(
         "GETs of a manifest of {MANIFEST} by tag, without credentials, at a replica that is not the \
-         primary, {CONNECTIONS} connections; medians of {ROUNDS} rounds of {REQUESTS}, in turn. Every \
+         primary, {CONNECTIONS} connections; medians of {ROUNDS} rounds of {requests}, in turn. Every \
          image has a signature of a trusted key and a report of 200 weaknesses that are below the \
          threshold, whether its project asks for them or not."
     ));

@@ -49,6 +49,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
+use rules::ledger::admitted::Stamp;
 use rules::ledger::command::{Command, Envelope, Outcome};
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
@@ -60,7 +61,7 @@ use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
 use rules::wire::questions::Propose;
 use rules::wire::{Answer, NoLedger, Proposed, transfer_time};
-use rules::words::names::{NodeId, OperationId, Revision};
+use rules::words::names::{NodeId, OperationId, RepositoryName, Revision};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -341,6 +342,12 @@ impl Ledger {
     /// The records as this node has applied them, which may be old. For hints, never for answers.
     pub fn view(&self) -> Result<state::View, RecordError> {
         self.machine.view()
+    }
+
+    /// The state of what decides about pulls of a repository's images. Take it before the records are
+    /// read that decide, and after a read that was fresh.
+    pub fn stamp(&self, repository: &RepositoryName) -> Stamp {
+        self.machine.stamp(repository)
     }
 
     /// The revision that this node has applied, as it grows.

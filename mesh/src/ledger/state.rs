@@ -15,12 +15,13 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use redb::{Durability, ReadableDatabase, ReadableTable, Table};
+use rules::ledger::admitted::{Changes, Stamp};
 use rules::ledger::apply::apply;
 use rules::ledger::command::Outcome;
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::Unreleased;
 use rules::ledger::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecords};
-use rules::words::names::Revision;
+use rules::words::names::{RepositoryName, Revision};
 use tokio::sync::watch;
 
 use super::carried::{Carried, Held, Snapshot};
@@ -41,6 +42,7 @@ pub(super) struct StateMachine {
     unreleased: Arc<Mutex<Unreleased>>,
     applied: watch::Sender<Revision>,
     fingerprints: Arc<Mutex<Fingerprints>>,
+    changes: Arc<Mutex<Changes>>,
 }
 
 /// The fingerprints of the records after each of the last entries, the newest last. Never empty.
@@ -191,6 +193,7 @@ impl StateMachine {
             folder: folder.into(),
             unreleased: Arc::new(Mutex::new(Unreleased::after_restart(applied))),
             applied: watch::Sender::new(applied),
+            changes: Arc::default(),
         })
     }
 
@@ -212,6 +215,11 @@ impl StateMachine {
         self.fingerprints.lock().newest()
     }
 
+    /// The state of what decides about pulls of a repository's images.
+    pub(super) fn stamp(&self, repository: &RepositoryName) -> Stamp {
+        self.changes.lock().stamp(repository)
+    }
+
     /// A consistent view of the present records.
     pub(super) fn view(&self) -> Result<View, RecordError> {
         let read = self.store.database().begin_read().map_err(record_error)?;
@@ -225,6 +233,7 @@ impl StateMachine {
         let mut outcomes = Vec::with_capacity(entries.len());
         let mut revision = None;
         let mut fingerprints = Vec::with_capacity(entries.len());
+        let mut all_changed = BTreeSet::new();
         {
             let mut meta = write.open_table(META).map_err(other)?;
             let mut applied: Applied = match meta.get("applied").map_err(other)? {
@@ -249,6 +258,7 @@ impl StateMachine {
                         let outcome = apply(&mut tracked, at, &command.0).map_err(other)?;
                         let changed = std::mem::take(&mut tracked.changed);
                         tracing::debug!(index = at.0, term = entry.log_id.leader_id.term, operation = ?command.0.operation, ?outcome, name = command.0.command.name(), "applied");
+                        all_changed.extend(changed.iter().cloned());
                         self.unreleased.lock().note(at, changed);
                         Some(outcome)
                     }
@@ -261,6 +271,11 @@ impl StateMachine {
             }
         }
         write.commit().map_err(other)?;
+        {
+            // readers see the changes, and none is released yet
+            let mut changes = self.changes.lock();
+            all_changed.iter().for_each(|key| changes.count(key));
+        }
         self.fingerprints.lock().extend(fingerprints);
         if let Some(revision) = revision {
             self.applied.send_replace(revision);
@@ -357,6 +372,7 @@ impl StateMachine {
         }
         self.unreleased.lock().note_all(applied);
         write.commit().map_err(other)?;
+        self.changes.lock().count_all();
         *self.fingerprints.lock() = Fingerprints::begin(newest.0, newest.1);
         self.applied.send_replace(applied);
         Ok(Some(replaced))
@@ -383,6 +399,7 @@ impl StateMachine {
         }
         self.unreleased.lock().note_all(revision);
         write.commit().map_err(other)?;
+        self.changes.lock().count_all();
         *self.fingerprints.lock() = Fingerprints::begin(revision, fingerprint);
         self.applied.send_replace(revision);
         Ok(())

@@ -10,6 +10,7 @@ use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERV
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{Freshness, Records};
 use rules::edges;
+use rules::ledger::admitted::Stamp;
 use rules::ledger::events::{Actor, Seen};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::people::access::{Action, RegistryScope};
@@ -400,6 +401,11 @@ impl Door {
             return Err(Failure::new(Code::Unavailable, message));
         }
         Ok((value, freshness))
+    }
+
+    /// See [`Records::stamp`].
+    pub fn stamp(&self, repository: &RepositoryName) -> Option<Stamp> {
+        self.records.stamp(repository)
     }
 
     /// As [`Door::read`], for reads that may take long: their number at a time is bounded, and no

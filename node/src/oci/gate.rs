@@ -1,9 +1,11 @@
 //! The gate before manifests: images with vulnerabilities, or without signatures, that their project
-//! does not let pass are refused here, at every node (`rules::policies` decides).
+//! does not let pass are refused here, at every node (`rules::policies` decides). A replica remembers
+//! what it has let pass (`rules::ledger::admitted`).
 
 use std::time::Duration;
 
 use ground::clock;
+use rules::ledger::admitted::{Admission, Pull, Rules};
 use rules::ledger::records::{ManifestRecord, Project};
 use rules::ledger::scanning::{Facts, LookForScans};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
@@ -12,6 +14,7 @@ use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide};
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Layer, Runnable};
+use rules::words::moment::Timestamp;
 use rules::words::names::{Reference, RepositoryName};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde_json::{Map, Value, json};
@@ -19,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::Registry;
 use crate::http::{Code, Failure};
 use registry::people::Caller;
+use registry::view::Freshness;
 
 /// Who may make accessories may read what is not signed yet: it has to be read to be signed.
 const SIGN: Permission = Permission::new(Resource::Accessory, Operation::Create);
@@ -26,18 +30,94 @@ const SIGN: Permission = Permission::new(Resource::Accessory, Operation::Create)
 /// The time between two looks whether what a pull waits for is there: a scan's end, or a signature.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The maximum number of admissions that a node remembers, of about half a kilobyte each.
+pub const MOST_ADMISSIONS: usize = 16_384;
+
+/// Whether and for how long a decision may be remembered.
+struct Basis {
+    /// Whether all that was read was fresh.
+    is_fresh: bool,
+    /// When time may change it.
+    until: Option<Timestamp>,
+    /// What was lacking, if the project only warns.
+    lacking: Option<Refusal>,
+}
+
+impl Basis {
+    /// Something was read that holds until this moment.
+    fn rests_on(&mut self, freshness: Freshness, until: Option<Timestamp>) {
+        self.is_fresh &= freshness == Freshness::Fresh;
+        self.until = self.until.into_iter().chain(until).min();
+    }
+}
+
 impl Registry {
-    /// Refuses the manifest if its project does not let it pass. What no runtime could run passes.
-    pub(super) async fn check_gate(
+    /// Refuses the manifest if its project does not let it pass.
+    pub(super) async fn check_gates(
         &self,
+        caller: &Caller,
         project: &Project,
         repository: &RepositoryName,
-        digest: &Digest,
-        manifest: &ManifestRecord,
+        reference: &Reference,
+        (digest, manifest): (&Digest, &ManifestRecord),
     ) -> Result<(), Failure> {
-        // the ledger does not know what is cached, and refuses this policy in such a project
-        let gate = Gate::of(&project.metadata).filter(|_| project.upstream.is_none());
-        let Some(gate) = gate else { return Ok(()) };
+        let rules = Rules {
+            // the ledger does not know what is cached, and refuses this policy in such a project
+            gate: Gate::of(&project.metadata).filter(|_| project.upstream.is_none()),
+            policy: Policy::of(&project.metadata).filter(|_| project.upstream.is_none()),
+        };
+        if rules.gate.is_none() && rules.policy.is_none() {
+            return Ok(());
+        }
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag.clone()),
+            Reference::Digest(_) => None,
+        };
+        let pull =
+            Pull { project: project.id, repository: repository.clone(), digest: *digest, tag };
+        let stamp = self.door.stamp(repository);
+        if let Some(stamp) = stamp {
+            let mut admissions = self.admissions.lock();
+            let found = admissions.find(&pull, &rules, stamp, clock::timestamp());
+            if let Some(lacking) = found.map(|admission| admission.lacking.clone()) {
+                drop(admissions);
+                count_decision("memory");
+                if let Some(refusal) = lacking {
+                    warn_unsigned(repository, digest, &refusal);
+                }
+                return Ok(());
+            }
+        }
+        count_decision("records");
+        let mut basis = Basis { is_fresh: true, until: None, lacking: None };
+        let passes = match &rules.policy {
+            Some(policy) => {
+                self.check_signatures(policy, caller, project, &pull, manifest, &mut basis).await?
+            }
+            None => true,
+        };
+        if let Some(gate) = &rules.gate {
+            self.check_scans(gate, project, repository, (digest, manifest), &mut basis).await?;
+        }
+        if let (Some(stamp), true, true) = (stamp, basis.is_fresh, passes) {
+            let Basis { until, lacking, .. } = basis;
+            // not earlier: something may have begun to count since
+            let at = clock::timestamp();
+            let admission = Admission { rules, stamp, at, until, lacking };
+            self.admissions.lock().remember(pull, admission);
+        }
+        Ok(())
+    }
+
+    /// Refuses the manifest for what was found in it. What no runtime could run passes.
+    async fn check_scans(
+        &self,
+        gate: &Gate,
+        project: &Project,
+        repository: &RepositoryName,
+        (digest, manifest): (&Digest, &ManifestRecord),
+        basis: &mut Basis,
+    ) -> Result<(), Failure> {
         // what runtimes may read in another way than this registry has no report, and does not pass
         if Image::read(&manifest.bytes) == Runnable::Nothing {
             let is_index = Image::parts(&manifest.bytes).is_none_or(|one| one == Image::default());
@@ -52,11 +132,17 @@ impl Registry {
         }
         let mut end = None;
         loop {
-            let Some(facts) = self.facts(&gate, project, repository, digest).await? else {
+            let (facts, freshness) = self.facts(gate, project, repository, digest).await?;
+            let Some(facts) = facts else {
+                basis.rests_on(freshness, None);
                 return Ok(());
             };
-            match decide(&gate, facts.known(), &facts.allowed, clock::timestamp()) {
-                Decision::Pass => return Ok(()),
+            let now = clock::timestamp();
+            match decide(gate, facts.known(), &facts.allowed, now) {
+                Decision::Pass => {
+                    basis.rests_on(freshness, facts.allowed.changes_at(now));
+                    return Ok(());
+                }
                 Decision::Refuse(why) => return Err(refusal(repository, digest, &why)),
                 Decision::Wait(wait, why) => {
                     let now = clock::now();
@@ -77,65 +163,68 @@ impl Registry {
         project: &Project,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Option<Facts>, Failure> {
+    ) -> Result<(Option<Facts>, Freshness), Failure> {
         let read =
             self.door.read(|records| records.scan_facts(gate, project.id, repository, digest));
         match read.await {
-            Ok((facts, _)) => Ok(facts),
-            Err(_) if self.neighbours.is_edge() => Ok(Some(Facts::default())),
-            Err(failure) => Err(failure),
+            Err(_) if self.neighbours.is_edge() => Ok((Some(Facts::default()), Freshness::Stale)),
+            read => read,
         }
     }
 }
 
 impl Registry {
     /// Refuses the manifest if its project demands signatures that it does not have. Signatures, and
-    /// what else is only about other manifests, pass; so does everything for those who may sign.
-    pub(super) async fn check_signatures(
+    /// what else is only about other manifests, pass; so does everything for those who may sign. Says
+    /// whether it would pass for everybody.
+    async fn check_signatures(
         &self,
+        policy: &Policy,
         caller: &Caller,
         project: &Project,
-        repository: &RepositoryName,
-        reference: &Reference,
-        (digest, manifest): (&Digest, &ManifestRecord),
-    ) -> Result<(), Failure> {
-        let policy = Policy::of(&project.metadata).filter(|_| project.upstream.is_none());
-        let Some(policy) = policy else { return Ok(()) };
-        let tag = match reference {
-            Reference::Tag(tag) => Some(tag),
-            Reference::Digest(_) => None,
-        };
+        pull: &Pull,
+        manifest: &ManifestRecord,
+        basis: &mut Basis,
+    ) -> Result<bool, Failure> {
+        let Pull { repository, digest, tag, .. } = pull;
+        let tag = tag.as_ref();
         let fallback = tag.and_then(Fallback::of);
         match about(manifest, fallback.is_some()) {
-            About::Another => return Ok(()),
+            About::Another => return Ok(true),
             About::AnotherIfSignatures => {
                 let subject = fallback.and_then(|fallback| fallback.digest());
                 if let Some(subject) = subject.or(manifest.subject)
-                    && self.are_signatures(repository, &subject, digest).await?
+                    && self.are_signatures(repository, &subject, digest, basis).await?
                 {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
             About::Itself => {}
         }
         let mut end = None;
         loop {
-            let facts = self.signature_facts(&policy, project, repository, digest).await?;
+            let (facts, freshness) =
+                self.signature_facts(policy, project, repository, digest).await?;
             let SignatureFacts { signers, own, parents } = &facts;
             let (pushed, now) = (manifest.pushed, clock::timestamp());
             let context = Context { repository, tag, pushed, now };
-            let refusal = match signatures::decide(&policy, signers, own, parents, &context) {
-                signatures::Decision::Pass => return Ok(()),
+            let until = || signatures::changes_at(signers, own, parents, now);
+            let refusal = match signatures::decide(policy, signers, own, parents, &context) {
+                signatures::Decision::Pass => {
+                    basis.rests_on(freshness, until());
+                    return Ok(true);
+                }
                 signatures::Decision::Warn(refusal) => {
-                    count_unsigned("warned");
-                    tracing::info!(%repository, %digest, %refusal, "served without signatures");
-                    return Ok(());
+                    basis.rests_on(freshness, until());
+                    warn_unsigned(repository, digest, &refusal);
+                    basis.lacking = Some(refusal);
+                    return Ok(true);
                 }
                 signatures::Decision::Refuse(refusal) => refusal,
                 signatures::Decision::Wait(wait, refusal) => {
                     let now = clock::now();
                     if self.may_sign(caller, project).await? {
-                        return Ok(());
+                        return Ok(false);
                     }
                     if now < *end.get_or_insert(now + wait) {
                         tokio::time::sleep(LOOK).await;
@@ -145,11 +234,11 @@ impl Registry {
                 }
             };
             if self.may_sign(caller, project).await? {
-                return Ok(());
+                return Ok(false);
             }
             count_unsigned("refused");
             tracing::debug!(%repository, %digest, %refusal, "a pull is refused");
-            return Err(unsigned(&policy, project, repository, digest, &refusal));
+            return Err(unsigned(policy, project, repository, digest, &refusal));
         }
     }
 
@@ -160,10 +249,14 @@ impl Registry {
         repository: &RepositoryName,
         subject: &Digest,
         manifest: &Digest,
+        basis: &mut Basis,
     ) -> Result<bool, Failure> {
         let read = self.door.read(|records| records.signatures_of(repository, subject));
         let known = match read.await {
-            Ok((known, _)) => known,
+            Ok((known, freshness)) => {
+                basis.rests_on(freshness, None);
+                known
+            }
             Err(_) if self.neighbours.is_edge() => return Ok(false),
             Err(failure) => return Err(failure),
         };
@@ -182,14 +275,15 @@ impl Registry {
         project: &Project,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<SignatureFacts, Failure> {
+    ) -> Result<(SignatureFacts, Freshness), Failure> {
         let read = self
             .door
             .read(|records| records.signature_facts(policy, project.id, repository, digest));
         match read.await {
-            Ok((facts, _)) => Ok(facts),
-            Err(_) if self.neighbours.is_edge() => Ok(SignatureFacts::default()),
-            Err(failure) => Err(failure),
+            Err(_) if self.neighbours.is_edge() => {
+                Ok((SignatureFacts::default(), Freshness::Stale))
+            }
+            read => read,
         }
     }
 }
@@ -250,6 +344,15 @@ fn is_text(layer: &Layer) -> bool {
     kind.starts_with("text/") || ends.iter().any(|end| kind.ends_with(end))
 }
 
+fn count_decision(from: &'static str) {
+    metrics::counter!("atoll_gate_decisions_total", "from" => from).increment(1);
+}
+
+fn warn_unsigned(repository: &RepositoryName, digest: &Digest, refusal: &Refusal) {
+    count_unsigned("warned");
+    tracing::info!(%repository, %digest, %refusal, "served without signatures");
+}
+
 fn count_unsigned(what: &'static str) {
     metrics::counter!("atoll_unsigned_pulls_total", "result" => what).increment(1);
 }
@@ -288,8 +391,6 @@ fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Fai
 
 #[cfg(test)]
 mod tests {
-    use rules::words::moment::Timestamp;
-
     use super::*;
 
     #[test]

@@ -95,8 +95,7 @@ impl Registry {
             return Err(Failure::new(Code::ManifestUnknown, message).if_known(freshness));
         };
         let what = (&digest, &manifest);
-        self.check_signatures(&caller, &project, repository, reference, what).await?;
-        self.check_gate(&project, repository, &digest, &manifest).await?;
+        self.check_gates(&caller, &project, repository, reference, what).await?;
         self.show_manifest(&request, &digest, manifest, freshness)
     }
 

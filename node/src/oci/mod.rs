@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Response, StatusCode};
+use parking_lot::Mutex;
 use registry::blobs::flights::Flights;
 use registry::events::Witness;
 use registry::proxies::questions::Questions;
@@ -21,6 +22,7 @@ use registry::pushes::relaying::Uploads;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
+use rules::ledger::admitted::Admissions;
 use rules::ledger::records::{Project, Role};
 use rules::words::digest::Digest;
 use serde_json::json;
@@ -42,6 +44,8 @@ pub struct OciTerms {
     /// The maximum size of a manifest in bytes.
     pub max_manifest: u64,
 }
+
+pub use gate::MOST_ADMISSIONS;
 
 /// The rooms that the verbs use, and their limits.
 pub struct Registry {
@@ -67,6 +71,8 @@ pub struct Registry {
     pub questions: Arc<Questions>,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
+    /// What the gates have let pass.
+    pub admissions: Mutex<Admissions>,
     /// Deadlines and limits.
     pub terms: OciTerms,
 }

@@ -86,6 +86,10 @@ fn describe() {
         "atoll_unsigned_pulls_total",
         "pulls of what lacks signatures, by whether they were refused"
     );
+    describe_counter!(
+        "atoll_gate_decisions_total",
+        "pulls from projects that refuse some images, by what decided: what is remembered, or the records"
+    );
     describe_counter!("atoll_scans_total", "scans that this node carried out, by result");
     describe_counter!(
         "atoll_scan_reports_changed_total",

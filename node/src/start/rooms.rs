@@ -49,6 +49,7 @@ use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
 use registry::writes::{Writes, counting, expiring, indexing};
+use rules::ledger::admitted::Admissions;
 use store::Store;
 use tokio::sync::Semaphore;
 
@@ -57,7 +58,7 @@ use super::terms;
 use crate::atoll::Atoll;
 use crate::harbor::Harbor;
 use crate::http::door::Door;
-use crate::oci::Registry;
+use crate::oci::{MOST_ADMISSIONS, Registry};
 use crate::peers::Peers;
 
 /// What the rooms are built on.
@@ -389,6 +390,7 @@ impl Rooms {
             upstreams: upstreams.clone(),
             questions: self.questions.clone(),
             neighbours: neighbours.clone(),
+            admissions: Admissions::new(MOST_ADMISSIONS).into(),
             terms: terms::oci(settings),
         };
         let harbor = Harbor {

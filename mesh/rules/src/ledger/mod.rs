@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`admitted`] | pulls that gates have let pass, while that counts |
 //! | [`records`] | keys, values, and the traits for whatever stores them |
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`appending`] | how much of the log may be under way to a follower |
@@ -36,6 +37,7 @@
 //! | [`fingerprint`] | whether replicas have the same records |
 //! | [`health`] | whether a node's ledger can write |
 
+pub mod admitted;
 pub mod appending;
 pub mod apply;
 pub mod cached;

@@ -23,7 +23,9 @@ use crate::words::names::Tag;
 
 mod deciding;
 mod rule;
-pub use deciding::{Context, Decision, LONGEST_WAIT, Refusal, check, counts, decide, unknown_in};
+pub use deciding::{
+    Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, unknown_in,
+};
 pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
 
 /// The metadata of a project that this reads.

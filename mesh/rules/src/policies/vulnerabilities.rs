@@ -156,6 +156,12 @@ impl Allowlist {
         self.ids.contains(&id)
     }
 
+    /// The moment after `now` at which time alone may change what [`decide`] says of an image that
+    /// passes; `None` if there is none.
+    pub fn changes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.expires.filter(|end| *end > now)
+    }
+
     /// Checks what a client wrote. The error is a sentence.
     pub fn check(&self) -> Result<(), String> {
         if self.ids.len() > Allowlist::MOST {

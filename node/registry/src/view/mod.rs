@@ -18,11 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::ledger::{Freshness as LedgerFreshness, Ledger, Reading};
+use rules::ledger::admitted::Stamp;
 use rules::ledger::cached::WithCached;
 use rules::ledger::command::Command;
 use rules::ledger::records::{ReadRecords, RecordError};
 use rules::wire::{NoLedger, Proposed};
-use rules::words::names::{OperationId, Revision};
+use rules::words::names::{OperationId, RepositoryName, Revision};
 use store::CachedRecords;
 use tokio::sync::watch;
 
@@ -123,6 +124,13 @@ impl Records {
             Records::Ledger(ledger, _) => ledger.applied().borrow().0,
             Records::Edge(edge) => edge.version(),
         }
+    }
+
+    /// The state of what decides about pulls of a repository's images; `None` at an edge, which judges
+    /// what it keeps anew each time. Take it before the records are read that decide, and after a read
+    /// that was fresh.
+    pub fn stamp(&self, repository: &RepositoryName) -> Option<Stamp> {
+        self.ledger().map(|ledger| ledger.stamp(repository))
     }
 
     /// Whether writes can succeed now: the node hears the ledger's majority. Always false at an

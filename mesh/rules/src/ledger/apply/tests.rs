@@ -3,16 +3,18 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::admitted::Changes;
 use crate::ledger::command::{NewManifest, NewProject};
 use crate::ledger::precondition::{Named, Precondition};
 use crate::ledger::records::{
     BlobDescriptor, BlobRecord, ContentRecord, ManifestRecord, MemoryRecords, MeshRecord,
-    NodeRecord, ReadRecords, Role, TagIndex, TagRecord, User, tags_page,
+    NodeRecord, ReadRecords, Role, TagIndex, TagRecord, Tracked, User, tags_page,
 };
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, UpstreamId};
 
+mod admitted;
 mod collecting;
 mod leaving;
 mod made;
@@ -28,11 +30,13 @@ mod trust;
 struct Ledger {
     records: MemoryRecords,
     revision: u64,
+    changes: Changes,
 }
 
 impl Ledger {
     fn new() -> Self {
-        let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
+        let mut ledger =
+            Ledger { records: MemoryRecords::default(), revision: 0, changes: Changes::default() };
         let nodes = (1..=3).map(node).collect();
         let user = User { password_hash: "x".into(), administrator: true };
         let form = Command::FormMesh {
@@ -50,7 +54,10 @@ impl Ledger {
         self.revision += 1;
         let operation = OperationId(u128::from(self.revision) << 64);
         let envelope = Envelope { operation, at: Timestamp(self.revision), command };
-        apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
+        let mut tracked = Tracked::new(&mut self.records);
+        let outcome = apply(&mut tracked, Revision(self.revision), &envelope).unwrap();
+        tracked.changed.iter().for_each(|key| self.changes.count(key));
+        outcome
     }
 
     /// The time of the next entry.
@@ -171,7 +178,10 @@ fn of_two_writers_that_expect_the_same_one_wins() {
     lost(ledger.run(put_if(e, 2, None)));
     let linked = ledger.records.linked(&"demo/a".parse().unwrap(), &Digest::sha256(&[2]));
     assert!(!linked.unwrap(), "nothing of it was stored");
-    assert_eq!(digest_of(&ledger, "t"), digest_of(&Ledger { records: before, revision: 0 }, "t"));
+    assert_eq!(
+        digest_of(&ledger, "t"),
+        digest_of(&Ledger { records: before, ..Ledger::new() }, "t")
+    );
     assert_eq!(ledger.run(put_if(e, 2, named(1))), Outcome::Done);
     lost(ledger.run(put_if(e, 3, named(1))));
     assert_eq!(digest_of(&ledger, "t"), named(2));

@@ -223,6 +223,22 @@ pub fn decide(
     }
 }
 
+/// The earliest moment after `now` at which time alone may change what [`decide`] says of a pull that it
+/// lets pass; `None` if there is none.
+pub fn changes_at(
+    signers: &[Signer],
+    own: &SignatureRecord,
+    parents: &[SignatureRecord],
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let ends = signers.iter().flat_map(|signer| [signer.not_before, signer.not_after]);
+    let records = std::iter::once(own).chain(parents);
+    let expired = records.flat_map(|record| &record.evidence).flat_map(|one| &one.signatures);
+    let expired = expired.map(|seen| seen.signature.until);
+    let exempt = own.exempt.as_ref().map(|exemption| exemption.until);
+    ends.chain(expired).chain([exempt]).flatten().filter(|moment| *moment > now).min()
+}
+
 /// Whether an exemption counts now.
 fn exempts(exemption: Option<&Exemption>, now: Timestamp) -> bool {
     exemption.is_some_and(|exemption| now < exemption.until)

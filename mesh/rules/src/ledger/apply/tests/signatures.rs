@@ -19,20 +19,20 @@ use crate::words::names::Tag;
 
 const KEY: AnchorId = AnchorId([1; 32]);
 
-fn place() -> RepositoryName {
+pub(super) fn place() -> RepositoryName {
     "demo/a".parse().unwrap()
 }
 
-fn image() -> Digest {
+pub(super) fn image() -> Digest {
     Digest::sha256(&[1, 0])
 }
 
 /// The tag of cosign's signatures of the image.
-fn sig() -> Tag {
+pub(super) fn sig() -> Tag {
     format!("{}.sig", image().to_string().replace(':', "-")).parse().unwrap()
 }
 
-fn change(ledger: &mut Ledger, change: SignatureChange) -> Outcome {
+pub(super) fn change(ledger: &mut Ledger, change: SignatureChange) -> Outcome {
     let command = Change::Signatures(Box::new(change)).under(ledger.epoch());
     ledger.run(command)
 }
@@ -64,12 +64,16 @@ fn signature(by: By, payload: u8) -> Seen {
     Seen { at: Timestamp(0), logged: None, signature }
 }
 
-fn evidence(manifest: u8, tag: Option<Tag>, payloads: &[u8]) -> Evidence {
+pub(super) fn evidence(manifest: u8, tag: Option<Tag>, payloads: &[u8]) -> Evidence {
     let signatures = payloads.iter().map(|one| signature(By::Key(KEY), *one)).collect();
     Evidence { manifest: Digest::sha256(&[manifest, 0]), tag, is_text: true, signatures }
 }
 
-fn verified(evidence: Evidence, children: Vec<Digest>, number: Option<u64>) -> SignatureChange {
+pub(super) fn verified(
+    evidence: Evidence,
+    children: Vec<Digest>,
+    number: Option<u64>,
+) -> SignatureChange {
     let (repository, subject) = (place(), image());
     SignatureChange::Verified { repository, subject, children, evidence, number }
 }
@@ -90,14 +94,14 @@ fn referrer(ledger: &Ledger, n: u8, artifact_type: &str) -> Command {
 }
 
 /// A ledger with the image.
-fn with_image() -> Ledger {
+pub(super) fn with_image() -> Ledger {
     let mut ledger = at_newest();
     let put = put(ledger.epoch(), 1, "v1", &[1]);
     assert_eq!(ledger.run(put), Outcome::Done);
     ledger
 }
 
-fn signer(name: &str, state: State) -> Box<Signer> {
+pub(super) fn signer(name: &str, state: State) -> Box<Signer> {
     Box::new(Signer {
         name: name.into(),
         anchor: Anchor::Key { id: KEY, pem: "pem".into() },

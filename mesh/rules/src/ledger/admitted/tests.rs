@@ -1,0 +1,69 @@
+use super::*;
+
+fn pull(n: usize) -> Pull {
+    let repository = "demo/a".parse().unwrap();
+    Pull { project: ProjectId(1), repository, digest: Digest::sha256(&[n as u8]), tag: None }
+}
+
+fn admission(changes: &Changes) -> Admission {
+    Admission {
+        rules: Rules { policy: Some(Policy::NOTHING), gate: None },
+        stamp: changes.stamp(&"demo/a".parse().unwrap()),
+        at: Timestamp(10),
+        until: None,
+        lacking: None,
+    }
+}
+
+#[test]
+fn what_was_asked_for_lately_stays_and_the_number_is_bounded() {
+    let (changes, mut admissions) = (Changes::default(), Admissions::new(10));
+    let one = admission(&changes);
+    let find = |admissions: &mut Admissions, n: usize| {
+        admissions.find(&pull(n), &one.rules, one.stamp, Timestamp(10)).is_some()
+    };
+    for n in 0..200 {
+        admissions.remember(pull(n), one.clone());
+        assert!(admissions.len() <= 10);
+        assert!(find(&mut admissions, n));
+        assert!(find(&mut admissions, 0), "it is asked for all the time ({n})");
+    }
+    assert!(!find(&mut admissions, 100), "nobody has asked for it any more");
+    assert_eq!(Admissions::new(0).len(), 0);
+}
+
+#[test]
+fn a_change_ends_what_it_may_be_about_and_nothing_else() {
+    let (here, elsewhere): (RepositoryName, RepositoryName) =
+        ("demo/a".parse().unwrap(), "demo/b".parse().unwrap());
+    let (digest, project) = (Digest::sha256(b"x"), ProjectId(7));
+    let mut changes = Changes::default();
+    let mut ends = |key: &[u8]| {
+        let before = [&here, &elsewhere].map(|one| changes.stamp(one));
+        changes.count(key);
+        let after = [&here, &elsewhere].map(|one| changes.stamp(one));
+        [before[0] != after[0], before[1] != after[1]]
+    };
+    assert_eq!(ends(&signatures::key::signatures(&here, &digest)), [true, false]);
+    assert_eq!(ends(&scanning::key::scan(&elsewhere, &digest)), [false, true]);
+    for all in [
+        signatures::key::trusted(project),
+        scanning::key::allowlist(project),
+        scanning::key::system_allowlist(),
+        scanning::key::database(),
+        scanning::key::known_scanner(crate::words::names::ScannerId(3)),
+    ] {
+        assert_eq!(ends(&all), [true, true], "{}", all.escape_ascii());
+    }
+    for none in [
+        scanning::key::verdicts(),
+        scanning::key::queued(project, true, 1),
+        signatures::key::unverified(project, 1),
+        super::super::records::key::tag(&here, &"v1".parse().unwrap()),
+    ] {
+        assert_eq!(ends(&none), [false, false], "{}", none.escape_ascii());
+    }
+    let before = changes.stamp(&here);
+    changes.count_all();
+    assert_ne!(changes.stamp(&here), before);
+}

@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use ground::clock;
-use rules::ledger::admitted::{Admission, Pull, Rules};
+use rules::ledger::admitted::{Admission, Pull};
 use rules::ledger::records::{ManifestRecord, Project};
 use rules::ledger::scanning::{Facts, LookForScans};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
 use rules::policies::signatures::{self, Context, Policy, Refusal};
-use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide};
+use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide, is_on};
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Layer, Runnable};
@@ -61,12 +61,9 @@ impl Registry {
         reference: &Reference,
         (digest, manifest): (&Digest, &ManifestRecord),
     ) -> Result<(), Failure> {
-        let rules = Rules {
-            // the ledger does not know what is cached, and refuses this policy in such a project
-            gate: Gate::of(&project.metadata).filter(|_| project.upstream.is_none()),
-            policy: Policy::of(&project.metadata).filter(|_| project.upstream.is_none()),
-        };
-        if rules.gate.is_none() && rules.policy.is_none() {
+        // the ledger does not know what is cached, and refuses these policies in such a project
+        let (policy, gate) = (signatures::is_on(&project.metadata), is_on(&project.metadata));
+        if project.upstream.is_some() || !policy && !gate {
             return Ok(());
         }
         let tag = match reference {
@@ -78,32 +75,33 @@ impl Registry {
         let stamp = self.door.stamp(repository);
         if let Some(stamp) = stamp {
             let mut admissions = self.admissions.lock();
-            let found = admissions.find(&pull, &rules, stamp, clock::timestamp());
+            let found = admissions.find(&pull, &project.metadata, stamp, clock::timestamp());
             if let Some(lacking) = found.map(|admission| admission.lacking.clone()) {
                 drop(admissions);
-                count_decision("memory");
+                metrics::counter!("atoll_gate_decisions_total", "from" => "memory").increment(1);
                 if let Some(refusal) = lacking {
                     warn_unsigned(repository, digest, &refusal);
                 }
                 return Ok(());
             }
         }
-        count_decision("records");
+        metrics::counter!("atoll_gate_decisions_total", "from" => "records").increment(1);
         let mut basis = Basis { is_fresh: true, until: None, lacking: None };
-        let passes = match &rules.policy {
+        let passes = match Policy::of(&project.metadata) {
             Some(policy) => {
-                self.check_signatures(policy, caller, project, &pull, manifest, &mut basis).await?
+                self.check_signatures(&policy, caller, project, &pull, manifest, &mut basis).await?
             }
             None => true,
         };
-        if let Some(gate) = &rules.gate {
-            self.check_scans(gate, project, repository, (digest, manifest), &mut basis).await?;
+        if let Some(gate) = Gate::of(&project.metadata) {
+            self.check_scans(&gate, project, repository, (digest, manifest), &mut basis).await?;
         }
         if let (Some(stamp), true, true) = (stamp, basis.is_fresh, passes) {
             let Basis { until, lacking, .. } = basis;
             // not earlier: something may have begun to count since
             let at = clock::timestamp();
-            let admission = Admission { rules, stamp, at, until, lacking };
+            let metadata = project.metadata.clone();
+            let admission = Admission { metadata, stamp, at, until, lacking };
             self.admissions.lock().remember(pull, admission);
         }
         Ok(())
@@ -342,10 +340,6 @@ fn is_text(layer: &Layer) -> bool {
     let kind = layer.media_type.to_ascii_lowercase();
     let ends = ["+json", "/json", "+xml", "/xml", "/cose"];
     kind.starts_with("text/") || ends.iter().any(|end| kind.ends_with(end))
-}
-
-fn count_decision(from: &'static str) {
-    metrics::counter!("atoll_gate_decisions_total", "from" => from).increment(1);
 }
 
 fn warn_unsigned(repository: &RepositoryName, digest: &Digest, refusal: &Refusal) {

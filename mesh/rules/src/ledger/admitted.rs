@@ -6,11 +6,10 @@
 //! ([`Changes`]), the project decides otherwise, or a moment comes at which time alone may change
 //! the decision. Refusals are not remembered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{scanning, signatures};
-use crate::policies::signatures::{Policy, Refusal};
-use crate::policies::vulnerabilities::Gate;
+use crate::policies::signatures::Refusal;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, RepositoryName, Tag};
@@ -94,20 +93,11 @@ pub struct Pull {
     pub tag: Option<Tag>,
 }
 
-/// By what it is judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// What the project demands of signatures.
-    pub policy: Option<Policy>,
-    /// What it demands of scans.
-    pub gate: Option<Gate>,
-}
-
 /// That a pull was let pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// By what it was judged.
-    pub rules: Rules,
+    /// The project's metadata, which say what it demands.
+    pub metadata: BTreeMap<String, String>,
     /// The state of the records before they were read.
     pub stamp: Stamp,
     /// When it was judged.
@@ -119,10 +109,10 @@ pub struct Admission {
 }
 
 impl Admission {
-    fn holds(&self, rules: &Rules, stamp: Stamp, now: Timestamp) -> bool {
+    fn holds(&self, metadata: &BTreeMap<String, String>, stamp: Stamp, now: Timestamp) -> bool {
         // a clock that was set back may be in a time in which something did not count yet
         let in_time = self.at <= now && self.until.is_none_or(|until| now < until);
-        in_time && self.stamp == stamp && self.rules == *rules
+        in_time && self.stamp == stamp && self.metadata == *metadata
     }
 }
 
@@ -144,17 +134,17 @@ impl Admissions {
     pub fn find(
         &mut self,
         pull: &Pull,
-        rules: &Rules,
+        metadata: &BTreeMap<String, String>,
         stamp: Stamp,
         now: Timestamp,
     ) -> Option<&Admission> {
         if !self.young.contains_key(pull)
             && let Some(admission) = self.old.remove(pull)
-            && admission.holds(rules, stamp, now)
+            && admission.holds(metadata, stamp, now)
         {
             self.remember(pull.clone(), admission);
         }
-        self.young.get(pull).filter(|admission| admission.holds(rules, stamp, now))
+        self.young.get(pull).filter(|admission| admission.holds(metadata, stamp, now))
     }
 
     /// Remembers an admission.

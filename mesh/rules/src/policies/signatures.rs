@@ -24,7 +24,7 @@ use crate::words::names::Tag;
 mod deciding;
 mod rule;
 pub use deciding::{
-    Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, unknown_in,
+    Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, is_on, unknown_in,
 };
 pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
 

@@ -217,13 +217,18 @@ pub fn chosen_scanner(entries: &BTreeMap<String, String>) -> Option<ScannerId> {
     entries.get(metadata::SCANNER)?.parse().ok()
 }
 
+/// Whether a project with this metadata has a [`Gate`].
+pub fn is_on(entries: &BTreeMap<String, String>) -> bool {
+    entries.get(metadata::PREVENT).is_some_and(|value| value == "true")
+}
+
 impl Gate {
     /// The gate of a project with this metadata; `None` if everything passes. A value that cannot be
     /// read counts as the strictest: it is refused when it is written ([`check`]), so it came from
     /// an earlier build.
     pub fn of(entries: &BTreeMap<String, String>) -> Option<Self> {
         let entry = |key: &str| entries.get(key).map(String::as_str);
-        if entry(metadata::PREVENT) != Some("true") {
+        if !is_on(entries) {
             return None;
         }
         let unscanned =

@@ -7,7 +7,7 @@ fn pull(n: usize) -> Pull {
 
 fn admission(changes: &Changes) -> Admission {
     Admission {
-        rules: Rules { policy: Some(Policy::NOTHING), gate: None },
+        metadata: BTreeMap::new(),
         stamp: changes.stamp(&"demo/a".parse().unwrap()),
         at: Timestamp(10),
         until: None,
@@ -20,7 +20,7 @@ fn what_was_asked_for_lately_stays_and_the_number_is_bounded() {
     let (changes, mut admissions) = (Changes::default(), Admissions::new(10));
     let one = admission(&changes);
     let find = |admissions: &mut Admissions, n: usize| {
-        admissions.find(&pull(n), &one.rules, one.stamp, Timestamp(10)).is_some()
+        admissions.find(&pull(n), &one.metadata, one.stamp, Timestamp(10)).is_some()
     };
     for n in 0..200 {
         admissions.remember(pull(n), one.clone());

@@ -17,6 +17,14 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The maximum number of lists of signers that a policy requires, and of signers in one.
 const MOST_REQUIRED: usize = 10;
 
+/// Whether a project with this metadata has a [`Policy`].
+pub fn is_on(entries: &BTreeMap<String, String>) -> bool {
+    let is = |key: &str| entries.get(key).is_some_and(|value| value == "true");
+    entries.get(metadata::MODE).is_some_and(|mode| mode != "off")
+        || is(metadata::HARBOR_COSIGN)
+        || is(metadata::HARBOR_NOTATION)
+}
+
 impl Policy {
     /// The policy of a project with this metadata; `None` if everything passes. A value that cannot
     /// be read counts as the strictest: it is refused when it is written ([`check`]), so it came from
@@ -24,16 +32,14 @@ impl Policy {
     pub fn of(entries: &BTreeMap<String, String>) -> Option<Self> {
         let entry = |key: &str| entries.get(key).map(String::as_str);
         let is = |key: &str, value: &str| entry(key) == Some(value);
+        if !is_on(entries) {
+            return None;
+        }
         let mode = match entry(metadata::MODE) {
             None | Some("off") => Mode::Off,
             Some("warn") => Mode::Warn,
             Some(_) => Mode::Enforce,
         };
-        let cosign = is(metadata::HARBOR_COSIGN, "true");
-        let notation = is(metadata::HARBOR_NOTATION, "true");
-        if mode == Mode::Off && !cosign && !notation {
-            return None;
-        }
         Some(Policy {
             mode,
             require: entry(metadata::REQUIRE).map(required).unwrap_or_default(),
@@ -45,8 +51,8 @@ impl Policy {
             children: !is(metadata::CHILDREN, "false"),
             wait: entry(metadata::WAIT).and_then(seconds).unwrap_or_default(),
             as_harbor: is(metadata::STATUS, "412"),
-            cosign,
-            notation,
+            cosign: is(metadata::HARBOR_COSIGN, "true"),
+            notation: is(metadata::HARBOR_NOTATION, "true"),
         })
     }
 }

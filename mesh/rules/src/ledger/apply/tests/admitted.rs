@@ -2,7 +2,7 @@
 
 use super::signatures::{change, evidence, image, place, sig, signer, verified, with_image};
 use super::*;
-use crate::ledger::admitted::{Admission, Admissions, Pull, Rules};
+use crate::ledger::admitted::{Admission, Admissions, Pull};
 use crate::ledger::change::Change;
 use crate::ledger::scanning::{LookForScans, Report, ScanChange, ScannerChange};
 use crate::ledger::signatures::{LookForSignatures, SignatureChange};
@@ -25,10 +25,10 @@ struct Node {
 type Answer = Result<Option<Refusal>, ()>;
 
 /// What the records say, and until when.
-fn judge(ledger: &Ledger, rules: &Rules, tag: &Tag, now: Timestamp) -> (Answer, Option<Timestamp>) {
+fn judge(ledger: &Ledger, tag: &Tag, now: Timestamp) -> (Answer, Option<Timestamp>) {
     let project = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap();
     let (mut lacking, mut until, repository) = (None, None, place());
-    if let Some(policy) = &rules.policy {
+    if let Some(policy) = &Policy::of(&project.metadata) {
         let facts =
             ledger.records.signature_facts(policy, project.id, &repository, &image()).unwrap();
         let (signers, own, parents) = (&facts.signers, &facts.own, &facts.parents);
@@ -41,7 +41,7 @@ fn judge(ledger: &Ledger, rules: &Rules, tag: &Tag, now: Timestamp) -> (Answer, 
         }
         until = signing::changes_at(signers, own, parents, now);
     }
-    if let Some(gate) = &rules.gate
+    if let Some(gate) = &Gate::of(&project.metadata)
         && let Some(facts) =
             ledger.records.scan_facts(gate, project.id, &repository, &image()).unwrap()
     {
@@ -61,10 +61,9 @@ impl Node {
     /// Answers a pull as a node does, and compares that with the records.
     fn pull(&mut self, ledger: &Ledger, tag: &str) -> Answer {
         let project = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap();
-        let rules =
-            Rules { policy: Policy::of(&project.metadata), gate: Gate::of(&project.metadata) };
+        let metadata = project.metadata;
         let tag: Tag = tag.parse().unwrap();
-        let (truth, until) = judge(ledger, &rules, &tag, self.now);
+        let (truth, until) = judge(ledger, &tag, self.now);
         let (stamp, at) = (ledger.changes.stamp(&place()), self.now);
         let pull = Pull {
             project: project.id,
@@ -72,11 +71,11 @@ impl Node {
             digest: image(),
             tag: Some(tag.clone()),
         };
-        if let Some(admission) = self.admissions.find(&pull, &rules, stamp, at) {
+        if let Some(admission) = self.admissions.find(&pull, &metadata, stamp, at) {
             assert_eq!(Ok(admission.lacking.clone()), truth, "what is remembered is not true");
             self.from_memory += 1;
         } else if let Ok(lacking) = &truth {
-            let admission = Admission { rules, stamp, at, until, lacking: lacking.clone() };
+            let admission = Admission { metadata, stamp, at, until, lacking: lacking.clone() };
             self.admissions.remember(pull, admission);
         }
         truth

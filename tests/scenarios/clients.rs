@@ -5,16 +5,20 @@
 //! containerd one PUT, skopeo checks six blobs at once, crane asks HEAD first, oras mounts: between
 //! them they walk most of the ways into a registry.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
 use base64::Engine as _;
 use http::Method;
+use rules::words::moment::Timestamp;
 use serde_json::{Value, json};
+use sign::making::{Claims, SigningKey, classic};
 use tempfile::TempDir;
 use tests::daemons::{Containerd, Docker, Podman};
+use tests::image::{Blob, MANIFEST};
 use tests::mesh::Mesh;
-use tests::{people, process, tools};
+use tests::{people, process, tools, wait};
 
 /// A mesh, and the clients' files.
 struct Shore {
@@ -115,6 +119,45 @@ impl Shore {
 
     fn crane(&self, arguments: &[&str]) -> String {
         self.run(tools::built_by_go("crane"), &[arguments, &["--insecure"]].concat())
+    }
+
+    /// From now on the project serves what is signed, and nothing else.
+    fn demand_signatures(&self) {
+        let body = json!({"metadata": {"signature_policy": "enforce"}});
+        let answer = self.mesh.client(0).send_json(Method::PUT, "/api/v2.0/projects/demo", &body);
+        assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 200);
+    }
+
+    /// Signs an image with a key that the project trusts from now on, and waits until that counts.
+    fn sign(&self, repository: &str, digest: &str) {
+        let key = SigningKey::generate().expect("a key");
+        let body = json!({"name": "ci", "key": key.public_pem()});
+        let path = "/api/v2.0/projects/demo/signers";
+        let answer = self.mesh.client(0).send_json(Method::POST, path, &body);
+        assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 201);
+        let made = classic(
+            &key,
+            &Claims {
+                reference: self.name(0, repository),
+                subject: digest.parse().expect("a digest"),
+                subject_size: 0,
+                subject_media_type: String::new(),
+                optional: BTreeMap::new(),
+                timestamp: Timestamp(1_780_000_000_000),
+            },
+        );
+        let repository = self.mesh.repository(0, &format!("demo/{repository}"));
+        for blob in &made.blobs {
+            repository.upload(&Blob::of(blob.clone())).unwrap_or_else(|no| panic!("{no}"));
+        }
+        let tag = format!("{}.sig", digest.replace(':', "-"));
+        let put = repository.put_bytes(&tag, MANIFEST, made.manifest.into());
+        put.unwrap_or_else(|no| panic!("{no}"));
+        let path = repository.path(&format!("manifests/{digest}"));
+        wait::until("the signature counts", || {
+            let answer = self.mesh.client(1).anonymous().get(&path).ok()?;
+            (answer.status == 200).then_some(())
+        });
     }
 
     /// crane reads every layer and checks it against manifest and configuration; the digest.
@@ -262,6 +305,28 @@ fn podman_and_buildah_push_and_the_others_pull_it_elsewhere() {
     assert_eq!(ctr_pulls(&containerd, &shore.name(2, "buildah:1")), digest);
     podman.run(&["rmi", "-a", "-f"]);
     assert_eq!(podman.pull(&shore.name(0, "buildah:1")), digest);
+
+    // each is refused what its project wants signed, and told why; none when it is
+    shore.demand_signatures();
+    podman.run(&["rmi", "-a", "-f"]);
+    let (docker, name) = (Docker::start(), shore.name(1, "buildah:1"));
+    let pulls = || {
+        let (mut by_docker, mut by_ctr) = (docker.command(), containerd.command());
+        by_docker.args(["pull", "-q", &name]);
+        by_ctr.args(["images", "pull", "--plain-http", &name]);
+        [("docker", by_docker), ("ctr", by_ctr), ("podman", podman.pulling(&name))]
+    };
+    for (client, mut pull) in pulls() {
+        let told = process::finish(&mut pull);
+        // ctr shows a status and no reason
+        let why = if client == "ctr" { "403" } else { "project demo serves signed images only" };
+        assert!(!told.success && told.err.contains(why), "{client}: {told:?}");
+    }
+    shore.sign("buildah", &digest);
+    for (client, mut pull) in pulls() {
+        let told = process::finish(&mut pull);
+        assert!(told.success, "{client}: {told:?}");
+    }
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn a_module_that_is_away_moves_the_primary_and_one_that_hangs_keeps_nobody_from_
 
     // its token is away: another one signs, and it signs again when the token is back
     modules.take(home, true);
-    wait_status(&mesh, home, "The key-encryption key of signing.hsm at this node cannot be used");
+    wait_status(&mesh, home, "This node cannot use a key-encryption key: signing.hsm.token");
     wait::until_ok("another one is the primary", || match primary_of(other)? {
         now if now != home => Ok(()),
         _ => Err("it is the same one".to_owned()),

@@ -70,7 +70,7 @@ fn keys_move_into_kms_and_back_and_an_outage_of_it_is_waited_for() {
         if waits { Ok(()) } else { Err(signed.out + &signed.err) }
     });
     let told = atoll(&mesh, 0, "status", &["--no-copies"]);
-    let said = "The key-encryption key of signing.kms at this node cannot be used: ";
+    let said = "This node cannot use a key-encryption key: signing.kms: ";
     assert!(told.success && told.out.contains(said), "{told:?}");
     for tag in ["1", "2"] {
         served(&mesh, 0, tag).unwrap_or_else(|no| panic!("{tag}: {no}"));

@@ -157,12 +157,14 @@ fn refused(what: &str, finished: &Finished) {
     assert!(!finished.success, "{what}: {}\n{}", finished.out, finished.err);
 }
 
-/// Every kind of key, signed with by every client in every form that it writes.
+/// Every kind of key, signed with by every client in every form that it writes, and verified by the mesh
+/// and by every client that can.
 #[test]
 fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
     let stage = Stage::new();
     let signers = &stage.signers;
-    let wrong = anchor(&signers.key("wrong", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"));
+    let stranger = signers.key("wrong", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256");
+    let wrong = anchor(&stranger);
     for (kind, algorithm) in [
         ("p256", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
         ("p384", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384"),
@@ -177,6 +179,23 @@ fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
             assert_eq!(one.format, format, "{what}");
             one
         };
+        // what these programs say of each other's signatures, as the registry has them
+        let verifies = |program: &str, public: &Path, name: &str| match program {
+            "skopeo" => signers.skopeo_pulls(public, name),
+            "cosign3, classic" => {
+                signers.verify("cosign3", public, &["--new-bundle-format=false"], name)
+            }
+            cosign => signers.verify(cosign, public, &[], name),
+        };
+        let accepted = |what: &str, programs: &[&str], name: &str| {
+            for program in programs {
+                let what = format!("{program} verifies {what} with {kind}");
+                well(&what, &verifies(program, &key.public, name));
+            }
+        };
+        let all = ["skopeo", "cosign2", "cosign3, classic"];
+        // cosign 3 signs with SHA-384 and Ed25519ph, and verifies neither
+        let is_common = matches!(kind, "p256" | "rsa");
 
         let name = format!("demo/skopeo-{kind}");
         let (image, layout) = (Image::unpackable(&[64]), signers.at(&format!("layout-{kind}")));
@@ -185,6 +204,11 @@ fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
         let one = good("skopeo", &stage.behind(&name, &image, ".sig"), &image, Format::Cosign);
         assert_eq!(one.reference, Some(signers.named(&format!("{name}:v1"))));
         assert!(one.signed.is_some(), "{one:?}");
+        accepted("skopeo", &all, &format!("{name}:v1"));
+        for program in all {
+            let told = verifies(program, &stranger.public, &format!("{name}:v1"));
+            refused(&format!("{program} with another key than {kind}"), &told);
+        }
 
         let name = format!("demo/cosign2-{kind}");
         let image = stage.push(&name);
@@ -194,12 +218,16 @@ fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
         let one = good("cosign 2", &stage.behind(&name, &image, ".sig"), &image, Format::Cosign);
         assert_eq!(one.reference, Some(signers.named(&name)));
         assert_eq!(one.claims.get("build").map(String::as_str), Some("17"));
+        accepted("cosign 2", &all, &named);
 
         let name = format!("demo/cosign3-classic-{kind}");
         let image = stage.push(&name);
         let named = format!("{name}@{}", image.digest());
         well("cosign 3", &signers.cosign3("sign", &key, true, &[], &named));
         good("cosign 3, classic", &stage.behind(&name, &image, ".sig"), &image, Format::Cosign);
+        if is_common {
+            accepted("cosign 3, classic", &["cosign2", "cosign3, classic"], &named);
+        }
 
         let name = format!("demo/cosign3-{kind}");
         let image = stage.push(&name);
@@ -210,6 +238,10 @@ fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
         let nobody = stage.referrer(&name, &image).verify(&image, &[]);
         let Anchor::Key { id, .. } = right else { panic!("{right:?}") };
         assert_eq!(nobody[0].by, By::Unknown { hint: Some(id) }, "{kind}: it names its key");
+        if is_common {
+            accepted("cosign 3", &["cosign3"], &named);
+            refused("another key", &verifies("cosign3", &stranger.public, &named));
+        }
     }
 }
 

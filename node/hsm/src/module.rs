@@ -69,7 +69,7 @@ impl Module {
         if self.open.is_none() {
             let pin = self.pin()?;
             let module = load(&self.place.module)?;
-            match log_in(&module, &self.place.token, &pin) {
+            match log_in(&module, &self.place, &pin) {
                 Ok(session) => {
                     self.refused = None;
                     self.open = Some(Open { session, module });
@@ -166,8 +166,40 @@ impl Module {
     }
 }
 
+/// What a maker's library finds its settings or its tokens by, if that is not where it looks otherwise.
+const SETTINGS: [(&str, &str); 5] = [
+    ("softhsm", "SOFTHSM2_CONF"),
+    ("tpm2_pkcs11", "TPM2_PKCS11_STORE"),
+    ("yubihsm", "YUBIHSM_PKCS11_CONF"),
+    ("cryptoki", "ChrystokiConfigurationPath"),
+    ("cs_pkcs11", "CS_PKCS11_R3_CFG"),
+];
+
+/// What may help if a library finds nothing: a variable of its maker's that the service lacks.
+fn hint(module: &Path, is_set: impl Fn(&str) -> bool) -> String {
+    let name = module.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let known = SETTINGS.iter().find(|(library, _)| name.contains(library));
+    match known.filter(|(_, variable)| !is_set(variable)) {
+        Some((_, variable)) => format!(
+            " (the library may need {variable}, which is not set for this process; with systemd: \
+             Environment={variable}=...)"
+        ),
+        None => String::new(),
+    }
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some()
+}
+
+/// What a library or its loader says, after the library's path, once.
+fn with_path(module: &Path, said: &str) -> String {
+    let path = module.display().to_string();
+    if said.contains(&path) { said.to_owned() } else { format!("{path}: {said}") }
+}
+
 fn load(module: &Path) -> Result<Pkcs11, Fault> {
-    let at = |error: Error| Fault::Module(format!("{}: {}", module.display(), said(&error)));
+    let at = |error: Error| Fault::Module(with_path(module, &said(&error)) + &hint(module, is_set));
     let loaded = Pkcs11::new(module).map_err(at)?;
     match loaded.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         // when its last end went wrong
@@ -176,19 +208,23 @@ fn load(module: &Path) -> Result<Pkcs11, Fault> {
     }
 }
 
-fn log_in(module: &Pkcs11, token: &str, pin: &[u8]) -> Result<Session, Fault> {
+fn log_in(module: &Pkcs11, place: &Place, pin: &[u8]) -> Result<Session, Fault> {
+    let token = &place.token;
     let slots = module.get_slots_with_token().map_err(failed("slots cannot be listed"))?;
     let mut found = Vec::new();
     for slot in slots {
         // a slot that says nothing is not ours to mend
         let info = module.get_token_info(slot);
-        if info.is_ok_and(|info| info.token_initialized() && info.label() == token) {
+        if info.is_ok_and(|info| info.token_initialized() && info.label() == *token) {
             found.push(slot);
         }
     }
     let slot = match found[..] {
         [one] => one,
-        [] => return Err(Fault::Token(format!("there is no token {token}"))),
+        [] => {
+            let hint = hint(&place.module, is_set);
+            return Err(Fault::Token(format!("there is no token {token}{hint}")));
+        }
         _ => return Err(Fault::Token(format!("there are several tokens {token}"))),
     };
     let session = module.open_ro_session(slot).map_err(failed("no session"))?;
@@ -216,4 +252,34 @@ fn encrypt(
 ) -> Result<Vec<u8>, Fault> {
     let params = GcmParams::new(nonce, binding, TAG.into()).map_err(failed("AES-GCM"))?;
     session.encrypt(&Mechanism::AesGcm(params), key, clear).map_err(failed("it does not encrypt"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_finds_nothing_is_told_with_what_it_may_lack() {
+        let softhsm = Path::new("/usr/lib/softhsm/libsofthsm2.so");
+        assert!(hint(softhsm, |_| false).contains("SOFTHSM2_CONF, which is not set"));
+        assert_eq!(hint(softhsm, |variable| variable == "SOFTHSM2_CONF"), "");
+        assert_eq!(hint(Path::new("/opt/maker/libother.so"), |_| false), "");
+        assert!(
+            hint(Path::new("/usr/safenet/libCryptoki2_64.so"), |_| false).contains("Chrystoki")
+        );
+    }
+
+    #[test]
+    fn the_path_of_a_library_is_said_once() {
+        let path = Path::new("/x/lib.so");
+        let loader = "/x/lib.so: cannot open shared object file";
+        assert_eq!(with_path(path, loader), loader);
+        assert_eq!(
+            with_path(path, "C_Initialize says GeneralError"),
+            "/x/lib.so: C_Initialize says GeneralError"
+        );
+        let missing = Path::new("/nowhere/libsofthsm2.so");
+        let Err(Fault::Module(why)) = load(missing) else { panic!("there is none") };
+        assert_eq!(why.matches("/nowhere/libsofthsm2.so").count(), 1, "{why}");
+    }
 }

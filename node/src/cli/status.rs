@@ -176,11 +176,13 @@ fn tables(status: &Value) -> String {
         out.push_str(&table(&["TRANSFER", "PEER", "BYTES", "BLOB"], transfers));
     }
     for kek in rows("key_encryption").iter().filter(|kek| kek["fault"].is_string()) {
-        out.push_str(&format!(
-            "\nThe key-encryption key of {} at this node cannot be used: {}.\n",
-            text(&kek["setting"]),
-            text(&kek["fault"]),
-        ));
+        let (setting, fault) = (text(&kek["setting"]), text(&kek["fault"]));
+        // most faults begin with the setting that they are about
+        let told = match fault.starts_with("signing.") {
+            true => fault,
+            false => format!("{setting}: {fault}"),
+        };
+        out.push_str(&format!("\nThis node cannot use a key-encryption key: {told}.\n"));
     }
     for one in rows("signing").iter().filter(|one| one["signs"] == false) {
         let others = one["opened_by"].as_array().unwrap_or(&empty);
@@ -267,7 +269,7 @@ mod tests {
         );
         assert!(!out.contains("other"), "{out}");
         assert!(
-            out.contains("The key-encryption key of signing.hsm at this node cannot be used: signing.hsm.token: there is no token x.\n"),
+            out.contains("\nThis node cannot use a key-encryption key: signing.hsm.token: there is no token x.\n"),
             "{out}"
         );
         assert!(!out.contains("passphrase_file"), "{out}");

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::records::{Look, RecordError, decode, encode};
+use super::records::{self, Look, NodeRecord, RecordError, decode, encode};
 use crate::policies::signatures::{AnchorId, MESH};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -236,8 +236,15 @@ pub trait LookForSigning: Look {
     }
     /// The key-encryption keys that each replica has; one of a build that does not say it is not here.
     fn opens(&self) -> Result<BTreeMap<NodeId, Vec<KekId>>, RecordError> {
-        let all = self.records::<Vec<KekId>>(&key::all_opens())?;
-        Ok(all.into_iter().filter_map(|(at, keks)| Some((key::node_of(&at)?, keks))).collect())
+        let mut opens = BTreeMap::new();
+        for (at, keks) in self.records::<Vec<KekId>>(&key::all_opens())? {
+            let Some(node) = key::node_of(&at) else { continue };
+            // what a replica said stays when it is removed
+            if self.record::<NodeRecord>(&records::key::node(node))?.is_some() {
+                opens.insert(node, keks);
+            }
+        }
+        Ok(opens)
     }
     /// Under which key-encryption key the newest key of each project is sealed; `None` if it does not
     /// say so.

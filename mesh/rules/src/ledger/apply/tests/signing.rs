@@ -5,6 +5,7 @@ use serde_bytes::ByteBuf;
 use super::leaving::at_newest;
 use super::*;
 use crate::ledger::change::Change;
+use crate::ledger::leaving::{Leaving, LeavingChange};
 use crate::ledger::records::encode;
 use crate::ledger::sign_due::{Due, LookForDue, Parts};
 use crate::ledger::sign_log::{
@@ -202,6 +203,13 @@ fn only_listed_replicas_say_what_they_open() {
     assert_eq!(ledger.records.opens().unwrap(), [(node, vec![NEW, OLD])].into());
     assert_eq!(opens(&mut ledger, node, vec![]), Outcome::Done);
     assert!(ledger.records.opens().unwrap().is_empty());
+    let removed = Leaving { node: NodeId(3), removal: 1 };
+    assert_eq!(opens(&mut ledger, removed.node, vec![NEW]), Outcome::Done);
+    for step in [LeavingChange::Begin(removed), LeavingChange::Finish(removed)] {
+        assert_eq!(ledger.records.opens().unwrap().len(), 1, "{step:?}");
+        assert_eq!(ledger.run(Command::Leaving(step)), Outcome::Done);
+    }
+    assert!(ledger.records.opens().unwrap().is_empty(), "it is gone, and opens nothing");
     assert_eq!(
         Command::Trust(Box::new(TrustChange::Opens { node, keks: vec![] })).level(),
         Level::SIGNING

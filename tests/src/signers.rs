@@ -198,7 +198,20 @@ impl Signers {
 
     /// skopeo pulls an image if the key has signed it under its name.
     pub fn skopeo_pulls(&self, public: &Path, image: &str) -> Finished {
-        let signed = json!([{"type": "sigstoreSigned", "keyPath": public}]);
+        self.skopeo_pulls_if(&json!({"type": "sigstoreSigned", "keyPath": public}), image)
+    }
+
+    /// skopeo pulls an image if the key has signed it under its repository's name, which is all that
+    /// cosign signs.
+    pub fn skopeo_pulls_of_repository(&self, public: &Path, image: &str) -> Finished {
+        let identity = json!({"type": "matchRepository"});
+        let signed =
+            json!({"type": "sigstoreSigned", "keyPath": public, "signedIdentity": identity});
+        self.skopeo_pulls_if(&signed, image)
+    }
+
+    fn skopeo_pulls_if(&self, signed: &Value, image: &str) -> Finished {
+        let signed = json!([signed]);
         let policy = json!({
             "default": [{"type": "reject"}],
             "transports": {"docker": {&self.registries[0]: signed}},

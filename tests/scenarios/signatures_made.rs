@@ -180,18 +180,10 @@ fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
             one
         };
         // what these programs say of each other's signatures, as the registry has them
-        let verifies = |program: &str, public: &Path, name: &str| match program {
-            "skopeo" => signers.skopeo_pulls(public, name),
-            "skopeo, repository" => signers.skopeo_pulls_of_repository(public, name),
-            "cosign3, classic" => {
-                signers.verify("cosign3", public, &["--new-bundle-format=false"], name)
-            }
-            cosign => signers.verify(cosign, public, &[], name),
-        };
         let accepted = |what: &str, programs: &[&str], name: &str| {
             for program in programs {
                 let what = format!("{program} verifies {what} with {kind}");
-                well(&what, &verifies(program, &key.public, name));
+                well(&what, &signers.judges(program, &key.public, name));
             }
         };
         let all = ["skopeo", "cosign2", "cosign3, classic"];
@@ -207,7 +199,7 @@ fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
         assert!(one.signed.is_some(), "{one:?}");
         accepted("skopeo", &all, &format!("{name}:v1"));
         for program in all {
-            let told = verifies(program, &stranger.public, &format!("{name}:v1"));
+            let told = signers.judges(program, &stranger.public, &format!("{name}:v1"));
             refused(&format!("{program} with another key than {kind}"), &told);
         }
 
@@ -241,7 +233,7 @@ fn what_cosign_and_skopeo_sign_is_verified_with_every_kind_of_key() {
         assert_eq!(nobody[0].by, By::Unknown { hint: Some(id) }, "{kind}: it names its key");
         if is_common {
             accepted("cosign 3", &["cosign3"], &named);
-            refused("another key", &verifies("cosign3", &stranger.public, &named));
+            refused("another key", &signers.judges("cosign3", &stranger.public, &named));
         }
     }
 }

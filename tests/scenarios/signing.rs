@@ -641,7 +641,6 @@ fn what_a_trusted_key_has_signed_counts_only_if_it_is_as_its_form_demands() {
         subject_size: image.manifest.bytes.len() as u64,
         subject_media_type: MANIFEST.into(),
         optional: BTreeMap::new(),
-        // in 2020
         timestamp: Timestamp(1_590_000_000_000),
     };
     let pushed = |layer: usize| {
@@ -652,7 +651,10 @@ fn what_a_trusted_key_has_signed_counts_only_if_it_is_as_its_form_demands() {
     let (good, twice, large, late) = (pushed(60), pushed(61), pushed(62), pushed(63));
     store(&mesh, Some(&tag_of(&good)), classic(&key, &claims_of(&good)));
     wait::until_ok("it is served", || served(&mesh, 0, good.digest()));
-
+    served(&mesh, 0, good.digest()).unwrap_or_else(|no| panic!("{no}"));
+    let counted =
+        mesh.client(0).get("/metrics").unwrap_or_else(|none| panic!("{none}")).to_string();
+    assert!(counted.contains("atoll_gate_decisions_total{from=\"memory\"}"), "{counted}");
     let text = |made: &Made| String::from_utf8(made.blobs[0].clone()).expect("text");
     let made = classic(&key, &claims_of(&twice));
     let other = format!("\"docker-manifest-digest\":\"{}\",", good.digest());

@@ -201,13 +201,21 @@ impl Signers {
         self.skopeo_pulls_if(&json!({"type": "sigstoreSigned", "keyPath": public}), image)
     }
 
-    /// skopeo pulls an image if the key has signed it under its repository's name, which is all that
-    /// cosign signs.
-    pub fn skopeo_pulls_of_repository(&self, public: &Path, image: &str) -> Finished {
+    /// What a program says of an image and a key: `cosign2`, `cosign3`, `cosign3, classic`, `skopeo`, or
+    /// `skopeo, repository` for a signature of the repository's name, which is all that cosign signs.
+    pub fn judges(&self, program: &str, public: &Path, image: &str) -> Finished {
         let identity = json!({"type": "matchRepository"});
-        let signed =
-            json!({"type": "sigstoreSigned", "keyPath": public, "signedIdentity": identity});
-        self.skopeo_pulls_if(&signed, image)
+        match program {
+            "skopeo" => self.skopeo_pulls(public, image),
+            "skopeo, repository" => self.skopeo_pulls_if(
+                &json!({"type": "sigstoreSigned", "keyPath": public, "signedIdentity": identity}),
+                image,
+            ),
+            "cosign3, classic" => {
+                self.verify("cosign3", public, &["--new-bundle-format=false"], image)
+            }
+            cosign => self.verify(cosign, public, &[], image),
+        }
     }
 
     fn skopeo_pulls_if(&self, signed: &Value, image: &str) -> Finished {

@@ -19,6 +19,7 @@ use rules::members::signing::Openers;
 use rules::words::digest::Digest;
 use rules::words::names::NodeId;
 use serde_json::{Value, json};
+use sign::making::sealed::SealedError;
 
 use super::Atoll;
 use crate::http::answer::json_answer;
@@ -200,11 +201,16 @@ impl Atoll {
 
     /// How this node's key-encryption keys stand, in the order of its settings. It seals with the first.
     fn show_keks(&self) -> Vec<Value> {
+        let told = |error| match error {
+            // it names the setting
+            SealedError::Unusable(why) => why,
+            error => error.to_string(),
+        };
         let show = |kek: KekStanding| {
             json!({
                 "setting": kek.setting,
                 "key": kek.key.as_ref().ok().map(ToString::to_string),
-                "fault": kek.key.err().map(|error| error.to_string()),
+                "fault": kek.key.err().map(told),
             })
         };
         self.signatures.keks().into_iter().map(show).collect()

@@ -652,9 +652,9 @@ fn what_a_trusted_key_has_signed_counts_only_if_it_is_as_its_form_demands() {
     store(&mesh, Some(&tag_of(&good)), classic(&key, &claims_of(&good)));
     wait::until_ok("it is served", || served(&mesh, 0, good.digest()));
     served(&mesh, 0, good.digest()).unwrap_or_else(|no| panic!("{no}"));
-    let counted =
-        mesh.client(0).get("/metrics").unwrap_or_else(|none| panic!("{none}")).to_string();
-    assert!(counted.contains("atoll_gate_decisions_total{from=\"memory\"}"), "{counted}");
+    let metrics = mesh.client(0).get("/metrics").unwrap_or_else(|none| panic!("{none}")).body;
+    let metrics = String::from_utf8_lossy(&metrics);
+    assert!(metrics.contains("atoll_gate_decisions_total{from=\"memory\"}"), "{metrics}");
     let text = |made: &Made| String::from_utf8(made.blobs[0].clone()).expect("text");
     let made = classic(&key, &claims_of(&twice));
     let other = format!("\"docker-manifest-digest\":\"{}\",", good.digest());

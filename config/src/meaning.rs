@@ -111,6 +111,7 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     scan.limit("rate", &mut s.scan.rate, (1 << 20)..=(100 << 30));
     scan.duration("timeout", &mut s.scan.timeout, secs(5)..=hours(24));
     scan.size("unpacked", &mut s.scan.unpacked, (16 << 20)..=(1 << 40));
+    scan.count("cached_per_minute", &mut s.scan.cached_per_minute, 1..=10_000);
     trivy(&mut scan.section("trivy"), &mut s);
     drop(scan);
 

@@ -100,6 +100,7 @@ scan:
   rate: {scan_rate}
   timeout: {scan_timeout}
   unpacked: {scan_unpacked}
+  cached_per_minute: {scan_cached}
   trivy:
     program: {trivy_program}
     server: {trivy_server}
@@ -225,6 +226,7 @@ drain: {drain}
         scan_rate = or_null(s.scan.rate.map(written_size)),
         scan_timeout = written_duration(s.scan.timeout),
         scan_unpacked = written_size(s.scan.unpacked),
+        scan_cached = s.scan.cached_per_minute,
         trivy_program = or_null(s.scan.trivy.program.as_deref().map(path)),
         trivy_server = or_null(s.scan.trivy.server.as_deref().map(quoted)),
         trivy_token = or_null(s.scan.trivy.token_file.as_deref().map(path)),

@@ -452,6 +452,8 @@ pub struct Scan {
     pub timeout: Duration,
     /// Maximum number of bytes of a layer, unpacked; default 16 GiB.
     pub unpacked: u64,
+    /// How many scans of images of proxy projects this node begins in a minute; default 10.
+    pub cached_per_minute: u32,
     /// The program trivy.
     pub trivy: Trivy,
 }
@@ -464,6 +466,7 @@ impl Default for Scan {
             rate: Some(64 << 20),
             timeout: Duration::from_secs(900),
             unpacked: 16 << 30,
+            cached_per_minute: 10,
             trivy: Trivy::default(),
         }
     }

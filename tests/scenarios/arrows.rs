@@ -116,7 +116,7 @@ const ROOMS: [Rooms; 6] = [
             ("proxies", &["view", "upstreams", "writes"]),
             ("people", &["view", "proxies"]),
             ("jobs", &["view", "blobs", "writes", "proxies"]),
-            ("scans", &["view", "blobs", "writes", "people", "jobs"]),
+            ("scans", &["view", "blobs", "writes", "proxies", "people", "jobs"]),
             ("signatures", &["view", "blobs", "writes", "jobs"]),
             ("events", &["view"]),
             ("pulls", &["blobs", "proxies"]),

@@ -410,6 +410,24 @@ fn what_cannot_be_scanned_says_so_and_what_is_not_scanned_is_as_the_project_says
     let asked = ask(0, about.digest());
     assert_eq!(asked.status, 400, "{asked}");
     assert_eq!(pull(&mesh, 1, &about).0, 200);
+    // bytes that have rotted at the primary are not believed
+    create_project(&mesh.client(0), "rot", true, 3);
+    let rotten = debian(&[("openssl", "3.0.11-1~deb12u1"), ("own", "7")]);
+    mesh.repository(0, "rot/web").push(&rotten, "1").unwrap_or_else(|no| panic!("{no}"));
+    let primary = tests::mesh::primary(&mesh.status(0).expect("a status"), "rot");
+    let primary = THREE.iter().position(|(name, _)| Some(*name) == primary.as_deref());
+    let primary = &mesh.members()[primary.expect("a primary")];
+    let layer = &rotten.blobs[1];
+    let version = layer.bytes.windows(6).position(|part| part == b"3.0.11").expect("a version");
+    primary.flip(layer, version);
+    let path = "/api/v2.0/projects/rot/repositories/web/artifacts/1/scan";
+    let asked = mesh.client(0).ask(Method::POST, path).send();
+    assert_eq!(asked.unwrap_or_else(|none| panic!("{none}")).status, 202);
+    wait::until("another node's copy is scanned", || {
+        let found = scans::overview(&mesh, 0, "rot/web", &rotten)?;
+        (found["scan_status"] == "Success").then_some(())
+    });
+    assert!(primary.words().contains("this node's copy of layer"), "it says so");
     // nor is what another registry has
     let proxied =
         json!({"project_name": "hub", "registry_id": 0, "metadata": {"vul_insufficient": "no"}});

@@ -2,8 +2,10 @@
 //! credentials.
 
 use http::{Response, StatusCode};
+use rules::ledger::cached_scans::LookForCachedScans;
 use rules::ledger::records::Look;
 use rules::members::roster::Standing;
+use rules::policies::signatures::Policy;
 use rules::proxies::mirror::registry;
 use serde_json::{Value, json};
 
@@ -39,8 +41,16 @@ impl Atoll {
                 })
             })
             .collect();
-        let read = self.records.read(|records| Ok((records.projects()?, records.upstreams()?)));
-        let ((projects, upstreams), _) = read.await?;
+        let read = self.records.read(|records| {
+            let (projects, mut gated) = (records.projects()?, Vec::new());
+            for project in projects.iter().filter(|project| project.upstream.is_some()) {
+                if records.gate_of(project)?.is_some() || Policy::of(&project.metadata).is_some() {
+                    gated.push(project.id);
+                }
+            }
+            Ok((projects, records.upstreams()?, gated))
+        });
+        let ((projects, upstreams, gated), _) = read.await?;
         let registries: Vec<Value> = self
             .mirrors
             .mirrored()?
@@ -58,6 +68,7 @@ impl Atoll {
                     "scheme": if plain { "http" } else { "https" },
                     "project": name.as_str(),
                     "public": project.public,
+                    "gated": gated.contains(&project.id),
                 });
                 (project.public || all).then_some(shown)
             })

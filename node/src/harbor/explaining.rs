@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use ground::clock;
 use http::{Response, StatusCode};
 use registry::view::Freshness;
+use rules::ledger::cached_scans::{LookForCachedScans, decide_cached};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
-use rules::ledger::scanning::{DatabaseRecord, Facts, LookForScans};
+use rules::ledger::scanning::{DatabaseRecord, Facts, LookForScans, ScanRecord};
 use rules::ledger::sign_due::{self, LookForDue};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
 use rules::policies::signatures::metadata as signed;
@@ -66,6 +67,8 @@ struct Read {
     is_image: bool,
     /// `None` without a gate, or if nothing is scanned in this mesh.
     facts: Option<Facts>,
+    /// What is known of its scans, whether that decides or not.
+    scan: Option<ScanRecord>,
     /// `None` without a policy about signatures.
     signatures: Option<SignatureFacts>,
     pushed: Timestamp,
@@ -78,7 +81,6 @@ impl Harbor {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<Response<Payload>, Failure> {
-        let gate = Gate::of(&project.metadata).filter(|_| project.upstream.is_none());
         let signing = SignaturePolicy::of(&project.metadata).filter(|_| project.upstream.is_none());
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
@@ -87,11 +89,12 @@ impl Harbor {
         let now = clock::timestamp();
         let look = |records: &dyn ReadRecords| {
             let (mut all, mut looked_into) = (Vec::new(), 0);
+            let gate = records.gate_of(project)?;
             let named = match reference {
                 Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
                 Reference::Digest(digest) => Some(*digest),
             };
-            let Some(digest) = named else { return Ok((all, None, 0, None)) };
+            let Some(digest) = named else { return Ok((all, None, 0, None, gate)) };
             let ruled = match tag {
                 Some(tag) => by_rule(records, project, name, (&digest, tag), now)?,
                 None => None,
@@ -108,6 +111,10 @@ impl Harbor {
                     Some(gate) => records.scan_facts(gate, project.id, name, &one)?,
                     None => None,
                 };
+                let scan = match &facts {
+                    Some(facts) => facts.scan.clone(),
+                    None => records.scan_of(name, &one)?,
+                };
                 let signatures = match &signing {
                     Some(policy) => Some(records.signature_facts(policy, project.id, name, &one)?),
                     None => None,
@@ -115,16 +122,17 @@ impl Harbor {
                 looked_into += manifest.bytes.len();
                 let pushed = manifest.pushed;
                 let is_image = Image::read(&manifest.bytes) != Runnable::Nothing;
-                all.push(Read { digest: one, is_image, facts, signatures, pushed });
+                all.push(Read { digest: one, is_image, facts, scan, signatures, pushed });
             }
             let database = match gate.is_some() {
                 true => records.scan_database()?,
                 false => None,
             };
-            Ok::<_, RecordError>((all, database, listed, ruled))
+            Ok::<_, RecordError>((all, database, listed, ruled, gate))
         };
         // a node that is cut off decides by what it has kept, and says so
-        let ((all, database, listed, ruled), freshness) = self.door.read_at_length(look).await?;
+        let ((all, database, listed, ruled, gate), freshness) =
+            self.door.read_at_length(look).await?;
         if all.is_empty() {
             return Err(missing(&format!("artifact {name}@{reference}")));
         }
@@ -197,13 +205,21 @@ fn explanation(
         })
     };
     let Some(gate) = gate else {
-        return says(
+        let mut answer = says(
             "pass",
             match project.upstream {
-                Some(_) => "the project caches a registry, and such a project prevents nothing",
+                Some(_) => {
+                    "the project, which caches a registry, prevents no vulnerable images (prevent_vul is not true, or was set before feature level 13: set it again)"
+                }
                 None => "the project prevents no vulnerable images (prevent_vul is not true)",
             },
         );
+        // a scan that fails is not seen where it decides nothing
+        if let Some(scan) = &read.scan {
+            answer["scan_status"] = scan.status().word().into();
+            answer["last_scan"] = last_scan(Some(scan));
+        }
+        return answer;
     };
     if !read.is_image {
         return says(
@@ -217,7 +233,11 @@ fn explanation(
             "this mesh has no database of vulnerabilities (scan.database), and the project no other scanner",
         );
     };
-    let (decision, why) = match decide(gate, facts.known(), &facts.allowed, now) {
+    let decided = match project.upstream {
+        None => decide(gate, facts.known(), &facts.allowed, now),
+        Some(_) => decide_cached(gate, facts.known(), &facts.allowed, now),
+    };
+    let (decision, why) = match decided {
         Decision::Pass => ("pass", pass(gate, facts)),
         Decision::Wait(wait, why) => {
             ("wait", format!("a pull waits up to {} s for the scan; else: {why}", wait.as_secs()))
@@ -251,7 +271,7 @@ fn explanation(
             "found": report.found.len(),
         })
     });
-    answer["last_scan"] = last_scan(facts);
+    answer["last_scan"] = last_scan(facts.scan.as_ref());
     answer["database"] = database.map_or(
         Value::Null,
         |used| json!({"digest": used.digest.to_string(), "updated_at": used.updated.to_string()}),
@@ -263,8 +283,8 @@ fn explanation(
 }
 
 /// How the last scan has ended, if it has no report: what counts is older then, or there is nothing.
-fn last_scan(facts: &Facts) -> Value {
-    let unfinished = facts.scan.as_ref().and_then(|scan| scan.unfinished.as_ref());
+fn last_scan(scan: Option<&ScanRecord>) -> Value {
+    let unfinished = scan.and_then(|scan| scan.unfinished.as_ref());
     unfinished.map_or(Value::Null, |one| {
         json!({
             "number": one.number,
@@ -538,12 +558,12 @@ mod tests {
         let said = remedies(&gate, &project, &name, digest, &unscanned, &[]);
         assert_eq!(said[0], format!("scan it: atoll scan shop/web@{digest}"));
         assert!(said[1].contains("vul_unscanned"), "{said:?}");
-        assert_eq!(last_scan(&unscanned), Value::Null);
+        assert_eq!(last_scan(unscanned.scan.as_ref()), Value::Null);
         let why = Some("the scanner has no room".to_owned());
         let unfinished = Some(Unfinished { number: 7, at: Timestamp(1), why });
         let scan = Some(ScanRecord { unfinished, ..ScanRecord::default() });
         let failed = Facts { scan, ..Facts::default() };
-        assert_eq!(last_scan(&failed)["why"], "the scanner has no room");
+        assert_eq!(last_scan(failed.scan.as_ref())["why"], "the scanner has no room");
         let said = remedies(&gate, &project, &name, digest, &failed, &[]);
         assert!(said[0].contains("mend why its scan has failed"), "{said:?}");
     }

@@ -101,15 +101,19 @@ fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>, Failure> {
     }
 }
 
-/// What is cached of another registry is neither scanned nor verified, so nothing of it may be
-/// prevented.
-fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
+/// Whether this has images of a project scanned that caches a registry.
+fn scans_cached(metadata: &BTreeMap<String, String>, caches: bool) -> bool {
     let on = |key: &str| metadata.get(key).is_some_and(|value| value == "true");
-    if caches
-        && (on(vulnerabilities::metadata::PREVENT) || on(vulnerabilities::metadata::AUTO_SCAN))
-    {
+    caches && (on(vulnerabilities::metadata::PREVENT) || on(vulnerabilities::metadata::AUTO_SCAN))
+}
+
+/// What is cached of another registry is scanned when it is pulled, and at no other times; and it is
+/// not verified, so nothing of it may be prevented for that.
+fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
+    let schedule = metadata.get(vulnerabilities::metadata::SCHEDULE);
+    if caches && schedule.is_some_and(|value| value != "none") {
         return Err(bad(
-            "a project that caches a registry is not scanned: auto_scan and prevent_vul must be false",
+            "a project that caches a registry is scanned when it is pulled from: it has no scan_schedule",
         ));
     }
     if caches && signatures::Policy::of(metadata).is_some() {
@@ -288,6 +292,9 @@ impl Harbor {
         }
         self.check_edges_are_kept_out(&asked.metadata)?;
         check_scans(&asked.metadata, upstream.is_some())?;
+        if scans_cached(&asked.metadata, upstream.is_some()) {
+            self.writes.check_level(Level::CACHED_SCANS)?;
+        }
         check_required(&asked.metadata, &[], &name)?;
         let mut load = BTreeMap::new();
         for project in self.records.view()?.projects()? {
@@ -401,6 +408,9 @@ impl Harbor {
         let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
         check_scans(&metadata, project.upstream.is_some())?;
+        if scans_cached(&metadata, project.upstream.is_some()) {
+            self.writes.check_level(Level::CACHED_SCANS)?;
+        }
         // what is sent back unchanged is not looked at again
         if metadata.get(REQUIRE) != project.metadata.get(REQUIRE) {
             let trusted = self.read(|records| records.trusted(project.id)).await?;

@@ -139,6 +139,9 @@ impl From<ScanError> for Failure {
     }
 }
 
+/// Which SBOM an answer is: `made`, or the digest of the artifact that it came in.
+const FROM: header::HeaderName = header::HeaderName::from_static("atoll-sbom-from");
+
 impl Harbor {
     /// Answers a request about scans of the whole mesh.
     pub(super) async fn answer_about_scanning(
@@ -180,8 +183,8 @@ impl Harbor {
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let kind = scan_type(&request.body.whole(super::BODY).await?)?;
-        if project.upstream.is_some() {
-            return Err(bad("what is cached of another registry is not scanned"));
+        if project.upstream.is_some() && kind == ScanType::Sbom {
+            return Err(bad("no SBOMs are kept beside what is cached of another registry"));
         }
         let digest = self.digest_of(&name, reference).await?;
         let wanted = self.scannable_of(&name, digest).await?;
@@ -204,6 +207,10 @@ impl Harbor {
             return Err(Failure::new(Code::Precondition, NO_DATABASE));
         }
         for some in wanted.chunks(AT_ONCE) {
+            if project.upstream.is_some() {
+                self.scans.ask_cached(&name, some.to_vec(), true, by).await?;
+                continue;
+            }
             self.scans.ask(&name, some.to_vec(), true, by).await?;
         }
         Ok(answer(StatusCode::ACCEPTED))
@@ -324,10 +331,19 @@ impl Harbor {
             Some("cyclonedx") => sbom::CYCLONEDX,
             Some(_) => return Err(bad("format is spdx or cyclonedx")),
         };
-        let Some(document) = self.scans.sbom(name, &digest, kind).await? else {
-            return Err(missing(&format!("a report about {name}@{digest}")));
+        // so that what was pushed at another node is seen here
+        self.read(|records| records.has_manifest(name, &digest)).await?;
+        let (document, from) = match self.scans.attached_sbom(name, &digest, kind).await? {
+            Some(came) => (came.document, came.artifact.to_string()),
+            None => match self.scans.sbom(name, &digest, kind).await? {
+                Some(made) => (made, "made".to_owned()),
+                None => return Err(missing(&format!("a report about {name}@{digest}"))),
+            },
         };
         let mut response = Response::new(Payload::full(document));
+        if let Ok(from) = header::HeaderValue::from_str(&from) {
+            response.headers_mut().insert(FROM, from);
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
         Ok(response)
     }

@@ -42,10 +42,18 @@ impl Registry {
             Ok((linked, record))
         });
         let Admitted { caller, project, freshness, found: (linked, record) } = admitted.await?;
-        if let Some(pass) = caller.pass()
-            && !self.door.read(|records| pass.opens_blob(records, &repository, &digest)).await?.0
-        {
-            return Err(beyond_the_pass());
+        if let Some(pass) = caller.pass() {
+            let opens = || self.door.read(|records| pass.opens_blob(records, &repository, &digest));
+            let mut opened = opens().await?.0;
+            if !opened && project.upstream.is_some() {
+                // another node has given the scanner its manifest
+                let caches = self.proxies.caches();
+                opened = caches.manifest(&pass.repository, &pass.digest, false).await.is_some()
+                    && opens().await?.0;
+            }
+            if !opened {
+                return Err(beyond_the_pass());
+            }
         }
         let proxied = project.upstream.is_some();
         if proxied && !self.upstreams.admits(&project, &repository) {

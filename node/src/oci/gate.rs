@@ -326,7 +326,7 @@ fn about(manifest: &ManifestRecord, behind_such_a_tag: bool) -> About {
 
 /// Whether an index has manifests inside (`data`): clients that read them never ask for what it lists,
 /// so nobody could refuse that. Go's JSON takes the key in any case.
-fn carries_manifests(bytes: &[u8]) -> bool {
+pub(super) fn carries_manifests(bytes: &[u8]) -> bool {
     let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else { return true };
     let lists = fields.iter().filter(|(key, _)| key.eq_ignore_ascii_case("manifests"));
     let entries = lists.flat_map(|(_, list)| list.as_array().into_iter().flatten());
@@ -377,7 +377,7 @@ fn unsigned(
     Failure::new(code, message).detail(detail)
 }
 
-fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Failure {
+pub(super) fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Failure {
     metrics::counter!("atoll_pulls_prevented_total").increment(1);
     tracing::debug!(%repository, %digest, %why, "a pull is refused");
     Failure::new(Code::Prevented, why.to_string())

@@ -6,6 +6,7 @@ use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::records::{Look, ManifestRecord, Project};
 use rules::people::access::Action;
+use rules::people::passes::ScanPass;
 use rules::wire::{Pushed, Resolution, WriteKind};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
@@ -60,7 +61,13 @@ impl Registry {
                 Some((digest, manifest)) if pass.opens(repository, &digest) => {
                     self.show_manifest(&request, &digest, manifest, freshness)
                 }
-                _ => Err(beyond_the_pass()),
+                None => match self.cached_for(pass, &project, repository, reference).await {
+                    Some((digest, manifest)) => {
+                        self.show_manifest(&request, &digest, manifest, freshness)
+                    }
+                    None => Err(beyond_the_pass()),
+                },
+                Some(_) => Err(beyond_the_pass()),
             };
         }
         if project.upstream.is_some() {
@@ -75,6 +82,8 @@ impl Registry {
             return match (reference, found) {
                 (Reference::Digest(_), Some((digest, manifest))) => {
                     self.proxies.caches().touch(repository, &digest);
+                    let what = (&digest, &manifest.bytes[..]);
+                    self.check_cached(&project, repository, what, request.client).await?;
                     self.show_manifest(&request, &digest, manifest, freshness)
                 }
                 (_, found) => {
@@ -97,6 +106,22 @@ impl Registry {
         let what = (&digest, &manifest);
         self.check_gates(&caller, &project, repository, reference, what).await?;
         self.show_manifest(&request, &digest, manifest, freshness)
+    }
+
+    /// What a scanner's pass opens of a proxy project, if another node has cached it.
+    async fn cached_for(
+        &self,
+        pass: &ScanPass,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Option<(Digest, ManifestRecord)> {
+        let Reference::Digest(digest) = reference else { return None };
+        if project.upstream.is_none() || !pass.opens(repository, digest) {
+            return None;
+        }
+        let manifest = self.proxies.caches().manifest(repository, digest, false).await?;
+        Some((*digest, manifest))
     }
 
     fn show_manifest(
@@ -133,6 +158,8 @@ impl Registry {
         };
         let answered = match self.proxies.resolve(project, &repository, &reference).await {
             Resolving::Direct(fetched) => {
+                let what = (&fetched.digest, &fetched.bytes[..]);
+                self.check_cached(project, &repository, what, request.client).await?;
                 let mut response =
                     show(&request, &fetched.digest, &fetched.media_type, fetched.bytes)?;
                 set(
@@ -161,6 +188,8 @@ impl Registry {
                 let Some((digest, manifest)) = known else {
                     return Err(Failure::new(Code::Unavailable, reason));
                 };
+                let what = (&digest, &manifest.bytes[..]);
+                self.check_cached(project, &repository, what, request.client).await?;
                 let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
                 set(&mut response, "warning", UNASKED);
                 return Ok(response);
@@ -185,6 +214,8 @@ impl Registry {
             || Failure::new(Code::Unavailable, "the manifest cannot be had right now; try again");
         let manifest = answered.manifest.or(recorded).ok_or_else(lost)?;
         self.proxies.caches().touch(&repository, &digest);
+        let what = (&digest, &manifest.bytes[..]);
+        self.check_cached(project, &repository, what, request.client).await?;
         let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
         if stale {
             set(&mut response, "warning", UNASKED);

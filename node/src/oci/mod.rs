@@ -2,6 +2,7 @@
 //! nothing. Each verb has one file, which reads from top to bottom.
 
 mod blobs;
+mod cached_gate;
 mod gate;
 mod lists;
 mod manifests;
@@ -19,6 +20,7 @@ use registry::proxies::questions::Questions;
 use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
 use registry::pushes::relaying::Uploads;
+use registry::scans::Scans;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
@@ -69,6 +71,8 @@ pub struct Registry {
     pub upstreams: Arc<Upstreams>,
     /// How many questions to upstreams each client may cause.
     pub questions: Arc<Questions>,
+    /// Asks for scans of what is cached.
+    pub scans: Arc<Scans>,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
     /// What the gates have let pass.

@@ -20,6 +20,7 @@ use registry::jobs::repairs::tallies::Tallies;
 use registry::people::Access;
 use registry::proxies::resolving::Proxies;
 use registry::pushes::relaying::Uploads;
+use registry::scans::Scans;
 use registry::view::look;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
@@ -29,7 +30,7 @@ use rules::ledger::level::{Build, Level};
 use rules::ledger::policies::AT_ONCE;
 use rules::ledger::records::Look;
 use rules::members::door::Standing;
-use rules::wire::{Answer, Ask, CacheAsk, JobAsk, MAX_HAVE};
+use rules::wire::{Answer, Ask, CacheAsk, JobAsk, MAX_HAVE, Resolution};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, RepositoryName};
 use store::Store;
@@ -66,6 +67,8 @@ pub struct Peers {
     pub witness: Arc<Witness>,
     /// Sums of what this node keeps.
     pub tallies: Arc<Tallies>,
+    /// Asks for scans of what edges' clients pull of proxy projects.
+    pub scans: Arc<Scans>,
     /// How long a grant lasts.
     pub grant: Duration,
 }
@@ -116,7 +119,11 @@ impl Rooms for Peers {
             }
             Ask::Resolve { repository, reference } => match reference.parse() {
                 Ok(reference) => {
-                    Answer::Resolved(self.proxies.resolve_here(&repository, &reference).await)
+                    let resolution = self.proxies.resolve_here(&repository, &reference).await;
+                    if from.standing != Standing::Replica {
+                        self.saw_edge(from.node, &repository, &resolution);
+                    }
+                    Answer::Resolved(resolution)
                 }
                 Err(error) => Answer::Refused(error.to_string()),
             },
@@ -219,6 +226,16 @@ impl Peers {
             Ok(Some(project)) => edges::may_serve(&project, &self.neighbours.name_of(from.node)),
             Ok(None) => true,
             Err(_) => false,
+        }
+    }
+
+    /// An edge cannot ask for a scan of what its clients pull, so that is done here.
+    fn saw_edge(&self, edge: NodeId, repository: &RepositoryName, said: &Resolution) {
+        let (Resolution::Fresh(digest) | Resolution::Stale(digest, _)) = said else { return };
+        let project =
+            self.neighbours.records.view().and_then(|view| view.project(&repository.project()));
+        if let Ok(Some(project)) = project {
+            self.scans.pulled_at_edge(project, (repository.clone(), *digest), edge);
         }
     }
 

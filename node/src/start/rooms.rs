@@ -239,7 +239,12 @@ impl Rooms {
             store.clone(),
             flights.clone(),
             writes.clone(),
-            Engines { databases, adapters },
+            Engines {
+                databases,
+                adapters,
+                rechecks: blobs.rechecks.clone(),
+                confirming: confirming.clone(),
+            },
             scan_terms,
             tasks.clone(),
         );
@@ -356,6 +361,7 @@ impl Rooms {
             preheats: self.preheats.clone(),
             jobs: self.jobs.clone(),
             tallies: self.tallies.clone(),
+            scans: self.scans.clone(),
             grant: settings.uploads.expire_after,
         }
     }
@@ -391,6 +397,7 @@ impl Rooms {
             questions: self.questions.clone(),
             neighbours: neighbours.clone(),
             admissions: Admissions::new(MOST_ADMISSIONS).into(),
+            scans: self.scans.clone(),
             terms: terms::oci(settings),
         };
         let harbor = Harbor {

@@ -253,6 +253,7 @@ pub(super) fn scans(settings: &Settings) -> ScanTerms {
         rate: settings.scan.rate,
         timeout: settings.scan.timeout,
         unpacked: settings.scan.unpacked,
+        cached_per_minute: settings.scan.cached_per_minute,
         fetch: settings.scan.timeout,
         commit: settings.deadlines.commit,
     }

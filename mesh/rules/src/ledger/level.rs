@@ -114,8 +114,10 @@ impl Level {
     /// From this level on replicas are asked for sums of what they keep, and a repair records who keeps
     /// what.
     pub const TALLIES: Level = Level(12);
+    /// From this level on images that proxy projects have cached may be scanned, and refused.
+    pub const CACHED_SCANS: Level = Level(13);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::TALLIES;
+    pub const NEWEST: Level = Level::CACHED_SCANS;
 }
 
 impl std::fmt::Display for Level {

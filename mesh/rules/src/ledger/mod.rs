@@ -41,6 +41,7 @@ pub mod admitted;
 pub mod appending;
 pub mod apply;
 pub mod cached;
+pub mod cached_scans;
 pub mod change;
 pub mod collecting;
 pub mod command;

@@ -3,7 +3,7 @@
 use super::caching::UNUSED_AFTER;
 use super::signatures::metadata::{AUTO, CHILDREN, HOST, MODE, NAME, REQUIRE, STATUS, WAIT};
 use super::trash::{COUNTED, TRASH};
-use super::vulnerabilities::metadata::{FIXABLE, INSUFFICIENT, SCHEDULE, UNSCANNED};
+use super::vulnerabilities::metadata::{FIXABLE, INSUFFICIENT, SBOM_SOURCE, SCHEDULE, UNSCANNED};
 
 /// Those that are fields of a project's record.
 pub const FIELDS: [&str; 8] = [
@@ -19,7 +19,7 @@ pub const FIELDS: [&str; 8] = [
 
 /// Those that are stored as they come. Some of them have an effect here; the others are Harbor's, so
 /// that clients read back what they wrote.
-pub const STORED: [&str; 26] = [
+pub const STORED: [&str; 27] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -40,6 +40,7 @@ pub const STORED: [&str; 26] = [
     STATUS,
     WAIT,
     FIXABLE,
+    SBOM_SOURCE,
     SCHEDULE,
     INSUFFICIENT,
     UNSCANNED,

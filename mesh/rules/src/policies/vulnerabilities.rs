@@ -32,6 +32,9 @@ pub mod metadata {
     pub const INSUFFICIENT: &str = "vul_insufficient";
     /// When everything is scanned again, as in cron (UTC); `none`, or missing: never. Not in Harbor.
     pub const SCHEDULE: &str = "scan_schedule";
+    /// Which SBOM of an image is shown: `made` by this mesh (also if it is missing), or `attached`: the
+    /// one that came with the image, if there is one. Not in Harbor.
+    pub const SBOM_SOURCE: &str = "sbom_source";
     /// Whether only what has a fix counts: `"true"`. Not in Harbor.
     pub const FIXABLE: &str = "vul_fixable_only";
     /// The number of the scanner that the project has chosen; the mesh's default if it is missing.
@@ -316,6 +319,9 @@ pub fn check(key: &str, value: &str) -> Result<(), String> {
             "metadata.{key} is block, allow, or wait with up to {} seconds, as in \"wait 30\"",
             LONGEST_WAIT.as_secs()
         )),
+        metadata::SBOM_SOURCE if !["made", "attached"].contains(&value) => {
+            Err(format!("metadata.{key} is made or attached"))
+        }
         metadata::INSUFFICIENT if !["block", "allow", "unscanned"].contains(&value) => {
             Err(format!("metadata.{key} is block, allow or unscanned"))
         }

@@ -16,6 +16,8 @@ use super::adapters::{Adapters, ToScan};
 use super::database::Databases;
 use super::layers::Reading;
 use super::{ScanError, Scans};
+use crate::blobs::rechecks::Rechecks;
+use crate::proxies::confirming::Confirming;
 
 /// What the engines need.
 pub struct Engines {
@@ -23,6 +25,10 @@ pub struct Engines {
     pub databases: Arc<Databases>,
     /// Other scanners.
     pub adapters: Arc<Adapters>,
+    /// Checks copies whose bytes are not what they should be.
+    pub rechecks: Arc<Rechecks>,
+    /// What upstreams show, for images of proxy projects.
+    pub confirming: Arc<Confirming>,
 }
 
 /// A scanner.
@@ -78,7 +84,7 @@ impl Scans {
     ) -> Result<Examined, ScanError> {
         let image = self.image(repository, digest)?;
         let is_wanted = || self.is_wanted(repository, digest, number);
-        let reading = Reading { scans: self, repository, digest, number };
+        let reading = Reading { scans: self, repository, digest, number: Some(number) };
         let mut found = match engine {
             Engine::Native => return self.scan(repository, digest, number, begun).await,
             // to the program they would be damaged images

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ground::supervise::at_length;
@@ -34,6 +35,8 @@ pub const KIND: &str = "export";
 const TRIES: u32 = 3;
 /// The maximum number of tables that a node makes at a time.
 pub(super) const AT_A_TIME: usize = 4;
+/// How long a reader may take nothing of a table before it is cut off: its place is for others.
+const STALL: Duration = Duration::from_secs(30);
 /// How many bytes of a table are sent at a time.
 const PIECE: usize = 64 << 10;
 /// The names of the columns, as Harbor writes them.
@@ -174,6 +177,11 @@ fn rows(
     (rows, number)
 }
 
+/// Gives a reader the next piece. `false` if nobody reads any more, or nothing was taken for so long.
+async fn hand_on<T>(send: &mpsc::Sender<T>, piece: T, stall: Duration) -> bool {
+    matches!(tokio::time::timeout(stall, send.send(piece)).await, Ok(Ok(())))
+}
+
 impl Scans {
     /// Makes the table of a project, piece by piece. Fails before the first piece if this node cannot
     /// make it now. What goes wrong later is an error in its place, so that a table is whole or seen
@@ -205,8 +213,7 @@ impl Scans {
                 let mut rows = Bytes::from(made);
                 while !rows.is_empty() {
                     let piece = rows.split_to(rows.len().min(PIECE));
-                    // nobody reads it any more
-                    if send.send(Ok(piece)).await.is_err() {
+                    if !hand_on(&send, Ok(piece), STALL).await {
                         return;
                     }
                 }
@@ -215,7 +222,8 @@ impl Scans {
                     Ok(next) => next,
                     Err(error) => {
                         warn!(repository = %image.0, digest = %image.1, %error, "an export is cut off");
-                        let _ = send.send(Err(std::io::Error::other(error.to_string()))).await;
+                        let cut = Err(std::io::Error::other(error.to_string()));
+                        hand_on(&send, cut, STALL).await;
                         return;
                     }
                 };
@@ -299,6 +307,17 @@ mod tests {
         ] {
             assert_eq!(cell(text), written);
         }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_keeps_no_place() {
+        let (send, mut pieces) = mpsc::channel(1);
+        assert!(hand_on(&send, 1, STALL).await);
+        assert!(!hand_on(&send, 2, Duration::ZERO).await, "the first was not taken");
+        assert_eq!(pieces.recv().await, Some(1));
+        assert!(hand_on(&send, 3, STALL).await);
+        drop(pieces);
+        assert!(!hand_on(&send, 4, STALL).await, "nobody reads");
     }
 
     #[test]

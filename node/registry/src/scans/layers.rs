@@ -15,7 +15,7 @@ use ground::supervise::{at_length, blocking};
 use rules::blobs::pacing::Class;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::scanning::{LookForScans, MOST_KEPT, ScannerChange};
-use rules::words::digest::Digest;
+use rules::words::digest::{Digest, Hasher};
 use rules::words::image::{Image, Layer};
 use rules::words::moment::Moment;
 use rules::words::names::{OperationId, RepositoryName};
@@ -44,29 +44,47 @@ pub(super) struct Reading<'a> {
     pub(super) scans: &'a Scans,
     pub(super) repository: &'a RepositoryName,
     pub(super) digest: &'a Digest,
-    pub(super) number: u64,
+    /// The number of the scan; `None` if somebody only wants to see its report.
+    pub(super) number: Option<u64>,
 }
 
 impl Reading<'_> {
     /// What all layers contain, the bottom one first, and what there is to say about how that was
     /// found. What was read anew is kept for other images.
     pub(super) async fn all(&self, image: &Image) -> Result<(Vec<scan::Layer>, String), ScanError> {
-        let end = clock::now() + self.scans.terms.timeout;
+        self.within(image, self.scans.terms.timeout).await
+    }
+
+    /// The same, within a time.
+    pub(super) async fn within(
+        &self,
+        image: &Image,
+        most: Duration,
+    ) -> Result<(Vec<scan::Layer>, String), ScanError> {
+        let end = clock::now() + most;
+        let cached = self.scans.is_cached(self.repository)?;
         let (mut found, mut log, mut bound) = (Vec::new(), String::new(), Bound::default());
         for layer in &image.layers {
             let digest = &layer.digest;
+            if cached {
+                self.scans.check_shown(self.repository, digest).await?;
+            }
             // of an attestation nothing is kept: the same bytes may be a layer elsewhere
             let kept = match image.attests() {
                 true => None,
                 false => self.scans.kept_layer(digest)?,
             };
+            let kept = kept.or_else(|| unpack(&self.scans.cached.list(digest).filter(|_| cached)?));
             let (contents, how) = match kept {
                 Some(kept) => (kept, "known"),
                 None => (self.read(image, layer, end).await?, "read"),
             };
             bound.take(&contents)?;
             if how == "read" && !image.attests() {
-                self.scans.keep(digest, &contents).await?;
+                match cached {
+                    true => self.scans.keep_for_a_while(digest, &contents)?,
+                    false => self.scans.keep(digest, &contents).await?,
+                }
             }
             log += &format!("layer {digest}: {how}, {} packages\n", contents.packages());
             found.push(contents);
@@ -96,22 +114,33 @@ impl Reading<'_> {
                 layer.digest
             )));
         }
-        let mut bytes = Paced::new(blob, terms.rate);
+        let mut bytes = Checked::new(Paced::new(blob, terms.rate), layer.digest);
         let (media_type, stopped) = (layer.media_type.clone(), stop.clone());
         let work = blocking(move || {
             let keep_on = || !stopped.load(Ordering::Relaxed);
-            if attests {
-                return match is_text(&mut bytes).map_err(LayerError::Read)? {
-                    true => scan::read_layer(&EMPTY[..], TAR, &limits, &keep_on),
-                    false => Err(LayerError::Damaged("an attestation is a text".into())),
-                };
+            let read = match attests {
+                true => match is_text(&mut bytes) {
+                    Ok(true) => scan::read_layer(&EMPTY[..], TAR, &limits, &keep_on),
+                    Ok(false) => Err(LayerError::Damaged("an attestation is a text".into())),
+                    Err(error) => Err(LayerError::Read(error)),
+                },
+                false => scan::read_layer(
+                    io::BufReader::with_capacity(1 << 18, &mut bytes),
+                    &media_type,
+                    &limits,
+                    &keep_on,
+                ),
+            };
+            match read {
+                Err(error @ (LayerError::Stopped | LayerError::Read(_))) => Err(error),
+                read => match bytes.are_right(&keep_on) {
+                    Ok(true) => read.map(Some),
+                    // whatever was read of them
+                    Ok(false) => Ok(None),
+                    Err(_) if !keep_on() => Err(LayerError::Stopped),
+                    Err(error) => Err(LayerError::Read(error)),
+                },
             }
-            scan::read_layer(
-                io::BufReader::with_capacity(1 << 18, bytes),
-                &media_type,
-                &limits,
-                &keep_on,
-            )
         });
         tokio::pin!(work);
         let mut out_of_time = late;
@@ -120,7 +149,9 @@ impl Reading<'_> {
                 read = &mut work => break read,
                 () = tokio::time::sleep(LOOK) => {
                     out_of_time |= clock::now() >= end;
-                    let wanted = self.scans.is_wanted(self.repository, self.digest, self.number);
+                    let is_wanted =
+                        |number| self.scans.is_wanted(self.repository, self.digest, number);
+                    let wanted = self.number.is_none_or(is_wanted);
                     if out_of_time || !wanted {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -128,7 +159,14 @@ impl Reading<'_> {
             }
         };
         match read.map_err(|e| ScanError::Hopeless(format!("the scan failed: {e}")))? {
-            Ok(read) => Ok(read),
+            Ok(Some(read)) => Ok(read),
+            Ok(None) => {
+                let digest = layer.digest;
+                self.scans.rechecks.complained(digest);
+                Err(ScanError::Again(format!(
+                    "this node's copy of layer {digest} is damaged, and is replaced by another node's: look at its disk"
+                )))
+            }
             Err(LayerError::Stopped) if out_of_time => Err(ScanError::Hopeless(format!(
                 "it took longer than {} s (scan.timeout)",
                 terms.timeout.as_secs()
@@ -142,10 +180,17 @@ impl Reading<'_> {
     /// The bytes of a layer, or of a configuration, at this node, fetched if they are elsewhere.
     pub(super) async fn open(&self, digest: &Digest, end: Moment) -> Result<OpenBlob, ScanError> {
         let digest = *digest;
+        if self.scans.is_cached(self.repository)? {
+            self.scans.check_shown(self.repository, &digest).await?;
+        }
         if let Some(open) = self.scans.store.open_sound(&digest).await? {
             return Ok(open);
         }
-        let flight = self.scans.flights.join(digest, Sources::Find { via: None }, Class::Copy);
+        let (via, class) = match self.scans.is_cached(self.repository)? {
+            true => (Some(self.repository.clone()), Class::Preheat),
+            false => (None, Class::Copy),
+        };
+        let flight = self.scans.flights.join(digest, Sources::Find { via }, class);
         let wait = self.scans.terms.fetch.min(end.since(clock::now()));
         let fetched = tokio::time::timeout(wait, flight.finished()).await;
         match fetched {
@@ -184,6 +229,16 @@ impl Scans {
         let kept = self.neighbours.records.view()?.layer_contents(digest)?;
         // one of another form is read again
         Ok(kept.and_then(|kept| unpack(&kept)))
+    }
+
+    /// Keeps what a layer of a cached image contains in the memory of this node: the ledger has
+    /// nothing of what is cached.
+    fn keep_for_a_while(&self, digest: &Digest, layer: &scan::Layer) -> Result<(), ScanError> {
+        let packed = at_length(|| pack(layer)).map_err(|e| ScanError::Hopeless(e.to_string()))?;
+        if packed.len() <= MOST_KEPT {
+            self.cached.keep_list(*digest, packed);
+        }
+        Ok(())
     }
 
     async fn keep(&self, digest: &Digest, layer: &scan::Layer) -> Result<(), ScanError> {
@@ -310,9 +365,54 @@ impl Read for Paced {
     }
 }
 
+/// Bytes that are hashed while they are read: a node does not check what it reads from its disk.
+struct Checked<R> {
+    bytes: R,
+    expected: Digest,
+    hasher: Hasher,
+}
+
+impl<R: Read> Checked<R> {
+    fn new(bytes: R, expected: Digest) -> Self {
+        Checked { bytes, expected, hasher: Hasher::new(expected.algorithm()) }
+    }
+
+    /// Reads what is left, and says whether all of it is what it should be.
+    fn are_right(mut self, keep_on: &dyn Fn() -> bool) -> io::Result<bool> {
+        let mut buffer = vec![0; 64 << 10];
+        while self.read(&mut buffer)? > 0 {
+            if !keep_on() {
+                return Err(io::Error::other("it was stopped"));
+            }
+        }
+        Ok(self.hasher.finish() == self.expected)
+    }
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_right_or_wrong_however_much_of_them_was_read() {
+        let bytes = vec![7; 200 << 10];
+        for (expected, right) in [(Digest::sha256(&bytes), true), (Digest::sha256(b"x"), false)] {
+            for beginning in [0, 1, bytes.len()] {
+                let mut checked = Checked::new(&bytes[..], expected);
+                checked.read_exact(&mut vec![0; beginning]).unwrap();
+                assert_eq!(checked.are_right(&|| true).unwrap(), right, "after {beginning}");
+            }
+        }
+        assert!(Checked::new(&bytes[..], Digest::sha256(&bytes)).are_right(&|| false).is_err());
+    }
 
     #[test]
     fn bytes_and_not_types_say_whether_a_layer_is_compressed() {

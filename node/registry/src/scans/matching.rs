@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use ground::clock;
 use ground::supervise::at_length;
 use rules::ledger::events::Actor;
@@ -19,6 +20,8 @@ use crate::writes::Refusal;
 
 /// The time between two looks for a new database.
 const LOOK: Duration = Duration::from_secs(2);
+/// How many reports are on their way into the ledger at a time.
+const TOGETHER: usize = 32;
 /// The time until what could not be matched is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -65,30 +68,48 @@ impl Scans {
     async fn match_project(&self, project: &Project, database: Digest) -> Result<(), ScanError> {
         let (mut matched, mut changed) = (0_usize, 0_usize);
         let reported = at_length(|| self.reported(project, database))?;
-        for (_, repository, digest) in &reported {
-            match at_length(|| self.matched(repository, digest, database)) {
-                Ok(Some(report)) => {
-                    changed += 1;
-                    self.record(repository, digest, report).await?;
-                }
-                Ok(None) => {}
-                Err(ScanError::Again(why)) if self.database()?.1 == database => {
-                    // a layer's contents are of another form, or were lost: it is read again
-                    info!(%repository, %digest, why, "an image is scanned again");
-                    self.ask(repository, vec![*digest], false, &Actor::mesh()).await?;
-                }
-                // it is gone, or the database changed again
-                Err(ScanError::Stopped) => {}
-                Err(error) => return Err(error),
-            }
+        // their commits wait for each other's round trips otherwise
+        let mut all = futures::stream::iter(reported)
+            .map(|(_, repository, digest)| async move {
+                self.match_image(&repository, &digest, database).await
+            })
+            .buffered(TOGETHER);
+        while let Some(one) = all.next().await {
+            changed += usize::from(one?);
             matched += 1;
         }
+        drop(all);
         let change = ScanChange::Matched { project: project.name.clone(), database };
         self.commit(change, &Actor::mesh()).await?;
         if matched > 0 {
             info!(project = %project.name, matched, changed, "reports are of the new database");
         }
         Ok(())
+    }
+
+    /// Compares one image with the database. Returns whether its report says something else now.
+    async fn match_image(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        database: Digest,
+    ) -> Result<bool, ScanError> {
+        match at_length(|| self.matched(repository, digest, database)) {
+            Ok(Some(report)) => {
+                self.record(repository, digest, report).await?;
+                return Ok(true);
+            }
+            Ok(None) => {}
+            Err(ScanError::Again(why)) if self.database()?.1 == database => {
+                // a layer's contents are of another form, or were lost: it is read again
+                info!(%repository, %digest, why, "an image is scanned again");
+                self.ask(repository, vec![*digest], false, &Actor::mesh()).await?;
+            }
+            // it is gone, or the database changed again
+            Err(ScanError::Stopped) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(false)
     }
 
     /// The images of a project with a report of another database, the newest report first.

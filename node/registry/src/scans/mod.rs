@@ -11,10 +11,13 @@
 //! | `bodies` | reports as they are sent |
 //! | [`database`] | the database of vulnerabilities: from an image of this mesh, opened |
 //! | [`layers`] | what layers contain: from the ledger, or read out of their bytes |
+//! | [`cached`] | images of proxy projects, which are scanned when they are pulled |
 //! | [`rescans`] | scans of all that a project has, as a job |
 //! | [`everything`] | the same for all projects, by the mesh's schedule |
 //! | [`exports`] | findings of a project as a table |
+//! | [`attached`] | SBOMs that came with an image |
 //! | [`sboms`] | what an image consists of, kept beside it |
+//! | `showing` | reports with all their texts |
 //! | [`matching`] | reports made anew when the database changes |
 //!
 //! The ledger has the queue, and what was found (`rules::ledger::scanning`). The engine that is built in
@@ -22,7 +25,9 @@
 //! looks is decided for each scan, when it begins.
 
 pub mod adapters;
+pub mod attached;
 mod bodies;
+pub mod cached;
 pub mod database;
 mod elsewhere;
 pub mod engines;
@@ -34,13 +39,13 @@ pub mod not_well;
 mod programs;
 pub mod rescans;
 pub mod sboms;
+mod showing;
 pub mod trivy;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ground::clock;
 use ground::supervise::{Tasks, at_length};
 use parking_lot::Mutex;
@@ -49,14 +54,13 @@ use rules::ledger::command::Outcome;
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key as records_key};
-use rules::ledger::scanners::LookForScanners;
 use rules::ledger::scanning::{
-    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Waiting, Wanted, rest,
-    take_turns_of_each,
+    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, Wanted, rest,
 };
 use rules::ledger::stored::manifests_of;
 use rules::policies::vulnerabilities::metadata::AUTO_SBOM;
 use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness, chosen_scanner};
+use rules::scanners::turns::{Waiting, take_turns_of_each};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Runnable};
@@ -68,10 +72,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::blobs::flights::Flights;
+use crate::blobs::rechecks::Rechecks;
 use crate::view::neighbours::Neighbours;
 use crate::writes::{Refusal, Writes};
 use adapters::Adapters;
 use bodies::Bodies;
+use cached::CachedScans;
 use database::{DatabaseStatus, Databases};
 use engines::{Engine, Engines, Examined};
 use store::{Store, StoreError};
@@ -100,6 +106,8 @@ pub struct ScanTerms {
     pub timeout: Duration,
     /// The maximum number of bytes of a layer, unpacked.
     pub unpacked: u64,
+    /// How many scans of cached images are begun in a minute.
+    pub cached_per_minute: u32,
     /// Until the layers of an image are here.
     pub fetch: Duration,
     /// Until a change is committed.
@@ -162,6 +170,8 @@ pub struct Scans {
     /// Reports that are shown at a time: each is made anew, which takes long for a large image.
     shown: Arc<Semaphore>,
     bodies: Bodies,
+    rechecks: Arc<Rechecks>,
+    cached: CachedScans,
     /// Exports that are made at a time.
     exporting: Arc<Semaphore>,
     over: Notify,
@@ -202,7 +212,8 @@ impl Scans {
         terms: ScanTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        let Engines { databases, adapters } = engines;
+        let Engines { databases, adapters, rechecks, confirming } = engines;
+        let cached = CachedScans::new(confirming, terms.cached_per_minute);
         let (running, resting) = (Mutex::default(), Mutex::default());
         let (last, over) = (Mutex::default(), Notify::new());
         let (shown, bodies) = (Arc::new(Semaphore::new(SHOWN)), Bodies::new(ROOM_WAIT));
@@ -219,6 +230,8 @@ impl Scans {
             last,
             shown,
             bodies,
+            rechecks,
+            cached,
             exporting: Arc::new(Semaphore::new(exports::AT_A_TIME)),
             over,
             tasks,
@@ -235,6 +248,8 @@ impl Scans {
         self.tasks.spawn("scans", async move { scans.work().await });
         let scans = self.clone();
         self.tasks.spawn("matching", async move { scans.match_again().await });
+        let scans = self.clone();
+        self.tasks.spawn("scans.forget", async move { scans.forget_uncached().await });
     }
 
     /// Asks for scans of images of one repository. `first` puts them before others.
@@ -315,8 +330,15 @@ impl Scans {
         if view.level()? < Level::SCANS {
             return Ok(Vec::new());
         }
-        let mut projects = self.own_projects(&*view)?;
+        let mut projects = self.scanned_projects(&*view)?;
         let (is_equipped, known) = (self.is_equipped(&*view)?, view.known_scanners()?);
+        let may_begin = self.cached.may_begin();
+        projects.retain(|one| one.upstream.is_none() || may_begin);
+        let cache: BTreeSet<ProjectName> = projects
+            .iter()
+            .filter(|one| one.upstream.is_some())
+            .map(|one| one.name.clone())
+            .collect();
         // other scanners need no database here
         projects.retain(|one| {
             is_equipped || known.of(chosen_scanner(&one.metadata)) != ScannerId::NATIVE
@@ -343,7 +365,9 @@ impl Scans {
             let (project, running) = (project.name, run);
             all.push(Waiting { project, scanner, running, scans });
         }
-        Ok(take_turns_of_each(all, &mut self.last.lock(), self.terms.at_a_time))
+        let mut begun = take_turns_of_each(all, &mut self.last.lock(), self.terms.at_a_time);
+        begun.retain(|(_, (one, _))| !cache.contains(&one.0.project()) || self.cached.begin());
+        Ok(begun)
     }
 
     /// Whether this node has the database that the mesh uses.
@@ -354,8 +378,15 @@ impl Scans {
 
     /// The projects whose primary this node is, without those that cache a registry.
     fn own_projects(&self, view: &dyn ReadRecords) -> Result<Vec<Project>, RecordError> {
+        let mut projects = self.scanned_projects(view)?;
+        projects.retain(|one| one.upstream.is_none());
+        Ok(projects)
+    }
+
+    /// The projects whose primary this node is.
+    fn scanned_projects(&self, view: &dyn ReadRecords) -> Result<Vec<Project>, RecordError> {
         let mut projects = view.projects()?;
-        projects.retain(|one| one.primary == self.neighbours.me && one.upstream.is_none());
+        projects.retain(|one| one.primary == self.neighbours.me);
         Ok(projects)
     }
 
@@ -402,7 +433,11 @@ impl Scans {
             Err(refusal) => return Err(refusal),
         }
         let (repository, digest) = place.clone();
-        let scanned = match self.engine(&repository) {
+        let engine = match self.fetch_cached(&repository, &digest).await {
+            Ok(()) => self.engine(&repository),
+            Err(error) => Err(error),
+        };
+        let scanned = match engine {
             Ok(Engine::Native) => self.scan(&repository, &digest, number, began).await,
             Ok(engine) => self.scan_elsewhere(&engine, &repository, &digest, number, began).await,
             Err(error) => Err(error),
@@ -450,7 +485,7 @@ impl Scans {
         begun: Timestamp,
     ) -> Result<Examined, ScanError> {
         let image = self.image(repository, digest)?;
-        let read = layers::Reading { scans: self, repository, digest, number };
+        let read = layers::Reading { scans: self, repository, digest, number: Some(number) };
         let (layers, mut log) = read.all(&image).await?;
         let (database, used) = self.database()?;
         let report = at_length(|| judge(&image, &layers, &database))?;
@@ -492,10 +527,11 @@ impl Scans {
         }
     }
 
-    /// Whether SBOMs are made of what is scanned in the repository's project.
+    /// Whether SBOMs are kept of what is scanned in the repository's project: a proxy project has only
+    /// what its upstream has.
     fn wants_sboms(&self, repository: &RepositoryName) -> Result<bool, RecordError> {
         let project = self.neighbours.records.view()?.project(&repository.project())?;
-        Ok(project.is_some_and(|project| project.is_set(AUTO_SBOM)))
+        Ok(project.is_some_and(|one| one.upstream.is_none() && one.is_set(AUTO_SBOM)))
     }
 
     /// The parts of an image that can be scanned.
@@ -534,88 +570,6 @@ impl Scans {
             Ok::<_, RecordError>(wanted.is_some_and(|wanted: Wanted| wanted.number == number))
         };
         read().unwrap_or(true)
-    }
-
-    /// The report about an image with all its texts, made from the database of this node. `None` if
-    /// there is no report. Fails if this node has no database, or not all layers are known.
-    pub async fn findings(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Option<Findings>, ScanError> {
-        let view = self.neighbours.records.view()?;
-        let Some(record) = view.scan_of(repository, digest)? else { return Ok(None) };
-        let ScanRecord { report: Some(report), .. } = record else { return Ok(None) };
-        if report.is_from_elsewhere() {
-            let kept = view.reported_elsewhere(repository, digest)?;
-            drop(view);
-            let Some(kept) = kept else { return Ok(None) };
-            let permit = self.shown.clone().acquire_owned().await.ok().map(Arc::new);
-            let found = at_length(|| elsewhere::shown(report, kept))?;
-            return Ok(Some(Findings { _permit: permit, ..found }));
-        }
-        let used = view.scan_database()?;
-        drop(view);
-        let (database, digest_of) = self.database()?;
-        let image = self.image(repository, digest)?;
-        let updated = used.map(|used| used.updated);
-        let permit = self.shown.clone().acquire_owned().await.ok().map(Arc::new);
-        at_length(|| {
-            let layers = self.kept_layers(&image)?;
-            let findings = judge(&image, &layers, &database)?.findings;
-            let (database, scanner) = (Some(digest_of), native());
-            Ok(Some(Findings { report, scanner, findings, database, updated, _permit: permit }))
-        })
-    }
-
-    /// The report about an image as `write` writes it, which readers share. `None` if there is none.
-    pub async fn report_body(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        write: impl Fn(&Findings) -> Vec<u8>,
-    ) -> Result<Option<Bytes>, ScanError> {
-        let view = self.neighbours.records.view()?;
-        let report = view.scan_of(repository, digest)?.and_then(|record| record.report);
-        let Some(report) = report else { return Ok(None) };
-        let used = view.scan_database()?.map(|used| used.digest);
-        drop(view);
-        let database = used.filter(|_| !report.is_from_elsewhere());
-        let key = (repository.clone(), *digest, report.number, database);
-        if let Some(sent) = self.bodies.sent(&key) {
-            return Ok(Some(sent));
-        }
-        let Some(found) = self.findings(repository, digest).await? else { return Ok(None) };
-        // others may have waited for the same
-        if let Some(sent) = self.bodies.sent(&key) {
-            return Ok(Some(sent));
-        }
-        let bytes = at_length(|| write(&found));
-        self.bodies.send(key, bytes).await.map(Some)
-    }
-
-    /// The score (CVSS 3) of each of these ids, as the database of this node has it: the highest of
-    /// all sources. Fails if this node does not have the mesh's database; without one in the mesh there
-    /// are none.
-    pub fn scores<'a>(
-        &self,
-        ids: impl Iterator<Item = &'a str>,
-    ) -> Result<BTreeMap<String, f64>, ScanError> {
-        if self.neighbours.records.view()?.scan_database()?.is_none() {
-            return Ok(BTreeMap::new());
-        }
-        let (database, _) = self.database()?;
-        at_length(|| {
-            let mut scores = BTreeMap::new();
-            for id in ids {
-                let detail = database.detail(id).map_err(|e| ScanError::Again(e.to_string()))?;
-                let all = detail.unwrap_or_default().cvss.into_values();
-                if let Some(score) = all.filter_map(|scores| scores.v3).reduce(f64::max) {
-                    scores.insert(id.to_owned(), score);
-                }
-            }
-            Ok(scores)
-        })
     }
 
     /// Asks for scans of all images of a project that can be scanned. Returns how many.

@@ -1,6 +1,7 @@
 //! Other programs: started with bounds on time, output, memory and files, and ended with all that they
 //! have started.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::at_length;
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, kill_process_group, prlimit, setpriority_process,
+    Pid, Resource, Rlimit, Signal, kill_process, kill_process_group, prlimit, setpriority_process,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -62,14 +63,74 @@ pub(super) enum RunError {
     Lost(std::io::Error),
 }
 
-/// The processes of a program. Dropping this ends all of them.
-struct Group(Pid);
+/// The processes of a program. Dropping this ends all of them: its process group, and what has left that
+/// but was seen below the program.
+///
+/// A process that leaves the group and whose parents have ended between two looks is not found. A
+/// subreaper would get it as a child, but the whole node would be the parent of all strays then, and
+/// would have to reap what it does not know; a cgroup needs a tree that the node may write, which
+/// most do not have. The kernel's limits are inherited, so such a process is bounded all the same.
+struct Group {
+    leader: Pid,
+    /// With when each was started: numbers are given again.
+    left: BTreeSet<(i32, u64)>,
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
         // it may be over already
-        let _ = kill_process_group(self.0, Signal::KILL);
+        let _ = kill_process_group(self.leader, Signal::KILL);
+        for (pid, started) in &self.left {
+            if about(*pid).is_some_and(|about| about.started == *started)
+                && let Some(pid) = Pid::from_raw(*pid)
+            {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
+}
+
+impl Group {
+    /// Notes which processes below the program are in another group.
+    fn look(&mut self) {
+        let mut below: BTreeMap<i32, Vec<(i32, About)>> = BTreeMap::new();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some((pid, about)) = pid.and_then(|pid| Some((pid, about(pid)?))) {
+                below.entry(about.parent).or_default().push((pid, about));
+            }
+        }
+        let leader = self.leader.as_raw_nonzero().get();
+        // what has left goes on having children
+        let mut parents = vec![leader];
+        parents.extend(self.left.iter().map(|(pid, _)| *pid));
+        while let Some(parent) = parents.pop() {
+            for (pid, about) in below.remove(&parent).unwrap_or_default() {
+                parents.push(pid);
+                if about.group != leader {
+                    self.left.insert((pid, about.started));
+                }
+            }
+        }
+    }
+}
+
+/// What the kernel says of a process.
+#[derive(Clone, Copy, Debug)]
+struct About {
+    parent: i32,
+    group: i32,
+    started: u64,
+}
+
+/// The same of one process; `None` if it has ended.
+fn about(pid: i32) -> Option<About> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // its name may have anything in it
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let (_state, parent, group) = (fields.next()?, fields.next()?, fields.next()?);
+    let started = fields.nth(16)?.parse().ok()?;
+    Some(About { parent: parent.parse().ok()?, group: group.parse().ok()?, started })
 }
 
 /// Runs a program in `folder`, which is its own. It gets nothing of this process's environment.
@@ -92,7 +153,7 @@ pub(super) async fn run(
     let Some(pid) = pid else {
         return Err(RunError::Lost(std::io::Error::other("it has no number")));
     };
-    let group = Group(pid);
+    let mut group = Group { leader: pid, left: BTreeSet::new() };
     limit(pid, bounds);
     let (output, said) = (child.stdout.take(), child.stderr.take());
     let work = async {
@@ -106,6 +167,7 @@ pub(super) async fn run(
         tokio::select! {
             ended = &mut work => break ended,
             () = tokio::time::sleep(LOOK) => {
+                at_length(|| group.look());
                 if !is_wanted() {
                     break Err(RunError::Unwanted);
                 }
@@ -249,7 +311,10 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.env_clear().args(["-c", "sleep 600 >/dev/null 2>&1 & echo $!"]);
         let ended = run(command, folder.path(), BOUNDS, || true).await.unwrap();
-        let pid = String::from_utf8(ended.output).unwrap();
+        is_over(std::str::from_utf8(&ended.output).unwrap()).await;
+    }
+
+    async fn is_over(pid: &str) {
         for _ in 0..1000 {
             if !runs(pid.trim()) {
                 return;
@@ -257,5 +322,25 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{pid} still runs");
+    }
+
+    #[tokio::test]
+    async fn what_leaves_the_group_of_a_program_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("/bin/sh");
+        let script = "setsid sleep 600 >/dev/null 2>&1 & echo $! > pid; sleep 600";
+        command.env("PATH", "/usr/bin:/bin").args(["-c", script]);
+        let place = folder.path().join("pid");
+        // it is seen in the look in which nobody wants the program any more
+        let has_left = || {
+            let pid = fs::read_to_string(&place).unwrap_or_default();
+            let pid: Option<i32> = pid.trim().parse().ok();
+            pid.is_some_and(|pid| about(pid).is_some_and(|about| about.group == pid))
+        };
+        let seen = std::cell::Cell::new(false);
+        let wanted = || !seen.replace(has_left());
+        let ended = run(command, folder.path(), BOUNDS, wanted).await;
+        assert!(matches!(ended, Err(RunError::Unwanted)), "{ended:?}");
+        is_over(&fs::read_to_string(&place).unwrap()).await;
     }
 }

@@ -177,7 +177,7 @@ impl Scans {
     ) -> Result<Option<Bytes>, ScanError> {
         let known = self.neighbours.records.view()?.scan_of(repository, digest)?;
         let Some(report) = known.and_then(|known| known.report) else { return Ok(None) };
-        let image = self.image(repository, digest)?;
+        let (image, again) = self.image_to_show(repository, digest).await?;
         let about = sbom::Subject {
             repository: repository.to_string(),
             digest: *digest,
@@ -185,7 +185,14 @@ impl Scans {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let _one_of_few = self.shown.acquire().await;
-        at_length(|| document(kind, &scan::merge(&self.kept_layers(&image)?), &about)).map(Some)
+        at_length(|| {
+            let layers = match again {
+                Some(layers) => layers,
+                None => self.kept_layers(&image)?,
+            };
+            document(kind, &scan::merge(&layers), &about)
+        })
+        .map(Some)
     }
 }
 

@@ -142,6 +142,17 @@ impl Caches {
         Some(record)
     }
 
+    /// Whether this node or another one that answers has cached the manifest. It is not taken over.
+    pub async fn is_anywhere(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        let known = self.records().view().and_then(|view| view.has_manifest(repository, digest));
+        if known.unwrap_or(true) {
+            return true;
+        }
+        let question = Query::Key(key::manifest(repository, digest));
+        let there = |found: &Found| value::<ManifestRecord>(found).map(|_| ());
+        self.first(&question, there, false).await.is_some()
+    }
+
     /// What a tag named last, as far as this node and those that answer know, whose manifest one of
     /// them has. It is noted here.
     pub async fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {

@@ -99,7 +99,7 @@ struct Set {
     #[arg(long, value_enum)]
     auth: Option<Auth>,
     /// A file with the secret for that: NAME:PASSWORD for basic, else the token or key.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_if_eq_any = [("auth", "basic"), ("auth", "bearer"), ("auth", "api-key")])]
     credential_file: Option<PathBuf>,
     /// A description for people.
     #[arg(long)]
@@ -116,6 +116,9 @@ struct Set {
     /// Let it scan again.
     #[arg(long)]
     enable: bool,
+    /// Change it also if it does not answer as it is to be asked now.
+    #[arg(long)]
+    no_ping: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -265,11 +268,25 @@ impl Set {
         })
     }
 
+    /// Whether it is asked how it is before it is changed: something changes of how it is asked, and
+    /// this knows the secret.
+    fn asks_first(&self, body: &Value) -> bool {
+        let another = self.address.is_some()
+            || self.auth.is_some()
+            || self.credential_file.is_some()
+            || self.skip_certificate.is_some();
+        let can_ask = body["auth"] == "" || body["access_credential"] != "";
+        !self.no_ping && another && can_ask && body["disabled"] != true
+    }
+
     async fn send(&self, api: &Api) -> io::Result<()> {
         let (id, name) = named(api, &self.scanner).await?;
         let path = format!("{SCANNERS}/{id}");
         let was = api.get(&path).await?;
         let body = self.body(&was, &secret(self.credential_file.as_deref())?);
+        if self.asks_first(&body) {
+            api.send(Method::POST, &format!("{SCANNERS}/ping"), Some(&body)).await?;
+        }
         api.send(Method::PUT, &path, Some(&body)).await?;
         api.say(&format!("{name} is changed"));
         Ok(())
@@ -322,12 +339,23 @@ mod tests {
             internal_address: None,
             disable: false,
             enable: false,
+            no_ping: false,
         };
         let body = nothing.body(&was, "");
         for key in ["name", "url", "description", "auth", "disabled", "use_internal_addr"] {
             assert_eq!(body[key], was[key], "{key}");
         }
         assert_eq!((&body["access_credential"], &body["health"]), (&json!(""), &Value::Null));
+        assert!(!nothing.asks_first(&body), "nothing changes of how it is asked");
+        let moved = Set { address: Some("https://other.example".into()), ..nothing };
+        assert!(
+            !moved.asks_first(&moved.body(&was, "")),
+            "the node says that the secret is needed"
+        );
+        assert!(moved.asks_first(&moved.body(&was, "key")));
+        let unasked = Set { no_ping: true, ..moved };
+        assert!(!unasked.asks_first(&unasked.body(&was, "key")));
+        let nothing = Set { address: None, no_ping: false, ..unasked };
         let other = Set {
             address: Some("https://other.example".into()),
             auth: Some(Auth::ApiKey),

@@ -39,8 +39,12 @@ pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
         let path = containerd.certs_dir.join("_default/hosts.toml");
         put(&path, &hosts(None, &nodes, authority.as_deref()), containerd.install)?;
     }
-    for written in &containerd.registry {
-        let name = registry(written);
+    // the file for all registries lets containerd ask the registry itself
+    let own = match containerd.registry.is_empty() {
+        true => known.gated.clone(),
+        false => containerd.registry.iter().map(|written| registry(written)).collect(),
+    };
+    for name in own {
         if !known.registries.contains(&name) {
             eprintln!(
                 "{name} is not among what the mesh mirrors for everyone ({}): it will answer 404, and containerd will ask {name} itself",
@@ -48,7 +52,8 @@ pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
             );
         }
         let path = containerd.certs_dir.join(&name).join("hosts.toml");
-        put(&path, &hosts(Some(&name), &nodes, authority.as_deref()), containerd.install)?;
+        let last = Last::of(&name, &known.gated, &nodes);
+        put(&path, &hosts(Some(last), &nodes, authority.as_deref()), containerd.install)?;
     }
     eprintln!(
         "containerd reads these files at each pull. Its CRI plugin looks for them only if /etc/containerd/config.toml says config_path = \"{dir}\", one path, under \
@@ -60,16 +65,41 @@ pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
     Ok(())
 }
 
+/// Whom containerd asks last.
+enum Last<'a> {
+    /// The registry itself.
+    Itself(String),
+    /// A node: what the mesh refuses must not come from the registry.
+    Node(&'a str),
+}
+
+impl<'a> Last<'a> {
+    fn of(name: &str, gated: &[String], nodes: &'a [String]) -> Self {
+        match nodes.first().filter(|_| gated.iter().any(|one| one == name)) {
+            Some(node) => Last::Node(node),
+            None if name == DOCKER_HUB => Last::Itself("https://registry-1.docker.io".to_owned()),
+            None => Last::Itself(format!("https://{name}")),
+        }
+    }
+}
+
 /// The content of the file. The file for all registries names no server: then containerd asks the
 /// image's own registry last.
-fn hosts(name: Option<&str>, nodes: &[String], authority: Option<&Path>) -> String {
+fn hosts(last: Option<Last<'_>>, nodes: &[String], authority: Option<&Path>) -> String {
     let mut out = String::new();
-    if let Some(name) = name {
-        let server = if name == DOCKER_HUB { "registry-1.docker.io" } else { name };
-        out.push_str(&format!(
-            "\n# asked last, and where pushes go\nserver = {}\n",
-            quoted(&format!("https://{server}"))
-        ));
+    match last {
+        None => {}
+        Some(Last::Itself(server)) => {
+            let said = "asked last, and where pushes go";
+            out.push_str(&format!("\n# {said}\nserver = {}\n", quoted(&server)));
+        }
+        Some(Last::Node(node)) => {
+            let said = "the mesh refuses some images of this registry, so nobody else is asked";
+            out.push_str(&format!("\n# {said}\nserver = {}\n", quoted(node)));
+            if let Some(ca) = authority.filter(|_| !super::nodes::is_plain(node)) {
+                out.push_str(&format!("ca = [{}]\n", quoted(&ca.to_string_lossy())));
+            }
+        }
     }
     for node in nodes {
         out.push_str(&format!(
@@ -97,10 +127,15 @@ mod tests {
         assert_eq!(all.matches("ca = [\"/etc/ca.pem\"]").count(), 1, "for https only: {all}");
         assert!(!all.contains("push"));
         assert_eq!(all.matches("dial_timeout = \"1s\"").count(), nodes.len(), "{all}");
-        assert!(
-            hosts(Some("docker.io"), &nodes, None)
-                .contains("server = \"https://registry-1.docker.io\"")
-        );
-        assert!(hosts(Some("quay.io"), &nodes, None).contains("server = \"https://quay.io\""));
+        let gated = ["quay.io".to_owned()];
+        let of = |name: &str, gated: &[String], authority: Option<&Path>| {
+            hosts(Some(Last::of(name, gated, &nodes)), &nodes, authority)
+        };
+        let hub = of("docker.io", &gated, None);
+        assert!(hub.contains("server = \"https://registry-1.docker.io\""), "{hub}");
+        assert!(of("quay.io", &[], None).contains("server = \"https://quay.io\""));
+        let refusing = of("quay.io", &gated, Some(Path::new("/etc/ca.pem")));
+        assert!(refusing.contains("server = \"http://n1:5000\"\n\n[host"), "{refusing}");
+        assert!(!refusing.contains("https://quay.io"), "{refusing}");
     }
 }

@@ -92,6 +92,12 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
     eprintln!(
         "dockerd reads this after `systemctl reload docker`. It asks mirrors for images of {DOCKER_HUB} only."
     );
+    if known.gated.iter().any(|name| name == DOCKER_HUB) {
+        eprintln!(
+            "The mesh refuses some images of {DOCKER_HUB}. dockerd asks {DOCKER_HUB} itself then, and no file can keep it from that: pull by names of the mesh, or keep this machine from \
+             reaching {DOCKER_HUB}."
+        );
+    }
     Ok(())
 }
 

@@ -26,6 +26,8 @@ pub(super) struct MirrorList {
     nodes: Vec<MirrorNode>,
     /// The mirrored registries that this client may see.
     pub(super) registries: Vec<String>,
+    /// Those of them whose images the mesh may refuse: a client must not ask the registry itself.
+    pub(super) gated: Vec<String>,
     /// Those of them without TLS.
     pub(super) plain: Vec<String>,
     /// The domain under which host names contain a registry.
@@ -75,9 +77,11 @@ impl MirrorList {
         }
         let registries = answer["registries"].as_array().ok_or_else(strange)?;
         let plain = registries.iter().filter(|one| one["scheme"] == "http");
+        let gated = registries.iter().filter(|one| one["gated"] == true);
         Ok(MirrorList {
             region: text(&answer["region"]).ok_or_else(strange)?,
             nodes,
+            gated: gated.filter_map(|one| text(&one["registry"])).collect(),
             plain: plain.filter_map(|one| text(&one["registry"])).collect(),
             registries: registries.iter().filter_map(|one| text(&one["registry"])).collect(),
             domain: text(&answer["domain"]),
@@ -159,7 +163,7 @@ mod tests {
         let node = |name: &str, region: &str, url: &str, state: &str| json!({"name": name, "region": region, "url": url, "state": state});
         let answer = json!({
             "node": "b1", "region": "b", "domain": null, "default": "docker.io",
-            "registries": [{"registry": "docker.io", "scheme": "https"}, {"registry": "r:5000", "scheme": "http"}],
+            "registries": [{"registry": "docker.io", "scheme": "https"}, {"registry": "r:5000", "scheme": "http", "gated": true}],
             "nodes": [
                 node("b1", "b", "http://0.0.0.0:5000", "up"), node("b2", "b", "http://b2:5000", "down"),
                 node("b3", "b", "http://b3:5000", "up"), node("b4", "b", "http://[::]:5000", "up"),
@@ -176,6 +180,7 @@ mod tests {
         assert_eq!(chosen.urls, ["http://localhost:5000", "http://b3:5000", "http://b5:5000"]);
         assert_eq!(chosen.left_out.len(), 2, "{:?}", chosen.left_out);
         assert_eq!((known().registries.len(), known().plain), (2, vec!["r:5000".to_owned()]));
+        assert_eq!(known().gated, ["r:5000"]);
         let all = known().choose(true);
         assert_eq!(
             all.urls,

@@ -41,7 +41,8 @@ pub(super) fn run(podman: &Podman) -> io::Result<()> {
     }
     let nodes = podman.asking.nodes(&known);
     let path = podman.registries_conf_d.join("50-atoll.conf");
-    put(&path, &registries_conf(&registries, &known.plain, &nodes), podman.install)?;
+    let conf = registries_conf(&registries, &known.plain, &known.gated, &nodes);
+    put(&path, &conf, podman.install)?;
     if let Some(ca) = podman.asking.authority()? {
         let beside =
             podman.registries_conf_d.parent().unwrap_or(&podman.registries_conf_d).join("certs.d");
@@ -57,16 +58,26 @@ pub(super) fn run(podman: &Podman) -> io::Result<()> {
 
 /// The content of the file. Registries in `plain` do not use TLS; podman must be told, for its
 /// requests to the registry itself. podman does not tell a mirror which registry it means, so the
-/// path names it.
-fn registries_conf(registries: &[String], plain: &[String], nodes: &[String]) -> String {
+/// path names it. Of registries in `gated` the mesh refuses some images: podman asks the first node in
+/// place of the registry itself, and after the others.
+fn registries_conf(
+    registries: &[String],
+    plain: &[String],
+    gated: &[String],
+    nodes: &[String],
+) -> String {
     let mut out = String::new();
     for name in registries {
-        out.push_str(&format!("\n[[registry]]\nprefix = {0}\nlocation = {0}\n", quoted(name)));
-        if plain.contains(name) {
+        let at = |node: &String| format!("{}/{}", authority(node), without_colon(name));
+        let first = nodes.first().filter(|_| gated.contains(name));
+        let location = first.map_or_else(|| name.clone(), at);
+        out.push_str(&format!("\n[[registry]]\nprefix = {}\n", quoted(name)));
+        out.push_str(&format!("location = {}\n", quoted(&location)));
+        if first.map_or_else(|| plain.contains(name), |node| is_plain(node)) {
             out.push_str("insecure = true\n");
         }
         for node in nodes {
-            let location = format!("{}/{}", authority(node), without_colon(name));
+            let location = at(node);
             out.push_str(&format!("\n[[registry.mirror]]\nlocation = {}\n", quoted(&location)));
             if is_plain(node) {
                 out.push_str("insecure = true\n");
@@ -84,15 +95,19 @@ mod tests {
     fn the_path_names_the_registry() {
         let nodes = ["http://n1:5000".to_owned(), "https://n2".to_owned()];
         let registries = ["docker.io".to_owned(), "r.example:5000".to_owned()];
-        let written = registries_conf(&registries, &[], &nodes);
+        let written = registries_conf(&registries, &[], &[], &nodes);
         assert!(
             written.contains("location = \"n1:5000/docker.io\"\ninsecure = true\n"),
             "{written}"
         );
         assert!(written.contains("location = \"n2/r.example_5000\"\n"), "{written}");
         assert_eq!(written.matches("insecure").count(), 2, "{written}");
-        let written = registries_conf(&registries, &registries[1..], &nodes);
+        let written = registries_conf(&registries, &registries[1..], &[], &nodes);
         assert!(written.contains("location = \"r.example:5000\"\ninsecure = true\n"), "{written}");
         assert!(written.contains("location = \"docker.io\"\n\n"), "{written}");
+        let written = registries_conf(&registries[..1], &[], &registries[..1], &nodes);
+        assert!(!written.contains("location = \"docker.io\""), "{written}");
+        let own = "prefix = \"docker.io\"\nlocation = \"n1:5000/docker.io\"\ninsecure = true\n";
+        assert!(written.contains(own), "{written}");
     }
 }

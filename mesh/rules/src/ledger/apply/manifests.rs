@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::quotas::Account;
 use super::trash::{self, Deletion};
-use super::{collecting, labels, references, scanning, signatures};
+use super::{collecting, labels, references, scan_queue, signatures};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::policies::key as policies_key;
@@ -394,7 +394,7 @@ fn remove<R: WriteRecords>(
     let tags = untag(records, &mut account, repository, digest)?;
     records.remove(&policies_key::pulled(repository, digest))?;
     labels::forget(records, repository, digest)?;
-    scanning::forget(records, repository, digest)?;
+    scan_queue::forget(records, repository, digest)?;
     signatures::forget(records, repository, digest, manifest.subject.as_ref())?;
     for blob in &manifest.blobs {
         let link = key::link(repository, blob);

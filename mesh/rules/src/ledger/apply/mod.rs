@@ -1,6 +1,7 @@
 //! The one function that changes the ledger. It is pure and deterministic: the same records and the
 //! same entry give the same records and the same outcome on every node.
 
+mod cached_scans;
 mod collecting;
 mod directory;
 mod draining;
@@ -17,6 +18,7 @@ mod provider_tokens;
 mod quotas;
 mod references;
 mod restoring;
+mod scan_queue;
 mod scanners;
 mod scanning;
 mod sealing;
@@ -169,6 +171,7 @@ fn perform<R: WriteRecords>(
                 ..project
             };
             records.put(&key::project(&changed.name), &encode(&changed)?)?;
+            cached_scans::configured(records, &changed, metadata)?;
             Ok(Outcome::Done)
         }
         (Command::ForgetMetadata { key: entry, .. }, Some(mut project)) => {

@@ -2,7 +2,8 @@
 
 use super::trash::{self, Deletion};
 use super::{
-    EMPTIED_AT_ONCE, jobs, labels, manifests, next_number, people, quotas, scanning, signatures,
+    EMPTIED_AT_ONCE, cached_scans, jobs, labels, manifests, next_number, people, quotas, scanning,
+    signatures,
 };
 use crate::ledger::command::{EquippedProject, NewProject, Outcome};
 use crate::ledger::level::Level;
@@ -77,6 +78,7 @@ fn create_with<R: WriteRecords>(
         metadata,
     };
     records.put(&key::project(&project.name), &encode(&project)?)?;
+    cached_scans::configured(records, &project, &project.metadata)?;
     if records.level()? >= Level::NUMBERS {
         number(records, &project)?;
     }
@@ -125,7 +127,9 @@ pub(super) fn delete<R: WriteRecords>(
     {
         return Ok(Outcome::Unfinished);
     }
-    if signatures::leave_project(records, project.id, EMPTIED_AT_ONCE)? {
+    if signatures::leave_project(records, project.id, EMPTIED_AT_ONCE)?
+        || cached_scans::leave_project(records, project)?
+    {
         return Ok(Outcome::Unfinished);
     }
     records.remove(&policies_key::policies(project.id))?;

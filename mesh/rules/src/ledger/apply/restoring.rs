@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::quotas;
 use super::trash::discard;
-use super::{labels, manifests, scanning, signatures};
+use super::{labels, manifests, scan_queue, scanning, signatures};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -164,7 +164,7 @@ fn restore<R: WriteRecords>(
                 labels::attach(records, repository, digest, *label)?;
             }
             if manifest.scanned {
-                scanning::ask(records, at, project.id, repository, digest, false)?;
+                scan_queue::ask(records, at, project.id, repository, digest, false)?;
             }
         }
         Ok(Outcome::Done)

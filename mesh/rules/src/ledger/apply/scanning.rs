@@ -1,6 +1,7 @@
 //! Scans: asked for, carried out, and what they found.
 
-use super::{EMPTIED_AT_ONCE, next_number, scanners};
+use super::scan_queue::ask;
+use super::{EMPTIED_AT_ONCE, cached_scans, scanners};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -37,21 +38,6 @@ pub(super) fn pushed<R: WriteRecords>(
     Ok(())
 }
 
-/// An image is gone.
-pub(super) fn forget<R: WriteRecords>(
-    records: &mut R,
-    repository: &RepositoryName,
-    digest: &Digest,
-) -> Result<(), RecordError> {
-    let Some(known) = records.scan_of(repository, digest)? else { return Ok(()) };
-    if let (Some(wanted), Some(project)) = (&known.wanted, records.project(&repository.project())?)
-    {
-        records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
-    }
-    scanners::forget(records, repository, digest)?;
-    records.remove(&key::scan(repository, digest))
-}
-
 /// A project is gone, and it has no images any more.
 pub(super) fn leave_project<R: WriteRecords>(
     records: &mut R,
@@ -81,7 +67,11 @@ pub(super) fn change<R: WriteRecords>(
     let outcome = change_scan(records, at, project, change)?;
     // of a project without a gate edges need not hear: its metadata they follow anyhow
     let decides = match change {
-        ScanChange::Ask { .. } | ScanChange::Begin { .. } | ScanChange::Matched { .. } => false,
+        ScanChange::Ask { .. }
+        | ScanChange::AskCached { .. }
+        | ScanChange::ForgetCached { .. }
+        | ScanChange::Begin { .. }
+        | ScanChange::Matched { .. } => false,
         ScanChange::Report { .. }
         | ScanChange::ReportElsewhere { .. }
         | ScanChange::Fail { .. }
@@ -120,6 +110,12 @@ fn change_scan<R: WriteRecords>(
                 }
             }
             Ok(if asked { Outcome::Done } else { Outcome::NotFound })
+        }
+        ScanChange::AskCached { repository, digests, first } => {
+            cached_scans::ask(records, at, project, repository, digests, *first)
+        }
+        ScanChange::ForgetCached { repository, digests } => {
+            cached_scans::forget(records, project, repository, digests)
         }
         ScanChange::Begin { repository, digest, number } => {
             of_wanted(records, repository, digest, *number, |_, record, wanted| {
@@ -225,34 +221,6 @@ fn change_scan<R: WriteRecords>(
     }
 }
 
-/// Puts an image into the queue, unless it is there.
-pub(super) fn ask<R: WriteRecords>(
-    records: &mut R,
-    at: Timestamp,
-    project: ProjectId,
-    repository: &RepositoryName,
-    digest: &Digest,
-    first: bool,
-) -> Result<(), RecordError> {
-    let place = key::scan(repository, digest);
-    let mut record = records.scan_of(repository, digest)?.unwrap_or_default();
-    match &mut record.wanted {
-        // it moves forward in the queue, and keeps its number
-        Some(wanted) if first && !wanted.first => {
-            records.remove(&key::queued(project, false, wanted.number))?;
-            wanted.first = true;
-            records.put(&key::queued(project, true, wanted.number), &place)?;
-        }
-        Some(_) => return Ok(()),
-        None => {
-            let number = next_number(records, &key::last_scan())?;
-            record.wanted = Some(Wanted { number, at, first, tries: 0, begun: None });
-            records.put(&key::queued(project, first, number), &place)?;
-        }
-    }
-    records.put(&place, &encode(&record)?)
-}
-
 /// Changes the record of an image if this scan of it is wanted. What was wanted is taken out first.
 fn of_wanted<R: WriteRecords>(
     records: &mut R,
@@ -333,7 +301,10 @@ pub(super) fn news<R: WriteRecords>(
     change: &ScanChange,
 ) -> Result<Option<(&'static str, &'static str, String)>, RecordError> {
     Ok(match change {
-        ScanChange::Ask { repository, digests, .. } => Some(match digests.as_slice() {
+        // pulls, which nobody is told of one by one
+        ScanChange::AskCached { first: false, .. } | ScanChange::ForgetCached { .. } => None,
+        ScanChange::Ask { repository, digests, .. }
+        | ScanChange::AskCached { repository, digests, .. } => Some(match digests.as_slice() {
             [digest] => ("create", "scan", format!("{repository}@{digest}")),
             many => ("create", "scan", format!("{repository}: {} artifacts", many.len())),
         }),

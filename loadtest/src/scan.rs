@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
 /// The number of packages of the image.
 const PACKAGES: usize = 400;
+/// How much memory a scan may take, in MiB.
+const MOST_MEMORY: f64 = 128.0;
 /// Clock ticks in a second.
 const TICKS: f64 = 100.0;
 
@@ -43,6 +45,10 @@ pub(crate) struct Scan {
     /// Images of one base that are scanned together, and matched again with another database
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     images: u32,
+    /// Images of one base whose lists of packages are matched again by a node that scans 16 at a time;
+    /// 100000 take a quarter of an hour
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    lists: u32,
     /// How often each scan is repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
@@ -151,11 +157,20 @@ impl Scan {
                 shown(known, warm.seconds)
             ));
         }
+        if let Some(ours) = found.get("built in, first image with this layer") {
+            let verdict = if ours.memory <= MOST_MEMORY { "met" } else { "missed" };
+            report.say(&format!(
+                "The goal for the memory of a scan, at most {MOST_MEMORY} MiB, is {verdict}: {} MiB.",
+                plain(ours.memory)
+            ));
+        }
         let recorded = found.iter().map(|(name, cost)| {
             json!({"scan": name, "seconds": cost.seconds, "cpu": cost.cpu, "mib": cost.memory})
         });
         report.record("scans", recorded.collect());
         self.many(&mesh, &base, &mut report)?;
+        drop(mesh);
+        self.lists(&atoll, &mut report)?;
         report.write(out)
     }
 
@@ -215,6 +230,88 @@ impl Scan {
         );
         Ok(())
     }
+}
+
+/// How many images of [`Scan::lists`] a repository has, and how many clients push them.
+const TOGETHER: u32 = 1_000;
+const CLIENTS: u32 = 8;
+
+impl Scan {
+    /// Many images whose layers are known are scanned, and their lists of packages matched again.
+    fn lists(&self, atoll: &Path, report: &mut Report) -> Result<()> {
+        let settings =
+            "scan:\n  database: library/trivy-db:2\n  rate: null\n  at_a_time: 16\n".to_owned();
+        let mesh = Formed::of(atoll, &[Site::replica(0)], false, &settings)?;
+        for project in ["library", "lists"] {
+            mesh.create_project(project, 1)?;
+        }
+        use_database(&mesh, 1)?;
+        let base = layer(MIB);
+        std::thread::scope(|scope| {
+            let pushed: Vec<_> = (0..CLIENTS)
+                .map(|client| {
+                    let (mesh, base) = (&mesh, &base);
+                    scope.spawn(move || {
+                        for at in (client..self.lists).step_by(CLIENTS as usize) {
+                            let repository = format!("lists/r{}", at / TOGETHER);
+                            // its configuration is its own
+                            push(mesh, &repository, &at.to_string(), &image(&[base]))?;
+                        }
+                        Ok::<_, anyhow::Error>(())
+                    })
+                })
+                .collect();
+            pushed.into_iter().try_for_each(|one| one.join().expect("a client does not panic"))
+        })?;
+        let (pid, all) = (mesh.pid(0)?, u64::from(self.lists));
+        let (before, begun) = (ticks(pid)?, Instant::now());
+        let schedule = json!({"schedule": {"type": "Manual"}});
+        send(&mesh, "POST", "/api/v2.0/system/scanAll/schedule", &schedule, 201)?;
+        process::until("all are scanned", PATIENCE, || {
+            let stats = get(&mesh, "/api/v2.0/scans/all/metrics")?;
+            let (total, done) = (stats["total"].as_u64(), stats["completed"].as_u64());
+            Ok((total >= Some(all) && total == done).then_some(()))
+        })?;
+        let (seconds, cpu) = (begun.elapsed().as_secs_f64(), ticks(pid)? - before);
+        let (peak, before, begun) = (Peak::begin(pid), ticks(pid)?, Instant::now());
+        // each report says something else by this database
+        use_database(&mesh, 2)?;
+        process::until("all lists are matched again", PATIENCE, || {
+            Ok((changed_reports(&mesh)? >= self.lists as f64).then_some(()))
+        })?;
+        let (again, cpu_again) = (begun.elapsed().as_secs_f64(), ticks(pid)? - before);
+        let (memory, rate) = (peak.end() / MIB as f64, f64::from(self.lists) / again);
+        report.heading("Many lists of packages");
+        report.say(&format!(
+            "{all} images in repositories of {TOGETHER}, with {PACKAGES} packages each, whose layers are \
+             known: all are scanned in {} s ({} CPU-s), 16 at a time. With another database, by which each \
+             report changes, all lists are matched again in {} s ({} CPU-s, {} a second, {} MiB more than \
+             before), the node's look at the tag every 2 s included: 100,000 would take {} s at this rate.",
+            plain(seconds),
+            plain(cpu),
+            plain(again),
+            plain(cpu_again),
+            plain(rate),
+            plain(memory),
+            plain(100_000.0 / rate)
+        ));
+        report.record(
+            "lists",
+            json!({"images": all, "seconds": seconds, "cpu": cpu, "matched_seconds": again,
+                "matched_cpu": cpu_again, "mib": memory}),
+        );
+        Ok(())
+    }
+}
+
+/// How many reports another database has changed at the node.
+fn changed_reports(mesh: &Formed) -> Result<f64> {
+    let mut said = Vec::new();
+    let mut client = mesh.administrator(0);
+    client.send(&Request::new("GET", "/metrics"), &mut Sink::Keep(&mut said))?;
+    let said = String::from_utf8_lossy(&said);
+    let of = said.lines().find_map(|line| line.strip_prefix("atoll_scan_reports_changed_total "));
+    Ok(of.and_then(|value| value.parse().ok()).unwrap_or_default())
 }
 
 /// A layer as it is pushed, and the sha256 of its archive.

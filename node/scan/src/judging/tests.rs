@@ -111,9 +111,11 @@ fn the_distributions_severity_counts_before_nvds() {
 fn what_cannot_be_judged_is_never_clean() {
     let (_folder, database) = database(&[
         (&["debian 11", "openssl"], "CVE-1", json!({"FixedVersion": "2"})),
-        (&["debian 12", "x"], "CVE-1", json!({})),
+        (&["debian 12", "openssl"], "CVE-1", json!({"FixedVersion": "2"})),
+        (&["debian 13", "openssl"], "CVE-1", json!({"FixedVersion": "2"})),
     ]);
     let package = || deb("openssl", "1", ("openssl", "1"));
+    let mended = || deb("openssl", "2", ("openssl", "2"));
     let why = |inventory: &Inventory| match judge(inventory, &database, now()).expect("a report") {
         Report { coverage: Coverage::Insufficient { why }, findings, .. } => (why, findings.len()),
         report => panic!("{report:?}"),
@@ -125,6 +127,7 @@ fn what_cannot_be_judged_is_never_clean() {
         (Some(("debian", "12")), vec![], "no list of its packages", 0),
         (Some(("debian", "14")), vec![package()], "has nothing about debian 14", 0),
         (Some(("debian", "11")), vec![package()], "has ended (2026-08-14)", 1),
+        (Some(("debian", "11")), vec![mended()], "has ended (2026-08-14)", 0),
     ] {
         let (said, found) = why(&inventory(system, packages));
         assert!(said.contains(expected), "{said}");
@@ -133,6 +136,15 @@ fn what_cannot_be_judged_is_never_clean() {
     let mut gap = inventory(Some(("debian", "12")), vec![package()]);
     gap.gaps = vec!["var/lib/dpkg/status: damaged".to_owned(); 5];
     assert!(why(&gap).0.contains("(and 2 more)"));
+    // the twins of one that has ended
+    for release in ["12.12", "13.1"] {
+        for (package, found) in [(package(), 1), (mended(), 0)] {
+            let twin = inventory(Some(("debian", release)), vec![package]);
+            let report = judge(&twin, &database, now()).expect("a report");
+            let said = (report.coverage, report.findings.len());
+            assert_eq!(said, (Coverage::Whole, found), "{release}");
+        }
+    }
     // one that has none of a distribution
     let library = Package::new(Kind::NodePkg, "lodash", "1.0.0");
     let report = judge(&inventory(None, vec![library]), &database, now()).expect("a report");

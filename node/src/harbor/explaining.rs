@@ -497,7 +497,9 @@ fn remedies(
         };
         // no command with the ids: they come from a database that others write, and a list that is
         // set replaces the one before
-        all.push(format!("let them pass: add their ids to the allowlist {of}"));
+        all.push(format!(
+            "let them pass: add their ids to the allowlist {of}; `atoll allowlist set` replaces the list, so name those that are in it, too"
+        ));
     } else {
         all.push(format!(
             "let images of such systems pass: atoll project set {} vul_insufficient=allow",
@@ -552,7 +554,7 @@ mod tests {
         assert!(said[0].contains("1 of 2 have one"), "{said:?}");
         assert_eq!(
             said[1],
-            "let them pass: add their ids to the allowlist of the mesh (atoll allowlist show)"
+            "let them pass: add their ids to the allowlist of the mesh (atoll allowlist show); `atoll allowlist set` replaces the list, so name those that are in it, too"
         );
         let unscanned = Facts::default();
         let said = remedies(&gate, &project, &name, digest, &unscanned, &[]);

@@ -337,7 +337,12 @@ impl Harbor {
             Some(came) => (came.document, came.artifact.to_string()),
             None => match self.scans.sbom(name, &digest, kind).await? {
                 Some(made) => (made, "made".to_owned()),
-                None => return Err(missing(&format!("a report about {name}@{digest}"))),
+                None => {
+                    let message = format!(
+                        "there is no SBOM of {name}@{digest} yet: scan it first (atoll scan)"
+                    );
+                    return Err(Failure::new(Code::NotFound, message));
+                }
             },
         };
         let mut response = Response::new(Payload::full(document));

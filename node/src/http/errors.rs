@@ -260,7 +260,7 @@ impl From<AccessError> for Failure {
             AccessError::Scope(needed) => Failure::new(
                 Code::Unauthorized,
                 format!(
-                    "this token is not for {}; if a new one is not either, its owner may not do this",
+                    "this token is not for {}: log in at this registry first (docker login, crane auth login); if a new token is not for it either, its owner may not do this",
                     needed.scope()
                 ),
             ),

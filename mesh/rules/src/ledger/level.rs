@@ -116,6 +116,8 @@ impl Level {
     pub const TALLIES: Level = Level(12);
     /// From this level on images that proxy projects have cached may be scanned, and refused.
     pub const CACHED_SCANS: Level = Level(13);
+    /// From this level on all that is about a manifest and has no tag goes with it, whatever it is.
+    pub const REFERRERS: Level = Level(13);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::CACHED_SCANS;
 }

@@ -144,9 +144,10 @@ impl Scene<'_> {
     /// The number of blobs of each project that fewer regions keep now than they should, but one at
     /// least.
     pub fn short(&self) -> BTreeMap<ProjectName, usize> {
-        let places = self.places();
+        let (places, regions) = (self.places(), self.regions().len());
         self.counted(|digest, durability| {
-            places.get(digest).is_some_and(|at| at.len() < durability as usize)
+            let wanted = regions.min(durability as usize);
+            places.get(digest).is_some_and(|at| at.len() < wanted)
         })
     }
 
@@ -251,6 +252,9 @@ mod tests {
             kept.copies.iter().map(|(region, count)| (region.as_str(), *count)).collect();
         assert_eq!(copies, [("east", 3), ("south", 1), ("west", 1)]);
         assert_eq!(kept.alone, [blob(3)].into());
+        let mut many = World::new(&[(1, &[1, 2, 3]), (3, &[1, 2, 3]), (4, &[1, 2, 3])]);
+        many.projects[0].durability = 4;
+        assert!(many.scene().short().is_empty(), "there are three regions, and each has a copy");
         assert_eq!(world.scene().fates().len(), 3, "an edge keeps nothing");
     }
 

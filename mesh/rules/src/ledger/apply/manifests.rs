@@ -302,7 +302,8 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
         if !records.has_manifest(repository, digest)? {
             return Ok(Outcome::NotFound);
         }
-        if !remove_made_about(records, &deletion.with(*digest), repository, digest)? {
+        let (deletion, mut left) = (deletion.with(*digest), FOLLOWERS);
+        if !remove_about(records, &deletion, repository, digest, &mut left, DEEP)? {
             return Ok(Outcome::Unfinished);
         }
     }
@@ -313,7 +314,8 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
         return Ok(Outcome::Done);
     }
     if (Level::MADE..Level::STEPS).contains(&level) {
-        remove_made_about(records, &deletion.with(*digest), repository, digest)?;
+        let mut left = FOLLOWERS;
+        remove_about(records, &deletion.with(*digest), repository, digest, &mut left, DEEP)?;
     }
     let (mut gone, mut left) = (vec![*digest], FOLLOWERS);
     while let Some(subject) = gone.pop() {
@@ -331,27 +333,40 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Removes what the mesh has made about a manifest, and signatures of it, unless they have a tag:
-/// somebody wants them then. Returns whether none is left.
-fn remove_made_about<R: WriteRecords>(
+/// How far what is about something that is about a manifest is followed: a signature of an SBOM of an
+/// image is two steps from it.
+const DEEP: u32 = 4;
+
+/// Removes what is about a manifest, after what is about that, unless it has a tag: somebody wants it
+/// then. Before [`Level::REFERRERS`] only what the mesh has made goes, and signatures. At most `left`
+/// go. Returns whether none is left.
+fn remove_about<R: WriteRecords>(
     records: &mut R,
     deletion: &Deletion,
     repository: &RepositoryName,
     subject: &Digest,
+    left: &mut usize,
+    deep: u32,
 ) -> Result<bool, RecordError> {
-    let with_signatures = records.level()? >= Level::SIGNATURES;
-    let mut left = FOLLOWERS;
+    let level = records.level()?;
     for (_, referrer) in records.scan(&key::referrers(repository, subject), None, usize::MAX)? {
         let referrer: Referrer = decode(&referrer)?;
-        let goes = referrer.annotations.contains_key(MADE_BY)
-            || with_signatures && is_evidence(referrer.artifact_type.as_deref());
+        let goes = level >= Level::REFERRERS
+            || referrer.annotations.contains_key(MADE_BY)
+            || level >= Level::SIGNATURES && is_evidence(referrer.artifact_type.as_deref());
         if !goes || is_tagged(records, repository, &referrer.digest)? {
             continue;
         }
-        if left == 0 {
+        if level >= Level::REFERRERS
+            && deep > 0
+            && !remove_about(records, deletion, repository, &referrer.digest, left, deep - 1)?
+        {
             return Ok(false);
         }
-        left -= 1;
+        if *left == 0 {
+            return Ok(false);
+        }
+        *left -= 1;
         remove(records, deletion, repository, &referrer.digest)?;
     }
     Ok(true)

@@ -1,5 +1,5 @@
-//! What the mesh has made about a manifest goes with it, and nothing that somebody else has. If there is
-//! much of it, it goes and comes back in steps.
+//! What is about a manifest goes with it, unless somebody has given it a tag; in earlier levels only what
+//! the mesh has made. If there is much of it, it goes and comes back in steps.
 
 use super::leaving::at_newest;
 use super::*;
@@ -9,6 +9,10 @@ use crate::words::manifest::{MADE_BY, Referrer};
 
 /// A manifest about the one with number 1, with these tags.
 fn about(ledger: &Ledger, n: u8, made: bool, tags: &[&str]) -> Command {
+    about_another(ledger, 1, n, made, tags)
+}
+
+fn about_another(ledger: &Ledger, of: u8, n: u8, made: bool, tags: &[&str]) -> Command {
     let mut new = new(ledger.epoch(), n, "t", &[n]);
     new.tags = tags.iter().map(|tag| tag.parse().unwrap()).collect();
     let annotations = made.then(|| (MADE_BY.to_owned(), "Atoll 0".to_owned()));
@@ -19,7 +23,7 @@ fn about(ledger: &Ledger, n: u8, made: bool, tags: &[&str]) -> Command {
         artifact_type: None,
         annotations: annotations.into_iter().collect(),
     };
-    new.subject = Some(Box::new((Digest::sha256(&[1, 0]), referrer)));
+    new.subject = Some(Box::new((Digest::sha256(&[of, 0]), referrer)));
     Command::PutManifest(new)
 }
 
@@ -29,6 +33,8 @@ fn left_after_deletion(mut ledger: Ledger) -> Vec<u8> {
     for (n, made, tags) in [(2, true, &[][..]), (3, true, &["mine"]), (4, false, &[])] {
         assert_eq!(ledger.run(about(&ledger, n, made, tags)), Outcome::Done);
     }
+    // about an SBOM that a client has attached, as its signature is
+    assert_eq!(ledger.run(about_another(&ledger, 4, 5, false, &[])), Outcome::Done);
     let delete = Command::DeleteManifest {
         epoch: ledger.epoch(),
         repository: repository.clone(),
@@ -37,19 +43,26 @@ fn left_after_deletion(mut ledger: Ledger) -> Vec<u8> {
     assert_eq!(ledger.run(delete), Outcome::Done);
     let is_there =
         |n: &u8| ledger.records.has_manifest(&repository, &Digest::sha256(&[*n, 0])).unwrap();
-    (1..=4).filter(is_there).collect()
+    (1..=5).filter(is_there).collect()
 }
 
 #[test]
-fn what_the_mesh_has_made_goes_unless_it_has_a_tag() {
-    assert_eq!(left_after_deletion(at_newest()), [3, 4]);
+fn what_is_about_a_manifest_and_about_that_goes_unless_it_has_a_tag() {
+    assert_eq!(left_after_deletion(at_newest()), [3]);
+}
+
+#[test]
+fn before_its_level_only_what_the_mesh_has_made_goes() {
+    let mut ledger = Ledger::new();
+    assert_eq!(ledger.run(raise(Level::TALLIES)), Outcome::Done);
+    assert_eq!(left_after_deletion(ledger), [3, 4, 5]);
 }
 
 #[test]
 fn below_its_level_it_stays() {
     let mut ledger = Ledger::new();
     assert_eq!(ledger.run(raise(Level::SCANS)), Outcome::Done);
-    assert_eq!(left_after_deletion(ledger), [2, 3, 4]);
+    assert_eq!(left_after_deletion(ledger), [2, 3, 4, 5]);
 }
 
 const MANY: u8 = 120;

@@ -8,6 +8,7 @@ use http::{Method, Response, StatusCode};
 use registry::jobs::retentions::{MOST_DAYS, forecast};
 use rules::ledger::policies::{LookForPolicies, Policies};
 use rules::ledger::records::Project;
+use rules::policies::MOST_RULES;
 use serde_json::json;
 
 use super::retentions::{PolicyBody, none};
@@ -48,6 +49,9 @@ impl Harbor {
         };
         if project.upstream.is_some() {
             return Err(bad("what a project caches is evicted by its use, so it has no policy"));
+        }
+        if given.as_ref().is_some_and(|given| given.rules.len() > MOST_RULES) {
+            return Err(bad(format!("only {MOST_RULES} rules are allowed at most")));
         }
         // each reads all manifests of a project
         let _one = self.forecasts.acquire().await;

@@ -202,6 +202,10 @@ async fn evict_unused(
     let idle = {
         let view = records.view().map_err(|e| StoreError::Cached(e.to_string()))?;
         let mut idle = store.unused(before);
+        if !idle.is_empty() {
+            let granted = store.all_granted()?;
+            idle.retain(|digest| !granted.contains(digest));
+        }
         // what cannot be read counts as wanted
         idle.retain(|digest| !view.is_referenced(digest).unwrap_or(true));
         idle

@@ -29,6 +29,10 @@ const USED: TableDefinition<'static, &[u8], (u64, u64)> = TableDefinition::new("
 
 /// The size of redb's cache in bytes.
 const CACHE: usize = 8 << 20;
+/// How far indexes that list indexes are followed.
+const DEEP: u32 = 2;
+/// From so many manifests on that indexes list, those that these list are not looked for.
+const MOST_LISTED: usize = 10_000;
 /// The number of manifests that are removed at a time, so that other writes need not wait long.
 const PIECE: usize = 200;
 
@@ -334,12 +338,17 @@ fn note_uses(
     to: &mut Written<'_>,
     used: HashMap<Place, Timestamp>,
 ) -> Result<Vec<(Place, Timestamp)>, redb::Error> {
-    let mut listed = Vec::new();
-    for ((origin, place), at) in &used {
-        if let Some((_, repository, digest)) = cached::manifest_at(place) {
-            let children = cached::listed(&mut to.records, *origin, &repository, &digest);
-            let children = children.map_err(storage)?.into_iter();
-            listed.extend(children.map(|child| ((*origin, child), *at)));
+    let mut listed: Vec<(Place, Timestamp)> = Vec::new();
+    let mut indexes: Vec<(Place, Timestamp, u32)> =
+        used.iter().map(|(place, at)| (place.clone(), *at, DEEP)).collect();
+    while let Some(((origin, place), at, deep)) = indexes.pop() {
+        let Some((_, repository, digest)) = cached::manifest_at(&place) else { continue };
+        let children = cached::listed(&mut to.records, origin, &repository, &digest);
+        for child in children.map_err(storage)? {
+            listed.push(((origin, child.clone()), at));
+            if deep > 0 && listed.len() < MOST_LISTED {
+                indexes.push(((origin, child), at, deep - 1));
+            }
         }
     }
     for ((_, place), at) in used.into_iter().chain(listed.iter().cloned()) {

@@ -163,6 +163,15 @@ impl Eviction {
         open.push(Arc::downgrade(file));
     }
 
+    /// Somebody counts on a blob from now on.
+    pub(super) fn touch(&self, digest: &Digest, now: Timestamp) {
+        let mut inner = self.inner.lock();
+        if inner.cache.contains(digest) {
+            inner.cache.touch(digest, now);
+            inner.used.insert(*digest);
+        }
+    }
+
     /// How many bytes must be evicted for `room` more.
     pub(super) fn missing(&self, room: u64) -> u64 {
         self.inner.lock().cache.missing(room)

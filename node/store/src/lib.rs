@@ -514,6 +514,7 @@ impl Store {
         repository: &RepositoryName,
         lasts: Duration,
     ) -> Result<(), StoreError> {
+        self.eviction.touch(&digest, clock::timestamp());
         self.index
             .grant(digest, repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64)
             .await

@@ -5,7 +5,7 @@
 //! nothing: whoever may push may write one, so what is found in an image is always found in its
 //! layers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use rules::words::manifest::{MADE_BY, Referrer};
 use rules::words::names::RepositoryName;
 use scan::sbom;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tracing::debug;
 
 use super::layers::{Paced, Reading};
@@ -36,6 +36,8 @@ const LONGEST: u64 = 16 << 20;
 /// image, and of artifacts that are read.
 const LOOKED_THROUGH: usize = 2_000;
 const READ: usize = 20;
+/// The maximum length of a manifest that is looked into for attestations of buildx.
+const LONGEST_INDEX: usize = 256 << 10;
 /// How long the reading of one may take, if it is at another node.
 const WITHIN: Duration = Duration::from_secs(20);
 /// Layers of attestations: a statement, one in an envelope, and that in a bundle of Sigstore's.
@@ -58,12 +60,34 @@ struct Statement {
     #[serde(rename = "predicateType")]
     predicate_type: String,
     subject: Vec<Subject>,
-    predicate: Value,
+    /// As it is written: values of a hostile document would need a hundred times its length.
+    predicate: Box<RawValue>,
+}
+
+/// What tells that a document is an SBOM. The rest of it is not looked at.
+#[derive(Deserialize)]
+struct Marks {
+    #[serde(rename = "bomFormat")]
+    bom_format: Option<String>,
+    #[serde(rename = "spdxVersion")]
+    spdx_version: Option<String>,
+}
+
+/// An index, as far as it matters here.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    digest: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
 struct Subject {
-    digest: std::collections::BTreeMap<String, String>,
+    digest: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -98,8 +122,7 @@ fn document_in(media_type: &str, bytes: &[u8], kind: &str, image: &Digest) -> Op
             opened(serde_json::from_slice::<SigstoreBundle>(bytes).ok()?.envelope)?
         }
         plain if plain == kind => {
-            let document: Value = serde_json::from_slice(bytes).ok()?;
-            return is_document(&document, kind).then(|| Bytes::copy_from_slice(bytes));
+            return is_document(bytes, kind).then(|| Bytes::copy_from_slice(bytes));
         }
         _ => return None,
     };
@@ -109,27 +132,30 @@ fn document_in(media_type: &str, bytes: &[u8], kind: &str, image: &Digest) -> Op
     if !is_of_kind(&statement.predicate_type, kind) || !statement.subject.iter().any(is_about) {
         return None;
     }
-    is_document(&statement.predicate, kind).then(|| statement.predicate.to_string().into())
+    let document = statement.predicate.get();
+    is_document(document.as_bytes(), kind).then(|| document.to_owned().into())
 }
 
-fn is_document(document: &Value, kind: &str) -> bool {
+fn is_document(document: &[u8], kind: &str) -> bool {
+    let Ok(marks) = serde_json::from_slice::<Marks>(document) else { return false };
     match kind {
-        sbom::CYCLONEDX => document["bomFormat"] == "CycloneDX",
-        _ => document["spdxVersion"].is_string(),
+        sbom::CYCLONEDX => marks.bom_format.as_deref() == Some("CycloneDX"),
+        _ => marks.spdx_version.is_some(),
     }
 }
 
 /// The attestations of an image that an index lists beside it, as buildx writes them.
 fn attested_in(index: &[u8], image: &Digest) -> Vec<Digest> {
-    let Ok(index) = serde_json::from_slice::<Value>(index) else { return Vec::new() };
+    let Ok(index) = serde_json::from_slice::<Index>(index) else { return Vec::new() };
     let image = image.to_string();
-    let listed = index["manifests"].as_array().into_iter().flatten();
-    let about = listed.filter(|one| {
-        let notes = &one["annotations"];
-        notes["vnd.docker.reference.type"] == "attestation-manifest"
-            && notes["vnd.docker.reference.digest"] == image.as_str()
+    let about = index.manifests.iter().filter(|one| {
+        let says = |key: &str, value: &str| {
+            one.annotations.as_ref().and_then(|notes| notes.get(key)).is_some_and(|at| at == value)
+        };
+        says("vnd.docker.reference.type", "attestation-manifest")
+            && says("vnd.docker.reference.digest", &image)
     });
-    about.filter_map(|one| one["digest"].as_str()?.parse().ok()).collect()
+    about.filter_map(|one| one.digest.as_ref()?.parse().ok()).collect()
 }
 
 /// The artifacts that may have an SBOM of an image, those that say so first.
@@ -158,6 +184,9 @@ fn candidates(
     }
     for (digest, _) in manifests_of(view, repository)?.into_iter().take(LOOKED_THROUGH) {
         let Some(manifest) = view.manifest(repository, &digest)? else { continue };
+        if manifest.bytes.len() > LONGEST_INDEX {
+            continue;
+        }
         // only an index has no parts
         if Image::parts(&manifest.bytes).is_none_or(|parts| parts == Image::default()) {
             found.extend(attested_in(&manifest.bytes, image));
@@ -179,6 +208,8 @@ impl Scans {
         digest: &Digest,
         kind: &str,
     ) -> Result<Option<AttachedSbom>, ScanError> {
+        // anybody may ask, and much may have to be read
+        let _one_of_few = self.attached.acquire().await;
         let found = at_length(|| {
             let view = self.neighbours.records.view()?;
             let project = view.project(&repository.project())?;
@@ -215,7 +246,6 @@ impl Scans {
                 continue;
             }
             let blob = reading.open(&layer.digest, clock::now() + WITHIN).await?;
-            let _one_of_few = self.shown.acquire().await;
             let document = at_length(|| {
                 let mut bytes = Vec::new();
                 let read = Paced::new(blob, None).take(LONGEST).read_to_end(&mut bytes);
@@ -233,7 +263,7 @@ impl Scans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_document_is_taken_from_what_is_about_the_image_only() {

@@ -169,6 +169,8 @@ pub struct Scans {
     last: Mutex<BTreeMap<ScannerId, ProjectName>>,
     /// Reports that are shown at a time: each is made anew, which takes long for a large image.
     shown: Arc<Semaphore>,
+    /// SBOMs that came with images: they are looked for by a limited number at a time.
+    attached: Semaphore,
     bodies: Bodies,
     rechecks: Arc<Rechecks>,
     cached: CachedScans,
@@ -229,6 +231,7 @@ impl Scans {
             resting,
             last,
             shown,
+            attached: Semaphore::new(SHOWN),
             bodies,
             rechecks,
             cached,

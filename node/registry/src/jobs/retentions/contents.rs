@@ -25,8 +25,11 @@ pub(super) struct Contents {
     manifests: BTreeMap<Digest, Vec<u32>>,
     /// Manifests and blobs, with their bytes as manifests say.
     pieces: Vec<(Digest, u64)>,
-    /// Manifests without a tag that indexes list or that are about others: what each depends on.
+    /// Manifests without a tag of their own that indexes list or that are about others: what each depends
+    /// on.
     dependent: BTreeMap<Digest, Dependence>,
+    /// The indexes that list each manifest.
+    listed_by: BTreeMap<Digest, Vec<Digest>>,
 }
 
 /// What a manifest without a tag depends on.
@@ -35,13 +38,17 @@ struct Dependence {
     listed_by: Vec<Digest>,
     /// What it is about.
     subject: Option<Digest>,
+    /// It has tags that name what it is about (`sha256-...`): the ledger deletes it with that.
+    by_tag: bool,
 }
 
 impl Dependence {
     fn goes(&self, gone: &BTreeSet<Digest>) -> bool {
-        let listed = !self.listed_by.is_empty();
-        listed && self.listed_by.iter().all(|index| gone.contains(index))
-            || self.subject.is_some_and(|subject| gone.contains(&subject))
+        match self.listed_by.is_empty() {
+            // an index that stays needs it, whatever it is about
+            false => self.listed_by.iter().all(|one| gone.contains(one)),
+            true => self.subject.is_some_and(|subject| gone.contains(&subject)),
+        }
     }
 }
 
@@ -101,25 +108,30 @@ impl Contents {
                 listed_by.entry(child.digest).or_default().push(*digest);
             }
         }
-        contents.pieces = numbers.pieces;
+        (contents.pieces, contents.listed_by) = (numbers.pieces, listed_by);
         let is_there = |subject: Digest| found.contains_key(&subject);
         // the tag of a sha512 has the first half of it only
         let named = |fallback: Fallback<'_>| match fallback.digest() {
-            Some(digest) => is_there(digest),
-            None => found.keys().any(|digest| fallback.is_about(digest)),
+            Some(digest) => Some(digest).filter(|digest| is_there(*digest)),
+            None => found.keys().copied().find(|digest| fallback.is_about(digest)),
         };
-        let names_another = |tags: &[(Tag, Timestamp)]| {
-            !tags.is_empty() && tags.iter().all(|(tag, _)| Fallback::of(tag).is_some_and(named))
+        // what all of its tags are about
+        let subjects_of = |tags: &[(Tag, Timestamp)]| -> Option<Vec<Digest>> {
+            let subjects = tags.iter().map(|(tag, _)| Fallback::of(tag).and_then(named));
+            subjects.collect::<Option<Vec<_>>>().filter(|subjects| !subjects.is_empty())
         };
         for (digest, record) in &found {
             let tags = tags.remove(digest).unwrap_or_default();
-            let listed_by = listed_by.remove(digest).unwrap_or_default();
+            let listed_by = contents.listed_by.get(digest).cloned().unwrap_or_default();
             let subject = record.subject.filter(|subject| is_there(*subject));
             if tags.is_empty() && (!listed_by.is_empty() || subject.is_some()) {
-                contents.dependent.insert(*digest, Dependence { listed_by, subject });
+                let on = Dependence { listed_by, subject, by_tag: false };
+                contents.dependent.insert(*digest, on);
                 continue;
             }
-            if names_another(&tags) {
+            if let Some(subjects) = subjects_of(&tags) {
+                let on = Dependence { listed_by: subjects, subject: None, by_tag: true };
+                contents.dependent.insert(*digest, on);
                 continue;
             }
             let is_immutable = |(tag, _): &(Tag, Timestamp)| {
@@ -141,6 +153,23 @@ impl Contents {
         self.manifests.len()
     }
 
+    /// The fates of the candidates, in their order: what an index lists that stays is retained, too.
+    pub(super) fn settled(&self, mut fates: Vec<Fate>) -> Vec<Fate> {
+        loop {
+            let gone = self.gone(&fates).all;
+            let mut kept = false;
+            for (candidate, fate) in self.candidates.iter().zip(&mut fates) {
+                let listed = self.listed_by.get(&candidate.digest).into_iter().flatten();
+                if *fate == Fate::Deleted && listed.into_iter().any(|one| !gone.contains(one)) {
+                    (*fate, kept) = (Fate::Retained, true);
+                }
+            }
+            if !kept {
+                return fates;
+            }
+        }
+    }
+
     /// What goes if the candidates have these fates, in their order.
     pub(super) fn gone(&self, fates: &[Fate]) -> Gone {
         let deleted = self.candidates.iter().zip(fates).filter(|(_, fate)| **fate == Fate::Deleted);
@@ -158,6 +187,7 @@ impl Contents {
                 !goes
             });
             if along.len() == known {
+                along.retain(|digest| !self.dependent[digest].by_tag);
                 return Gone { artifacts, along, all };
             }
             all.extend(&along[known..]);
@@ -211,9 +241,11 @@ mod tests {
         let on = |listed_by: &[u8], subject: Option<u8>| Dependence {
             listed_by: listed_by.iter().map(|n| digest(*n)).collect(),
             subject: subject.map(digest),
+            by_tag: false,
         };
         let contents = Contents {
             candidates: vec![candidate(1), candidate(2)],
+            listed_by: BTreeMap::new(),
             manifests: (1..=8).map(|n| (digest(n), vec![u32::from(n) - 1])).collect(),
             pieces: (1..=8).map(|n| (digest(n), 1 << n)).collect(),
             dependent: [
@@ -236,6 +268,34 @@ mod tests {
         assert_eq!(contents.freed_by(&BTreeSet::new()), 0);
     }
 
+    /// A retained index once lost the images of a platform, which had tags of their own.
+    #[test]
+    fn what_an_index_lists_stays_as_long_as_the_index() {
+        use Fate::{Deleted, Retained};
+        // the index 3 lists 1 and the index 2, which lists 4
+        let mut contents = Contents {
+            candidates: [1, 2, 3, 4].map(candidate).into(),
+            listed_by: [(1, vec![3]), (2, vec![3]), (4, vec![2])]
+                .map(|(n, by)| (digest(n), by.into_iter().map(digest).collect()))
+                .into(),
+            ..Contents::default()
+        };
+        let fates = contents.settled(vec![Deleted, Deleted, Retained, Deleted]);
+        assert_eq!(fates, [Retained; 4]);
+        assert_eq!(contents.settled(vec![Deleted; 4]), [Deleted; 4], "they go with it");
+        // one that has no tag, and is about 1, is listed as well: deleting 1 does not take it
+        let on = Dependence { listed_by: vec![digest(3)], subject: Some(digest(1)), by_tag: false };
+        contents.dependent.insert(digest(5), on);
+        contents.listed_by.clear();
+        let gone = contents.gone(&[Deleted, Retained, Retained, Retained]);
+        assert_eq!(gone.all, [digest(1)].into());
+        // what only tags tie to 1 goes with it, without being named
+        let on = Dependence { listed_by: vec![digest(1)], subject: None, by_tag: true };
+        contents.dependent.insert(digest(6), on);
+        let gone = contents.gone(&[Deleted, Retained, Retained, Retained]);
+        assert_eq!((gone.all.len(), gone.along.len()), (2, 0));
+    }
+
     #[test]
     fn bytes_that_another_manifest_has_are_not_freed() {
         // 1 and 2 share the blob 4; 3 goes in the second future only
@@ -246,6 +306,7 @@ mod tests {
                 .into(),
             pieces: (1..=5).map(|n| (digest(n), 1 << n)).collect(),
             dependent: BTreeMap::new(),
+            listed_by: BTreeMap::new(),
         };
         use Fate::{Deleted, Immutable, Retained};
         let now = contents.gone(&[Deleted, Retained, Immutable]);

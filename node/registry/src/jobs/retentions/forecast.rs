@@ -78,7 +78,10 @@ pub fn forecast(
         // a repository that no rule is about is counted, since it may share blobs with others
         let judged = futures.is_some();
         let futures: Vec<Gone> = match futures {
-            Some(futures) => futures.iter().map(|fates| contents.gone(fates)).collect(),
+            Some(futures) => {
+                let settled = futures.into_iter().map(|fates| contents.settled(fates));
+                settled.map(|fates| contents.gone(&fates)).collect()
+            }
             None => days.iter().map(|_| contents.gone(&[])).collect(),
         };
         let mut own = Sum::default();

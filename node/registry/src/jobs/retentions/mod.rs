@@ -349,6 +349,7 @@ impl Retentions {
 
 /// What becomes of the artifacts, and of what goes along with those that go.
 fn sentence(contents: Contents, fates: Vec<Fate>) -> Judgement {
+    let fates = contents.settled(fates);
     let gone = contents.gone(&fates);
     let mut found = Found { artifacts: fates.len() as u64, ..Found::default() };
     found.deleted = gone.artifacts;

@@ -131,8 +131,11 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
     }
 
     // what is listed for people, with its texts
-    let listed = atoll(&mesh, "vulnerabilities", &["shop/web:1", "--severity", "medium"]);
-    assert!(listed.success && listed.out.contains("CVE-2024-5535"), "{listed:?}");
+    let listed = wait::until_ok("this node has opened the database, too", || {
+        let listed = atoll(&mesh, "vulnerabilities", &["shop/web:1", "--severity", "medium"]);
+        if listed.success { Ok(listed) } else { Err(format!("{listed:?}")) }
+    });
+    assert!(listed.out.contains("CVE-2024-5535"), "{listed:?}");
     assert!(!listed.out.contains("CVE-2023-45853"), "{listed:?}");
     let failed = atoll(&mesh, "vulnerabilities", &["shop/web:1", "--fail-on", "high", "--sarif"]);
     assert!(!failed.success && failed.err.contains("1 vulnerabilities of severity High"));

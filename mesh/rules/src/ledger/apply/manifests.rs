@@ -333,6 +333,12 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
+/// Whether a manifest with a subject may be an image or an index: an index may list it, which would break
+/// without it. It stays.
+fn may_be_listed(artifact_type: Option<&str>) -> bool {
+    artifact_type.is_none_or(|of| of.contains(".image."))
+}
+
 /// How far what is about something that is about a manifest is followed: a signature of an SBOM of an
 /// image is two steps from it.
 const DEEP: u32 = 4;
@@ -351,7 +357,7 @@ fn remove_about<R: WriteRecords>(
     let level = records.level()?;
     for (_, referrer) in records.scan(&key::referrers(repository, subject), None, usize::MAX)? {
         let referrer: Referrer = decode(&referrer)?;
-        let goes = level >= Level::REFERRERS
+        let goes = level >= Level::REFERRERS && !may_be_listed(referrer.artifact_type.as_deref())
             || referrer.annotations.contains_key(MADE_BY)
             || level >= Level::SIGNATURES && is_evidence(referrer.artifact_type.as_deref());
         if !goes || is_tagged(records, repository, &referrer.digest)? {

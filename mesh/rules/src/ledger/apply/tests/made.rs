@@ -20,7 +20,7 @@ fn about_another(ledger: &Ledger, of: u8, n: u8, made: bool, tags: &[&str]) -> C
         digest: new.digest,
         media_type: "m".into(),
         size: 1,
-        artifact_type: None,
+        artifact_type: (n != 6).then(|| "application/spdx+json".to_owned()),
         annotations: annotations.into_iter().collect(),
     };
     new.subject = Some(Box::new((Digest::sha256(&[of, 0]), referrer)));
@@ -35,6 +35,8 @@ fn left_after_deletion(mut ledger: Ledger) -> Vec<u8> {
     }
     // about an SBOM that a client has attached, as its signature is
     assert_eq!(ledger.run(about_another(&ledger, 4, 5, false, &[])), Outcome::Done);
+    // an image that is about another one may be listed by an index
+    assert_eq!(ledger.run(about_another(&ledger, 1, 6, false, &[])), Outcome::Done);
     let delete = Command::DeleteManifest {
         epoch: ledger.epoch(),
         repository: repository.clone(),
@@ -43,26 +45,26 @@ fn left_after_deletion(mut ledger: Ledger) -> Vec<u8> {
     assert_eq!(ledger.run(delete), Outcome::Done);
     let is_there =
         |n: &u8| ledger.records.has_manifest(&repository, &Digest::sha256(&[*n, 0])).unwrap();
-    (1..=5).filter(is_there).collect()
+    (1..=6).filter(is_there).collect()
 }
 
 #[test]
 fn what_is_about_a_manifest_and_about_that_goes_unless_it_has_a_tag() {
-    assert_eq!(left_after_deletion(at_newest()), [3]);
+    assert_eq!(left_after_deletion(at_newest()), [3, 6]);
 }
 
 #[test]
 fn before_its_level_only_what_the_mesh_has_made_goes() {
     let mut ledger = Ledger::new();
     assert_eq!(ledger.run(raise(Level::TALLIES)), Outcome::Done);
-    assert_eq!(left_after_deletion(ledger), [3, 4, 5]);
+    assert_eq!(left_after_deletion(ledger), [3, 4, 5, 6]);
 }
 
 #[test]
 fn below_its_level_it_stays() {
     let mut ledger = Ledger::new();
     assert_eq!(ledger.run(raise(Level::SCANS)), Outcome::Done);
-    assert_eq!(left_after_deletion(ledger), [2, 3, 4, 5]);
+    assert_eq!(left_after_deletion(ledger), [2, 3, 4, 5, 6]);
 }
 
 const MANY: u8 = 120;

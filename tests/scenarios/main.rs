@@ -1,6 +1,7 @@
 //! What Atoll promises, a module for each promise, against real processes. `tests/run NAME` runs
 //! one of them.
 
+mod accounts;
 mod ailing_disk;
 mod api;
 mod arrows;

@@ -9,6 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Client};
+use crate::image::MANIFEST;
 
 /// A password that every user of a scenario has.
 pub const PASSWORD: &str = "Passw0rd-of-a-test";
@@ -183,4 +184,11 @@ impl Issuer {
 
 fn encoded(bytes: &[u8]) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// What a client gets that reads a tag's manifest.
+pub fn reads(client: &Client, repository: &str) -> u16 {
+    let ask = client.ask(Method::GET, &format!("/v2/{repository}/manifests/1"));
+    let answer = ask.header("accept", MANIFEST).send();
+    answer.unwrap_or_else(|none| panic!("{repository}: {none}")).status
 }

@@ -229,7 +229,7 @@ impl Ledger {
                 _ => Moment::from_micros(0),
             }
         };
-        (until, self.log.opened(term.number).map(Revision))
+        (until, self.log.opened(term.number, self.me).map(Revision))
     }
 
     /// Whether this node leads and has applied an entry that it has proposed since it started.

@@ -12,9 +12,10 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable};
 use rules::ledger::trimming::LogSizes;
+use rules::words::names::NodeId;
 
 use super::database::{LOG, META, Store, decode, encode, other};
-use super::types::{Consensus, LogEntry, LogId, Vote};
+use super::types::{Consensus, Leader, LogEntry, LogId, Vote};
 
 /// The maximum number of bytes of the entries in one message of the consensus. A larger entry has a
 /// message of its own, so entries before it do not wait until it has arrived.
@@ -35,8 +36,8 @@ struct Tail {
     sizes: LogSizes,
     /// The first entry that this process has appended.
     first_appended: Option<u64>,
-    /// The newest term in which this process has appended an entry, and the first such entry.
-    opened: Option<(u64, u64)>,
+    /// The newest leader of whom this process has appended an entry, and the first such entry.
+    opened: Option<(Leader, u64)>,
 }
 
 impl Log {
@@ -45,11 +46,13 @@ impl Log {
         Ok(Log { store, tail: Arc::new(Mutex::new(Tail { vote, ..Tail::default() })) })
     }
 
-    /// The first entry of `term` that was appended since the process started. At the leader of that
-    /// term, this is the first entry that this process has proposed. Entries that were on disk
-    /// before do not count: it is not known which of them were committed, nor which others were.
-    pub(super) fn opened(&self, term: u64) -> Option<u64> {
-        self.tail.lock().opened.filter(|(of, _)| *of == term).map(|(_, index)| index)
+    /// The first entry that this node has proposed as the leader of `term` since the process started.
+    /// Entries that were on disk before do not count: it is not known which of them were committed,
+    /// nor which others were. Nor do those of another node that led in the same term, see
+    /// [`super::types`].
+    pub(super) fn opened(&self, term: u64, me: NodeId) -> Option<u64> {
+        let leader = Leader { term, node_id: me.0 };
+        self.tail.lock().opened.filter(|(of, _)| *of == leader).map(|(_, index)| index)
     }
 
     /// Counts the bytes of the entries that were there before this process appended any. This reads
@@ -211,9 +214,9 @@ impl RaftLogStorage<Consensus> for Log {
         {
             let mut tail = self.tail.lock();
             for (entry, (_, bytes)) in entries.into_iter().zip(&encoded) {
-                let term = entry.log_id.leader_id.term;
-                if tail.opened.is_none_or(|(newest, _)| newest < term) {
-                    tail.opened = Some((term, entry.log_id.index));
+                let leader = entry.log_id.leader_id;
+                if tail.opened.is_none_or(|(newest, _)| newest < leader) {
+                    tail.opened = Some((leader, entry.log_id.index));
                 }
                 tail.first_appended.get_or_insert(entry.log_id.index);
                 tail.sizes.add(entry.log_id.index, bytes.len() as u64);
@@ -303,6 +306,25 @@ mod tests {
             Envelope { operation: OperationId(u128::from(index)), at: Timestamp(index), command };
         let log_id = openraft::testing::log_id::<Consensus>(1, 1, index);
         LogEntry { log_id, payload: EntryPayload::Normal(Entry(envelope)) }
+    }
+
+    /// A term may have two leaders, one after the other (seen by `loadtest faults`).
+    #[tokio::test]
+    async fn an_entry_of_another_leader_of_the_same_term_is_not_ones_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.redb");
+        let store = Store::open(&path, &ground::opening::Opening::default()).unwrap();
+        let mut log = Log::open(store).unwrap();
+        let of = |node, index| {
+            let log_id = openraft::testing::log_id::<Consensus>(5, node, index);
+            LogEntry { log_id, ..entry(index, 10) }
+        };
+        log.append([of(1, 1), of(1, 2)], IOFlushed::noop()).await.unwrap();
+        assert_eq!(log.opened(5, NodeId(1)), Some(1));
+        assert_eq!(log.opened(5, NodeId(2)), None, "it has proposed nothing yet");
+        log.append([of(2, 3), of(2, 4)], IOFlushed::noop()).await.unwrap();
+        assert_eq!(log.opened(5, NodeId(2)), Some(3));
+        assert_eq!(log.opened(6, NodeId(2)), None);
     }
 
     /// A write that failed once took its entries out of memory, so that the next ones were sent in

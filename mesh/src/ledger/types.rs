@@ -3,7 +3,9 @@
 use std::fmt;
 
 use openraft::impls::BasicNode;
-use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
+use openraft::type_config::alias::{
+    CommittedLeaderIdOf, EntryOf, LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf,
+};
 use rules::ledger::command::{Envelope, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +23,13 @@ impl fmt::Display for Entry {
     }
 }
 
+// The library's default for `LeaderId` is kept: a leader is a term and a node, and a node may vote for
+// a greater node after it has voted for a smaller one in the same term. So a term may have more than
+// one leader, one after the other, and a term alone does not say who has proposed an entry.
 openraft::declare_raft_types!(pub Consensus: D = Entry, R = Option<Outcome>, NodeId = u64, Node = BasicNode);
 
+/// A leader: a term, and the node that was elected in it.
+pub(super) type Leader = CommittedLeaderIdOf<Consensus>;
 pub(super) type LogId = LogIdOf<Consensus>;
 pub(super) type Vote = VoteOf<Consensus>;
 pub(super) type LogEntry = EntryOf<Consensus>;

@@ -27,7 +27,9 @@ pub struct Shown {
     pub starts: u64,
     /// A random number of that start: two starts with one number are starts of two disks.
     pub mark: u64,
-    /// The newest term in which it voted for somebody, or followed somebody.
+    /// The newest term in which it voted for somebody, or followed somebody. Of two nodes that it
+    /// voted for in one term (a greater one after a smaller one) nothing more is known: a disk that
+    /// lost the second vote, and nothing else since this start, is taken for whole.
     pub term: u64,
     /// The last entry of its log. To others: the last one that it acknowledged and that was
     /// committed, since what was not may have been replaced.

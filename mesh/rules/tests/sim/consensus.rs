@@ -1,6 +1,9 @@
-//! A small Raft: terms, votes, log matching, commit by majority of the own term; with pre-vote and
+//! A small Raft: ballots, votes, log matching, commit by majority of the own ballot; with pre-vote and
 //! sticky followers, as the real ledger is configured. Decides only: messages come in, messages go
 //! out.
+//!
+//! As in the real ledger a leader is a term and a node ([`Ballot`]). Who has voted for a node votes
+//! for a greater one in the same term, so a term may have two leaders, one after the other.
 //!
 //! As in the real ledger an appended entry is readable, and sent on, at once and on disk a little
 //! later ([`Consensus::synced`]): a leader counts itself, and a follower acknowledges, only what
@@ -16,18 +19,25 @@ pub(crate) const HEARTBEAT: u64 = 400;
 pub(crate) const ELECTION_MIN: u64 = 1200;
 pub(crate) const ELECTION_MAX: u64 = 1800;
 
+/// A leader, or a node that would be one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ballot {
+    pub(crate) term: u64,
+    pub(crate) node: u64,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LogEntry {
-    pub(crate) term: u64,
+    pub(crate) by: Ballot,
     pub(crate) envelope: Option<Envelope>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Append { term: u64, previous: (u64, u64), entries: Vec<LogEntry>, commit: u64, sent: u64 },
-    Appended { term: u64, matched: Option<u64>, sent: u64 },
-    Vote { term: u64, last: (u64, u64), pre: bool },
-    Voted { term: u64, pre: bool, granted: bool },
+    Append { by: Ballot, previous: (Ballot, u64), entries: Vec<LogEntry>, commit: u64, sent: u64 },
+    Appended { by: Ballot, matched: Option<u64>, sent: u64 },
+    Vote { by: Ballot, last: (Ballot, u64), pre: bool },
+    Voted { by: Ballot, pre: bool, granted: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +52,16 @@ pub(crate) struct Consensus {
     pub(crate) me: NodeId,
     peers: Vec<NodeId>,
     // durable
-    pub(crate) term: u64,
-    voted: Option<(u64, NodeId)>,
+    /// Whom it has voted for or followed last; it takes no smaller one.
+    pub(crate) vote: Ballot,
     pub(crate) log: Vec<LogEntry>,
-    /// Whether the vote says that this node was elected in `term`.
+    /// Whether the vote says that this node was elected.
     elected: bool,
     /// How much of the log is on disk; what comes after it is lost with the process.
     pub(crate) synced: u64,
     // volatile
-    unsynced_acks: Vec<(NodeId, u64, u64, u64)>,
-    /// The first entry that this process proposed in the term it leads.
+    unsynced_acks: Vec<(NodeId, Ballot, u64, u64)>,
+    /// The first entry that this process proposed in the ballot by which it leads.
     pub(crate) opened: Option<u64>,
     pub(crate) role: Role,
     pub(crate) leader: Option<NodeId>,
@@ -70,8 +80,7 @@ pub(crate) struct Consensus {
 /// What is on a node's disk.
 #[derive(Clone)]
 pub(crate) struct Durable {
-    term: u64,
-    voted: Option<(u64, NodeId)>,
+    vote: Ballot,
     log: Vec<LogEntry>,
     elected: bool,
 }
@@ -83,8 +92,7 @@ impl Consensus {
         Consensus {
             me,
             peers: all.iter().copied().filter(|n| *n != me).collect(),
-            term: 0,
-            voted: None,
+            vote: Ballot::default(),
             log: Vec::new(),
             elected: false,
             synced: 0,
@@ -132,8 +140,7 @@ impl Consensus {
     /// What is on the disk now.
     pub(crate) fn durable(&self) -> Durable {
         Durable {
-            term: self.term,
-            voted: self.voted,
+            vote: self.vote,
             log: self.log[..self.synced as usize].to_vec(),
             elected: self.elected,
         }
@@ -141,28 +148,27 @@ impl Consensus {
 
     /// The disk is replaced by another one. The node must not run.
     pub(crate) fn become_that_of(&mut self, durable: Durable) {
-        let Durable { term, voted, log, elected } = durable;
+        let Durable { vote, log, elected } = durable;
         self.synced = log.len() as u64;
-        (self.term, self.voted, self.log, self.elected) = (term, voted, log, elected);
+        (self.vote, self.log, self.elected) = (vote, log, elected);
     }
 
     /// The newest term that it has voted in or followed somebody in, and the end of its log on
     /// disk.
     pub(crate) fn shown(&self) -> (u64, u64) {
-        (self.term, self.synced)
+        (self.vote.term, self.synced)
     }
 
     /// The disk has everything up to `target`, unless that was truncated meanwhile.
     pub(crate) fn handle_synced(&mut self, now: u64, target: u64) -> Outbox {
         self.synced = self.synced.max(target.min(self.log.len() as u64));
-        let (term, synced) = (self.term, self.synced);
+        let (by, synced) = (self.vote, self.synced);
         let mut outbox = Vec::new();
         self.unsynced_acks.retain(|(to, of, matched, sent)| {
-            if *of == term && *matched <= synced {
-                outbox
-                    .push((*to, Message::Appended { term, matched: Some(*matched), sent: *sent }));
+            if *of == by && *matched <= synced {
+                outbox.push((*to, Message::Appended { by, matched: Some(*matched), sent: *sent }));
             }
-            *of == term && *matched > synced
+            *of == by && *matched > synced
         });
         if self.role == Role::Leader {
             outbox.extend(self.advance_commit(now));
@@ -174,8 +180,8 @@ impl Consensus {
         self.peers.len().div_ceil(2) + 1
     }
 
-    fn last(&self) -> (u64, u64) {
-        (self.log.last().map_or(0, |e| e.term), self.log.len() as u64)
+    fn last(&self) -> (Ballot, u64) {
+        (self.log.last().map_or(Ballot::default(), |e| e.by), self.log.len() as u64)
     }
 
     /// Until when a majority has confirmed this leader, counted from when it sent what they
@@ -210,17 +216,16 @@ impl Consensus {
         self.pre = pre;
         self.leader = None;
         self.votes = BTreeSet::from([self.me]);
-        let term = self.term + 1;
+        let by = Ballot { term: self.vote.term + 1, node: self.me.0 };
         if !pre {
-            self.term = term;
-            self.voted = Some((term, self.me));
+            self.vote = by;
             self.elected = false;
         }
         if self.votes.len() >= self.majority() {
             return self.won(now);
         }
         let last = self.last();
-        self.peers.iter().map(|p| (*p, Message::Vote { term, last, pre })).collect()
+        self.peers.iter().map(|p| (*p, Message::Vote { by, last, pre })).collect()
     }
 
     fn won(&mut self, now: u64) -> Outbox {
@@ -233,14 +238,14 @@ impl Consensus {
         self.acked.clear();
         self.matched.clear();
         self.next = self.peers.iter().map(|p| (*p, self.log.len() as u64)).collect();
-        self.log.push(LogEntry { term: self.term, envelope: None });
+        self.log.push(LogEntry { by: self.vote, envelope: None });
         self.opened = Some(self.log.len() as u64);
         self.replicate(now)
     }
 
     /// Appends a command, if this node leads.
     pub(crate) fn propose(&mut self, now: u64, envelope: Envelope) -> (u64, Outbox) {
-        self.log.push(LogEntry { term: self.term, envelope: Some(envelope) });
+        self.log.push(LogEntry { by: self.vote, envelope: Some(envelope) });
         self.opened = self.opened.or(Some(self.log.len() as u64));
         (self.log.len() as u64, self.replicate(now))
     }
@@ -251,13 +256,13 @@ impl Consensus {
             .iter()
             .map(|p| {
                 let next = self.next.get(p).copied().unwrap_or(0).min(self.log.len() as u64);
-                let previous_term = if next == 0 { 0 } else { self.log[next as usize - 1].term };
+                let before = next.checked_sub(1).map(|at| self.log[at as usize].by);
                 let entries = self.log[next as usize..].iter().take(20).cloned().collect();
-                let previous = (previous_term, next);
+                let previous = (before.unwrap_or_default(), next);
                 (
                     *p,
                     Message::Append {
-                        term: self.term,
+                        by: self.vote,
                         previous,
                         entries,
                         commit: self.commit,
@@ -268,9 +273,9 @@ impl Consensus {
             .collect()
     }
 
-    fn step_down(&mut self, term: u64) {
-        if term > self.term {
-            self.term = term;
+    fn step_down(&mut self, by: Ballot) {
+        if by > self.vote {
+            self.vote = by;
             self.elected = false;
         }
         self.role = Role::Follower;
@@ -278,54 +283,46 @@ impl Consensus {
 
     pub(crate) fn handle(&mut self, now: u64, from: NodeId, message: Message) -> Outbox {
         match message {
-            Message::Vote { term, last, pre } => {
+            Message::Vote { by, last, pre } => {
                 // sticky: a node that hears a leader, or may have heard one before a restart, votes
                 // for no other node
                 let heard_lately = now < self.heard + ELECTION_MIN && self.leader.is_some();
                 let content = self.role == Role::Leader || heard_lately || now < self.wary_until;
-                let unvoted = match self.voted {
-                    Some((t, n)) => t < term || t == term && n == from,
-                    None => true,
-                };
-                let current = if pre { term > self.term } else { term >= self.term && unvoted };
-                let granted = !content && current && last >= self.last();
+                let granted = !content && by >= self.vote && last >= self.last();
                 if granted && !pre {
-                    if term > self.term {
-                        self.step_down(term);
+                    if by > self.vote {
+                        self.step_down(by);
                     }
-                    self.voted = Some((term, from));
                     self.heard = now;
                 }
-                vec![(from, Message::Voted { term, pre, granted })]
+                vec![(from, Message::Voted { by, pre, granted })]
             }
-            Message::Voted { term, pre, granted } => {
-                let asked = if self.pre { self.term + 1 } else { self.term };
-                if self.role != Role::Candidate || pre != self.pre || term != asked || !granted {
+            Message::Voted { by, pre, granted } => {
+                let term = if self.pre { self.vote.term + 1 } else { self.vote.term };
+                let asked = Ballot { term, node: self.me.0 };
+                if self.role != Role::Candidate || pre != self.pre || by != asked || !granted {
                     return Vec::new();
                 }
                 self.votes.insert(from);
                 if self.votes.len() >= self.majority() { self.won(now) } else { Vec::new() }
             }
-            Message::Append { term, previous, entries, commit, sent } => {
-                if term < self.term {
-                    return vec![(
-                        from,
-                        Message::Appended { term: self.term, matched: None, sent },
-                    )];
+            Message::Append { by, previous, entries, commit, sent } => {
+                if by < self.vote {
+                    return vec![(from, Message::Appended { by: self.vote, matched: None, sent })];
                 }
-                self.step_down(term);
+                self.step_down(by);
                 self.leader = Some(from);
                 self.heard = now;
-                let (previous_term, at) = previous;
+                let (before, at) = previous;
                 let fits = at as usize <= self.log.len()
-                    && (at == 0 || self.log[at as usize - 1].term == previous_term);
+                    && (at == 0 || self.log[at as usize - 1].by == before);
                 if !fits {
-                    return vec![(from, Message::Appended { term, matched: None, sent })];
+                    return vec![(from, Message::Appended { by, matched: None, sent })];
                 }
                 let mut index = at as usize;
                 for entry in entries {
                     match self.log.get(index) {
-                        Some(known) if known.term == entry.term => {}
+                        Some(known) if known.by == entry.by => {}
                         _ => {
                             if self.log.len() > index {
                                 self.log.truncate(index);
@@ -340,20 +337,17 @@ impl Consensus {
                 let index = index as u64;
                 self.commit = self.commit.max(commit.min(index));
                 if index > self.synced {
-                    self.unsynced_acks.push((from, term, index, sent));
+                    self.unsynced_acks.push((from, by, index, sent));
                 }
-                vec![(
-                    from,
-                    Message::Appended { term, matched: Some(index.min(self.synced)), sent },
-                )]
+                vec![(from, Message::Appended { by, matched: Some(index.min(self.synced)), sent })]
             }
-            Message::Appended { term, matched, sent } => {
-                if term > self.term {
-                    self.step_down(term);
+            Message::Appended { by, matched, sent } => {
+                if by > self.vote {
+                    self.step_down(by);
                     self.leader = None;
                     return Vec::new();
                 }
-                if self.role != Role::Leader || term != self.term {
+                if self.role != Role::Leader || by != self.vote {
                     return Vec::new();
                 }
                 let acked = self.acked.entry(from).or_insert(0);
@@ -382,10 +376,10 @@ impl Consensus {
         matched.push(self.synced);
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = matched[self.majority() - 1];
-        // Two leaders of one term, as a broken rule makes them, may have been told of more entries
+        // Two leaders of one ballot, as a broken rule makes them, may have been told of more entries
         // than this one has. What follows from that is the checker's to see.
-        let of_this_term = |entry: &LogEntry| entry.term == self.term;
-        if index > self.commit && self.log.get(index as usize - 1).is_some_and(of_this_term) {
+        let its_own = |entry: &LogEntry| entry.by == self.vote;
+        if index > self.commit && self.log.get(index as usize - 1).is_some_and(its_own) {
             self.commit = index;
             // followers learn of it at once, as the real one tells them
             return self.replicate(now);

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rules::words::names::NodeId;
 
-use crate::consensus::LogEntry;
+use crate::consensus::{Ballot, LogEntry};
 
 #[derive(Default)]
 pub(crate) struct History {
     /// What was applied under each index by the first node that applied it.
     entries: BTreeMap<u64, LogEntry>,
-    /// Which process led in a term: the node, and how often it had been restarted.
-    leaders: BTreeMap<u64, (NodeId, u64)>,
+    /// Which process led by a ballot: the node, and how often it had been restarted.
+    leaders: BTreeMap<Ballot, (NodeId, u64)>,
     /// Value to the revision that set it.
     ranks: BTreeMap<u64, u64>,
     /// The latest revision that anyone has seen or been promised.
@@ -36,10 +36,10 @@ impl History {
     }
 
     /// A process leads in `term`: no other may ever do so, not even the next one of the same node.
-    pub(crate) fn note_leader(&mut self, term: u64, node: NodeId, incarnation: u64) {
-        let first = *self.leaders.entry(term).or_insert((node, incarnation));
+    pub(crate) fn note_leader(&mut self, by: Ballot, node: NodeId, incarnation: u64) {
+        let first = *self.leaders.entry(by).or_insert((node, incarnation));
         if first != (node, incarnation) {
-            self.violate(format!("{node:?} led in term {term}, in which {first:?} had led"));
+            self.violate(format!("{node:?} led by {by:?}, by which {first:?} had led"));
         }
     }
 

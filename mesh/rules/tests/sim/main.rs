@@ -10,7 +10,7 @@
 //!
 //! What is checked (`history`): acknowledged writes and fresh reads are linearizable; a conditional
 //! write replaces only what its writer expected, and one that was told it lost never takes effect;
-//! every node applies the same entries to the same records; no two processes lead in one term; no write is
+//! every node applies the same entries to the same records; no two processes lead by one ballot; no write is
 //! committed under two primaries; nothing acknowledged is lost; and once the faults end, the mesh
 //! commits again and every project goes home. Primaries sign (`signing`): the sign log is whole, and has
 //! nothing of a node that was not the primary, and nothing by a key that had been replaced.

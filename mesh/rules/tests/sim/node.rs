@@ -17,7 +17,7 @@ use rules::words::digest::Digest;
 use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{Epoch, NodeId, OperationId, Reference, Revision};
 
-use crate::consensus::{self, Consensus, Outbox, Role};
+use crate::consensus::{self, Ballot, Consensus, Outbox, Role};
 use crate::history::History;
 use crate::returning::{Backup, Returning};
 use crate::signing;
@@ -309,7 +309,11 @@ impl Node {
         mail.extend(wrap(self.consensus.tick(now, patience)));
         if self.consensus.role == Role::Leader {
             let consensus = &self.consensus;
-            self.returning.note_followers(consensus.term, consensus.commit, &consensus.matched);
+            self.returning.note_followers(
+                consensus.vote.term,
+                consensus.commit,
+                &consensus.matched,
+            );
         }
         let commit = self.consensus.commit;
         let mut applied_any = false;
@@ -363,9 +367,9 @@ impl Node {
             self.questions.clear();
             return;
         }
-        let term = self.consensus.term;
+        let Ballot { term, .. } = self.consensus.vote;
         if self.broken != Broken::RestoredLeaders {
-            history.note_leader(term, self.id, self.incarnation);
+            history.note_leader(self.consensus.vote, self.id, self.incarnation);
         }
         if self.granter.as_ref().is_none_or(|(t, _, _)| *t != term) {
             let first = term == 1 || self.broken == Broken::HastyLeaders;
@@ -379,10 +383,9 @@ impl Node {
             self.granter = Some((term, begin(self.lease, moment(now)), Failover::new(terms)));
         }
         let Some((_, granter, failover)) = &mut self.granter else { return };
-        let of_own_term =
-            self.applied > 0 && self.consensus.log[self.applied as usize - 1].term == term;
+        let last = self.applied.checked_sub(1).map(|at| self.consensus.log[at as usize].by.term);
         let own_entry = match self.broken {
-            Broken::RestoredLeaders => of_own_term.then_some(self.applied),
+            Broken::RestoredLeaders => (last == Some(term)).then_some(self.applied),
             _ => self.consensus.opened,
         };
         granter.handle_confirmed(moment(self.consensus.confirmed_until()), own_entry.map(Revision));
@@ -502,7 +505,7 @@ impl Node {
                     .consensus
                     .log
                     .get(index.max(1) as usize - 1)
-                    .is_some_and(|e| e.term == self.consensus.term);
+                    .is_some_and(|e| e.by == self.consensus.vote);
                 let own = match self.broken {
                     Broken::RestoredLeaders => of_own_term,
                     _ => self.consensus.opened.is_some_and(|own| index >= own),

@@ -109,8 +109,8 @@ impl Returning {
 
     /// A message of the consensus that shows a vote.
     pub(crate) fn hear(&mut self, from: NodeId, message: &Message) {
-        if let Message::Voted { term, pre: false, granted: true } = message {
-            self.note(from, Shown { term: *term, ..Shown::default() });
+        if let Message::Voted { by, pre: false, granted: true } = message {
+            self.note(from, Shown { term: by.term, ..Shown::default() });
         }
     }
 

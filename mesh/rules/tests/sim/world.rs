@@ -12,7 +12,7 @@ use rules::proxies::proxy::ProxyChange;
 use rules::words::moment::Timestamp;
 use rules::words::names::{Epoch, NodeId, OperationId};
 
-use crate::consensus::Role;
+use crate::consensus::{Ballot, LogEntry, Role};
 use crate::dice::Dice;
 use crate::history::History;
 use crate::node::{Broken, Mail, Node, Talk, project_of, value_of};
@@ -199,7 +199,7 @@ impl World {
             for node in &mut self.nodes {
                 node.consensus
                     .log
-                    .push(crate::consensus::LogEntry { term: 0, envelope: Some(envelope.clone()) });
+                    .push(LogEntry { by: Ballot::default(), envelope: Some(envelope.clone()) });
                 node.consensus.commit = node.consensus.log.len() as u64;
                 node.consensus.synced = node.consensus.commit;
             }

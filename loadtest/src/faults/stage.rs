@@ -347,6 +347,9 @@ impl Stage {
     }
 }
 
+/// What a status calls a node that was removed.
+const REMOVED: &str = "(a removed node)";
+
 impl Watched {
     /// One status of one node: whoever is primary in an epoch is so for all.
     fn note(&mut self, status: &Value) {
@@ -354,6 +357,10 @@ impl Watched {
             let told =
                 (project["name"].as_str(), project["epoch"].as_u64(), project["primary"].as_str());
             let (Some(name), Some(epoch), Some(primary)) = told else { continue };
+            // until another node is chosen, this is the one that led in this epoch under its name
+            if primary == REMOVED {
+                continue;
+            }
             let first = self.primaries.entry((name.to_owned(), epoch));
             let first = first.or_insert_with(|| primary.to_owned());
             if first != primary {

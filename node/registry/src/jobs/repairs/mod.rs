@@ -14,7 +14,8 @@ pub mod tallies;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use rules::ledger::records::{
 };
 use rules::members::keeper::{Keeper, KeeperTerms, View};
 use rules::members::placement::Candidate;
+use rules::wire;
 use rules::wire::questions::Replicate;
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
@@ -58,8 +60,11 @@ const LOOK: Duration = Duration::from_secs(1);
 const PAGE: usize = 1000;
 /// The number of copies that are made at a time. Pulls come first.
 const AT_A_TIME: usize = 4;
-/// How long a copy may take.
-const COPY: Duration = Duration::from_secs(3600);
+/// How long a copy may take, beside the time that its bytes need over the slowest path. A node whose
+/// own flight goes on after that finds the blob there when it is asked again.
+const COPY: Duration = Duration::from_secs(120);
+/// How long an answer may take until the job's log names the node that has not answered.
+const LONG: Duration = Duration::from_secs(30);
 /// How often a replica that is up and silent is asked again, and how long after.
 const SILENT: (usize, Duration) = (3, Duration::from_secs(2));
 /// The number of digests that are remembered, so that a blob of many repositories is looked at once.
@@ -304,7 +309,9 @@ impl Repairs {
             Ok(situation) => situation.alive.iter().map(|replica| replica.id).collect(),
             Err(error) => return unreadable(error),
         };
-        let compared = self.tallies.compare(name, &alive, rand::random()).await;
+        let sums = self.tallies.compare(name, &alive, rand::random());
+        let compared =
+            patiently(run, || "the replicas for sums of what they keep".into(), sums).await;
         let (mut after, mut seen) = (None, HashSet::new());
         loop {
             if run.is_stopped() {
@@ -503,7 +510,9 @@ impl Repairs {
                     error = Some("the repair was stopped".to_owned());
                     break;
                 }
-                match self.copy(*node, short.digest, &short.sources).await {
+                let asked =
+                    || format!("{} for a copy of {}", self.neighbours.name_of(*node), short.digest);
+                match patiently(run, asked, self.copy(*node, &short)).await {
                     Ok(size) => {
                         bytes += size;
                         made.insert(*node);
@@ -537,16 +546,31 @@ impl Repairs {
         all_made
     }
 
-    async fn copy(&self, node: NodeId, digest: Digest, sources: &[NodeId]) -> Result<u64, String> {
+    async fn copy(&self, node: NodeId, short: &Short) -> Result<u64, String> {
+        let (digest, sources) = (short.digest, short.sources.clone());
         let copied = if node == self.neighbours.me {
-            self.flights.replicate(digest, sources.to_vec(), None).await
+            self.flights.replicate(digest, sources, None).await
         } else {
-            let question = Replicate { digest, sources: sources.to_vec(), repository: None };
-            let asked = self.neighbours.links.ask(node, question, COPY).await;
+            let question = Replicate { digest, sources, repository: None };
+            let patience = COPY + wire::transfer_time(short.size as usize);
+            let asked = self.neighbours.links.ask(node, question, patience).await;
             asked.map_err(|e| e.to_string())?
         };
         copied.map(|held| held.size)
     }
+}
+
+/// Waits for the answer of a node. One that takes long is named in the job's log, for those who ask
+/// why a repair does not go on.
+async fn patiently<T>(run: &Run, asked: impl Fn() -> String, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    if let Ok(answer) = tokio::time::timeout(LONG, &mut answer).await {
+        return answer;
+    }
+    let line = format!("no answer for {} s: asked {}", LONG.as_secs(), asked());
+    warn!(project = %run.job.task.project, line, "a repair waits");
+    run.log(line);
+    answer.await
 }
 
 /// Why it is not known what replicas keep.

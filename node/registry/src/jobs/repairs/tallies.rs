@@ -23,8 +23,10 @@ use crate::view::neighbours::Neighbours;
 const PAGE: usize = 1000;
 /// How many blobs a manifest is supposed to have, to guess how many a project has.
 const BLOBS: u64 = 4;
-/// How long a replica may take to sum up millions of blobs.
-const LONGEST: Duration = Duration::from_secs(600);
+/// How long a replica may take to sum up what it keeps of a project, and how much longer for each
+/// thousand blobs. One that takes longer says nothing, and is asked for each blob by name.
+const SUMS: Duration = Duration::from_secs(30);
+const OF_A_THOUSAND: Duration = Duration::from_millis(200);
 /// How long a replica may take to apply what the one that asks has applied.
 const BEHIND: Duration = Duration::from_secs(5);
 
@@ -114,7 +116,10 @@ impl Tallies {
             }
             Ok::<_, RecordError>(Some(manifests * BLOBS))
         });
-        let shards = Shards::new(salt, guessed.ok()??);
+        let guessed = guessed.ok()??;
+        let thousands = u32::try_from(guessed / 1000).unwrap_or(u32::MAX);
+        let patience = SUMS + OF_A_THOUSAND.saturating_mul(thousands);
+        let shards = Shards::new(salt, guessed);
         let mut recorded = Recorded::new(shards);
         let sums = self.each_blob(project, |digest, kept_by| {
             recorded.add(digest, kept_by);
@@ -125,7 +130,7 @@ impl Tallies {
                 self.tally(project, &shards, at).await
             } else {
                 let question = questions::Tally { project: project.clone(), shards, at };
-                let asked = self.neighbours.links.ask(*node, question, LONGEST).await;
+                let asked = self.neighbours.links.ask(*node, question, patience).await;
                 asked.map_err(|error| error.to_string())
             };
             let said = said.inspect_err(|error| {

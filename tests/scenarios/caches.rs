@@ -206,6 +206,12 @@ fn what_is_cached_is_gone_with_its_project_its_registry_and_when_it_is_deleted()
         let answer = mesh.client(0).send_json(Method::PUT, &format!("{PROJECTS}/{name}"), &unused);
         assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 200);
     }
+    let pushed = mesh.client(0).send_json(Method::PUT, &format!("{PROJECTS}/demo"), &unused);
+    assert_eq!(
+        pushed.unwrap_or_else(|none| panic!("{none}")).status,
+        400,
+        "it would not come back"
+    );
     let passing = Image::tiny();
     other.repository("job").push(&passing, "1").unwrap_or_else(|no| panic!("{no}"));
     let there = Repository::new(&mesh.anyone(2), "brief/job");

@@ -113,10 +113,16 @@ fn what_is_not_retained_goes_with_its_layers_and_the_rest_stays() {
         atoll(&mesh, "retention", &["apply", "shop", "--file", &file.display().to_string()]);
     assert!(applied.success && applied.out.contains("latestPushedK"), "{applied:?}");
 
+    std::fs::write(&file, r#"{"rules": []}"#).expect("a file");
+    let empty =
+        atoll(&mesh, "retention", &["apply", "shop", "--file", &file.display().to_string()]);
+    assert!(!empty.success && empty.err.contains("retention remove shop"), "{empty:?}");
+
     forecasts(&mesh, &images);
     let dry = atoll(&mesh, "retention", &["run", "shop", "--dry-run"]);
     let deleted = dry.out.lines().filter(|line| line.starts_with("DEL ")).count();
     assert!(dry.success && deleted == 3 && dry.out.contains("IMMUTABLE shop/web"), "{dry:?}");
+    assert!(dry.out.contains("has to be confirmed"), "{dry:?}");
     mesh.repository(1, "shop/web").pull("build-1").unwrap_or_else(|no| panic!("it stays: {no}"));
 
     let much = atoll(&mesh, "retention", &["run", "shop"]);
@@ -176,6 +182,7 @@ fn forecasts(mesh: &Formed, images: &[Image]) {
     assert_eq!(told["forecast"], json!(of_all), "{told}");
     let web = json!([{"repository": "web", "artifacts": 6, "forecast": of_web}]);
     assert_eq!((&told["repositories"], &told["artifacts"]), (&web, &json!(6)), "{told}");
+    assert_eq!(told["confirm_over"], 30, "{told}");
     let shown = atoll(mesh, "retention", &["forecast", "shop", "--days", "30,1"]);
     let head = shown.out.lines().next().unwrap_or_default();
     let head: Vec<&str> = head.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
@@ -194,6 +201,7 @@ fn forecasts(mesh: &Formed, images: &[Image]) {
     // the oldest has an immutable tag; other tags than those of development stay
     let all: u64 = images[2..].iter().map(size).sum();
     assert_eq!(other["forecast"], json!([day(0, 0, 0), day(6, 0, 0), day(8, 5, all)]), "{other}");
+    assert!(other["confirm_over"].is_null(), "nothing goes now: {other}");
     let kept = must(&mesh.client(1), Method::GET, "/api/v2.0/retentions/shop", &Value::Null, 200);
     assert_eq!(kept.json()["rules"][0]["template"], "latestPushedK", "{kept}");
     for wrong in ["days=,", "days=1,x", "days=3651", "day=1"] {

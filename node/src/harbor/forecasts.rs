@@ -9,6 +9,7 @@ use registry::jobs::retentions::{MOST_DAYS, forecast};
 use rules::ledger::policies::{LookForPolicies, Policies};
 use rules::ledger::records::Project;
 use rules::policies::MOST_RULES;
+use rules::policies::retention::needs_confirmation;
 use serde_json::json;
 
 use super::retentions::{PolicyBody, none};
@@ -68,9 +69,14 @@ impl Harbor {
         let (now, mut told) = found.await?.ok_or_else(|| none(project))?;
         let more = told.repositories.len().saturating_sub(NAMED);
         told.repositories.truncate(NAMED);
-        let mut shown = json!(told);
+        let mut shown = json!(&told);
         shown["at"] = json!(now.to_string());
         shown["more_repositories"] = json!(more);
+        let now = told.forecast.first().filter(|first| first.days == 0);
+        let deleted = now.map_or(0, |first| first.deleted);
+        if needs_confirmation(deleted, told.artifacts, self.confirm_over) {
+            shown["confirm_over"] = json!(self.confirm_over);
+        }
         Ok(json_answer(StatusCode::OK, &shown))
     }
 }

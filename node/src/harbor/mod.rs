@@ -113,6 +113,8 @@ pub struct Harbor {
     pub upstreams: Arc<Upstreams>,
     /// Held by the one who reads a forecast of retention.
     pub forecasts: Semaphore,
+    /// The percentage of a project above which a run of retention has to be confirmed.
+    pub confirm_over: u32,
     /// Collects garbage.
     pub collecting: Arc<Collecting>,
     /// Purges the audit log.

@@ -16,6 +16,7 @@ use rules::ledger::signatures::LookForSignatures;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::people::roles::of_everybody;
+use rules::policies::caching::UNUSED_AFTER;
 use rules::policies::quota::Limits;
 use rules::policies::signatures;
 use rules::policies::signatures::metadata::REQUIRE;
@@ -120,6 +121,17 @@ fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), 
         return Err(bad(
             "a project that caches a registry does not check signatures: signature_policy must be off, enable_content_trust and enable_content_trust_cosign false",
         ));
+    }
+    Ok(())
+}
+
+/// An age without pulls has a meaning only where a registry is cached: what was pushed would not come
+/// back.
+fn check_caching(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
+    if !caches && metadata.contains_key(UNUSED_AFTER) {
+        return Err(bad(format!(
+            "metadata.{UNUSED_AFTER} is for projects that cache a registry; what is pushed here goes by a retention policy: atoll retention apply"
+        )));
     }
     Ok(())
 }
@@ -292,6 +304,7 @@ impl Harbor {
         }
         self.check_edges_are_kept_out(&asked.metadata)?;
         check_scans(&asked.metadata, upstream.is_some())?;
+        check_caching(&asked.metadata, upstream.is_some())?;
         if scans_cached(&asked.metadata, upstream.is_some()) {
             self.writes.check_level(Level::CACHED_SCANS)?;
         }
@@ -408,6 +421,10 @@ impl Harbor {
         let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
         check_scans(&metadata, project.upstream.is_some())?;
+        // what was written before this was refused may be sent back unchanged
+        if metadata.get(UNUSED_AFTER) != project.metadata.get(UNUSED_AFTER) {
+            check_caching(&metadata, project.upstream.is_some())?;
+        }
         if scans_cached(&metadata, project.upstream.is_some()) {
             self.writes.check_level(Level::CACHED_SCANS)?;
         }

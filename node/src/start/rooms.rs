@@ -402,6 +402,7 @@ impl Rooms {
         };
         let harbor = Harbor {
             forecasts: Semaphore::new(1),
+            confirm_over: settings.retention.confirm_over,
             door: door.clone(),
             records: records.clone(),
             neighbours: neighbours.clone(),

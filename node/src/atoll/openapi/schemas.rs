@@ -248,6 +248,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                     ])),
                 ),
                 ("more_repositories", kind("integer")),
+                ("confirm_over", kind("integer")),
             ]),
         ),
         (

@@ -210,6 +210,15 @@ impl ForecastArguments {
 impl Apply {
     async fn send(&self, api: &Api) -> io::Result<()> {
         let mut body = self.policy.body()?.unwrap_or_default();
+        if let (Some(file), Some([])) =
+            (&self.policy.file, body["rules"].as_array().map(Vec::as_slice))
+        {
+            return Err(io::Error::other(format!(
+                "{} has no rules. To end retention: atoll retention remove {}",
+                file.display(),
+                self.project
+            )));
+        }
         if let Some(cron) = &self.cron {
             body["trigger"] = json!({"kind": "Schedule", "settings": {"cron": cron}});
         }
@@ -332,6 +341,9 @@ impl Api {
         match told["more_repositories"].as_u64() {
             None | Some(0) => {}
             Some(more) => println!("and {more} more repositories, which lose less"),
+        }
+        if let Some(percent) = told["confirm_over"].as_u64() {
+            println!("a run now would have to be confirmed: it deletes more than {percent} %");
         }
     }
 

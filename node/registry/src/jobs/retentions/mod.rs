@@ -245,8 +245,12 @@ impl Retentions {
             return Err(format!("{} changed again and again meanwhile", changing.join(", ")));
         }
         let verb = if order.dry_run { "would be deleted" } else { "deleted" };
+        let confirm = match much && order.dry_run {
+            true => "; such a run has to be confirmed (retention.confirm_over)",
+            false => "",
+        };
         Ok(RunEnd::Done(format!(
-            "{} of {} artifacts {verb}, with {} bytes",
+            "{} of {} artifacts {verb}, with {} bytes{confirm}",
             done.deleted, done.artifacts, done.bytes
         )))
     }

@@ -150,6 +150,16 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
     };
     assert!(judge("2100-01-01").success, "it is allowed");
     assert!(!judge("2001-01-01T00:00:00Z").success, "the list has ended");
+    assert!(atoll(&mesh, "allowlist", &["set", "--until", "2100-01-01", "CVE-1-1"]).success);
+    let added = atoll(&mesh, "allowlist", &["add", "CVE-2024-5535", "CVE-1-1"]);
+    assert!(added.success && added.out.contains("2 ids"), "{added:?}");
+    let other = atoll(&mesh, "allowlist", &["remove", "CVE-2-2"]);
+    assert!(!other.success && other.err.contains("CVE-2-2 is not in the list"), "{other:?}");
+    let removed = atoll(&mesh, "allowlist", &["remove", "CVE-1-1"]);
+    assert!(removed.success && removed.out.contains("1 ids"), "{removed:?}");
+    let shown = atoll(&mesh, "allowlist", &["show"]);
+    let (id, end) = ("CVE-2024-5535", "ends at 2100-01-01");
+    assert!(shown.out.contains(id) && shown.out.contains(end), "{shown:?}");
     assert!(atoll(&mesh, "allowlist", &["set"]).success);
 
     // the project's list, until it ends

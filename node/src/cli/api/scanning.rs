@@ -1,5 +1,6 @@
 //! `atoll scan`, `atoll vulnerabilities`, `atoll allowlist` and `atoll scanner`.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -138,6 +139,24 @@ enum AllowlistVerb {
         #[arg(long, value_name = "TIME", value_parser = time)]
         until: Option<u64>,
         /// The ids, for instance CVE-2024-5535.
+        ids: Vec<String>,
+    },
+    /// Add ids to those that do not count. The list ends when it did before.
+    Add {
+        /// For this project; for the mesh if it is left out.
+        #[arg(long)]
+        project: Option<String>,
+        /// The ids, for instance CVE-2024-5535.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Take ids off the list: they count again.
+    Remove {
+        /// For this project; for the mesh if it is left out.
+        #[arg(long)]
+        project: Option<String>,
+        /// The ids, for instance CVE-2024-5535.
+        #[arg(required = true)]
         ids: Vec<String>,
     },
 }
@@ -396,10 +415,7 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         match &command.verb {
             AllowlistVerb::Show { project } => {
-                let list = match project {
-                    None => api.get(SYSTEM).await?,
-                    Some(name) => by_name(&api, name).await?["cve_allowlist"].clone(),
-                };
+                let list = allowlist_of(&api, project.as_deref()).await?;
                 if api.is_json() {
                     api.print_one(&list);
                 } else {
@@ -412,29 +428,68 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
                 }
             }
             AllowlistVerb::Set { project, until, ids } => {
-                let items: Vec<Value> = ids.iter().map(|id| json!({"cve_id": id})).collect();
-                let list = json!({"items": items, "expires_at": until});
-                match project {
-                    None => drop(api.send(Method::PUT, SYSTEM, Some(&list)).await?),
-                    Some(name) => {
-                        by_name(&api, name).await?;
-                        let body = json!({"cve_allowlist": list});
-                        api.send(Method::PUT, &path(name), Some(&body)).await?;
-                    }
+                allow(&api, project.as_deref(), ids.iter().cloned().collect(), *until).await?;
+            }
+            AllowlistVerb::Add { project, ids } => {
+                let (mut known, until) = known(&api, project.as_deref()).await?;
+                known.extend(ids.iter().cloned());
+                allow(&api, project.as_deref(), known, until).await?;
+            }
+            AllowlistVerb::Remove { project, ids } => {
+                let (mut known, until) = known(&api, project.as_deref()).await?;
+                if let Some(other) = ids.iter().find(|id| !known.remove(*id)) {
+                    return Err(io::Error::other(format!("{other} is not in the list")));
                 }
-                let ended = until.is_some_and(|end| end <= seconds_now());
-                let ended = if ended { ", and has ended already" } else { "" };
-                api.say(&format!("the list has {} ids now{ended}", ids.len()));
-                if let Some(name) = project {
-                    let metadata = by_name(&api, name).await?["metadata"].clone();
-                    if metadata["reuse_sys_cve_allowlist"] != "false" {
-                        eprintln!(
-                            "but {name} uses the list of the mesh: `atoll project set {name} reuse_sys_cve_allowlist=false`"
-                        );
-                    }
-                }
+                allow(&api, project.as_deref(), known, until).await?;
             }
         }
         Ok(())
     })
+}
+
+/// The list of a project, or of the mesh.
+async fn allowlist_of(api: &Api, project: Option<&str>) -> io::Result<Value> {
+    match project {
+        None => api.get(SYSTEM).await,
+        Some(name) => Ok(by_name(api, name).await?["cve_allowlist"].clone()),
+    }
+}
+
+/// The ids in a list, and when it ends.
+async fn known(api: &Api, project: Option<&str>) -> io::Result<(BTreeSet<String>, Option<u64>)> {
+    let list = allowlist_of(api, project).await?;
+    let items = list["items"].as_array().into_iter().flatten();
+    let ids = items.filter_map(|item| item["cve_id"].as_str().map(str::to_owned));
+    Ok((ids.collect(), list["expires_at"].as_u64()))
+}
+
+/// Writes a list, and says what it has now and whether it counts.
+async fn allow(
+    api: &Api,
+    project: Option<&str>,
+    ids: BTreeSet<String>,
+    until: Option<u64>,
+) -> io::Result<()> {
+    let items: Vec<Value> = ids.iter().map(|id| json!({"cve_id": id})).collect();
+    let list = json!({"items": items, "expires_at": until});
+    match project {
+        None => drop(api.send(Method::PUT, SYSTEM, Some(&list)).await?),
+        Some(name) => {
+            by_name(api, name).await?;
+            let body = json!({"cve_allowlist": list});
+            api.send(Method::PUT, &path(name), Some(&body)).await?;
+        }
+    }
+    let ended = until.is_some_and(|end| end <= seconds_now());
+    let ended = if ended { ", and has ended already" } else { "" };
+    api.say(&format!("the list has {} ids now{ended}", ids.len()));
+    if let Some(name) = project {
+        let metadata = by_name(api, name).await?["metadata"].clone();
+        if metadata["reuse_sys_cve_allowlist"] != "false" {
+            eprintln!(
+                "but {name} uses the list of the mesh: `atoll project set {name} reuse_sys_cve_allowlist=false`"
+            );
+        }
+    }
+    Ok(())
 }

@@ -260,6 +260,24 @@ fn rules_are_pure() {
     }
 }
 
+/// What keeps blobs can be changed only if the rest of the store knows no file of them.
+#[test]
+fn only_a_backend_knows_the_files_of_blobs() {
+    // what is known about blobs is on a local disk, whatever keeps their bytes; `blob` makes files for
+    // programs
+    let local = ["cached", "damaged", "scrubbing", "blob"];
+    let mut found = BTreeSet::new();
+    for (module, text) in sources("node/store/src") {
+        let words = ["std::fs", "fs::", "File", "PathBuf", "os::unix", "os::fd", "rustix", "libc"];
+        let Some(word) = words.iter().find(|word| text.contains(**word)) else { continue };
+        let is_backend = module.len() > 1 && module[0] == "backend";
+        let is_local = module.len() == 1 && local.contains(&module[0].as_str());
+        assert!(is_backend || is_local, "{}: {word} outside of the backends", module.join("::"));
+        found.insert(module);
+    }
+    assert!(found.len() > local.len(), "the files are not found: {found:?}");
+}
+
 /// Two kinds of records under one key once broke each other (drills, and the database of scans).
 #[test]
 fn no_two_files_of_the_ledger_begin_their_keys_alike() {

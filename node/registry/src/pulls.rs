@@ -10,7 +10,7 @@ use ground::supervise::Tasks;
 use rules::blobs::pacing::Class;
 use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
-use store::{FileBody, OpenBlob, Store, StoreError};
+use store::{BlobBody, OpenBlob, Store, StoreError};
 use tracing::warn;
 use upstream::UpstreamError;
 
@@ -111,7 +111,7 @@ pub struct Bytes {
     /// Their number.
     pub size: u64,
     /// Makes the body of a range of them.
-    pub cut: Box<dyn Fn(Range<u64>) -> FileBody + Send>,
+    pub cut: Box<dyn Fn(Range<u64>) -> BlobBody + Send>,
 }
 
 /// Serves blobs of repositories.
@@ -237,7 +237,7 @@ impl Pulls {
             let size = blob.size;
             let cut = move |part| {
                 let rechecks = rechecks.clone();
-                let body = FileBody::whole(blob.file.clone(), part, &buffers);
+                let body = BlobBody::whole(blob.bytes.clone(), part, &buffers);
                 body.or_unreadable(move || rechecks.unreadable(digest)).counted(sent.clone())
             };
             return Ok(Bytes { size, cut: Box::new(cut) });
@@ -269,10 +269,10 @@ impl Pulls {
             }
             begun => begun?,
         };
-        let Begun { size, file, following, .. } = begun;
+        let Begun { size, bytes, following, .. } = begun;
         let stall = self.terms.stall;
         let cut = move |part| {
-            let body = FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
+            let body = BlobBody::arriving(bytes.clone(), part, &buffers, following.clone(), stall);
             body.counted(sent.clone())
         };
         Ok(Bytes { size, cut: Box::new(cut) })

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ground::supervise::at_length;
 use registry::view::neighbours::Neighbours;
 use rules::blobs::holding::Stock;
 use rules::words::digest::Digest;
@@ -26,8 +25,6 @@ pub(super) async fn kept_by_all(
     let stocks = neighbours.have(&wanted, None).await;
     let mut holdings: BTreeMap<NodeId, BTreeSet<Digest>> =
         stocks.into_iter().map(|(node, stocks)| (node, kept(stocks))).collect();
-    let mine: Result<Vec<_>, _> =
-        at_length(|| wanted.iter().map(|digest| store.stock(digest, None)).collect());
-    holdings.insert(neighbours.me, kept(mine?));
+    holdings.insert(neighbours.me, kept(store.stocks(&wanted, None).await?));
     Ok(holdings)
 }

@@ -9,7 +9,6 @@ use rules::ledger::collecting::LookForGarbage;
 use rules::ledger::records::{ReadRecords, RecordError};
 use rules::words::digest::Digest;
 use serde_json::{Value, json};
-use store::StoreError;
 use store::inventory::{Inventory, Sum};
 
 use super::Atoll;
@@ -65,12 +64,9 @@ fn first(digests: &[Digest]) -> Vec<String> {
 impl Atoll {
     /// Counts what this node has on its disk.
     pub(super) async fn show_inventory(&self) -> Result<Response<Payload>, Failure> {
-        let counted = at_length(|| {
-            let mut kept = Vec::new();
-            let found = self.store.inventory(|digest, size| kept.push((digest, size)))?;
-            Ok::<_, StoreError>((found, kept, self.store.all_granted()?))
-        });
-        let (found, kept, granted) = counted?;
+        let mut kept = Vec::new();
+        let found = self.store.inventory(|digest, size| kept.push((digest, size))).await?;
+        let granted = at_length(|| self.store.all_granted())?;
         let Inventory { cached, budget, uploads, arriving, quarantined, strays, missing, .. } =
             found;
         // an edge has no ledger, and keeps nothing for good

@@ -295,9 +295,7 @@ impl Atoll {
         } else {
             self.neighbours.have(&digests, None).await
         };
-        let mine: Result<Vec<Stock>, _> =
-            digests.iter().map(|digest| self.store.stock(digest, None)).collect();
-        stocks.insert(self.neighbours.me, mine?);
+        stocks.insert(self.neighbours.me, self.store.stocks(&digests, None).await?);
         let held = |stock: Vec<Stock>| {
             digests.iter().zip(stock).filter_map(|(d, s)| Some((*d, s.held?))).collect()
         };

@@ -240,7 +240,7 @@ mod tests {
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use rules::people::windows::Windows;
     use std::io::{Read, Write};
-    use store::{Buffers, FileBody};
+    use store::{BlobBody, Buffers};
     use tokio::sync::watch;
 
     const HEAD: Duration = Duration::from_secs(30);
@@ -254,7 +254,7 @@ mod tests {
         let (allowed, following) = watch::channel(Ok(SENT as u64));
         drop(allowed);
         let body =
-            FileBody::arriving(Arc::new(file), 0..1_000_000, &Buffers::default(), following, HEAD);
+            BlobBody::arriving(Arc::new(file), 0..1_000_000, &Buffers::default(), following, HEAD);
         let mut response = Response::new(Payload::File(Box::new(body)));
         response.headers_mut().insert(http::header::CONTENT_LENGTH, 1_000_000.into());
         response
@@ -480,7 +480,7 @@ mod tests {
         file.set_len(10_000_000).unwrap();
         let (told, mut dropped) = tokio::sync::mpsc::unbounded_channel();
         let handle = move |_| {
-            let body = FileBody::whole(file.clone(), 0..10_000_000, &Buffers::default());
+            let body = BlobBody::whole(file.clone(), 0..10_000_000, &Buffers::default());
             let (mut payload, told) = (Payload::File(Box::new(body)), told.clone());
             payload.at_end(move |bytes| {
                 let _ = told.send(bytes);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use store::FileBody;
+use store::BlobBody;
 use tokio::sync::mpsc;
 
 /// A response's body.
@@ -16,7 +16,7 @@ pub enum Payload {
     /// Empty, or bytes in memory.
     Full(Option<Bytes>),
     /// Bytes of a file.
-    File(Box<FileBody>),
+    File(Box<BlobBody>),
     /// Parts of a file, with the bytes between them.
     Parts(Box<Parts>),
     /// Bytes that are made while they are sent.
@@ -51,7 +51,7 @@ pub enum Piece {
     /// Bytes between the parts.
     Between(Bytes),
     /// A part.
-    Part(Box<FileBody>),
+    Part(Box<BlobBody>),
 }
 
 impl Parts {

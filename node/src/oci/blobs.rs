@@ -20,7 +20,7 @@ use crate::http::request::Request;
 use crate::http::{Code, Failure, Parts, Payload, Piece};
 use registry::pulls::{Bytes, Known, PullError, Readable};
 use registry::view::Freshness;
-use store::FileBody;
+use store::BlobBody;
 
 /// How long other nodes may take to revoke a grant.
 const REVOKE: Duration = Duration::from_secs(2);
@@ -199,7 +199,7 @@ fn in_parts(
     parts: Vec<Range<u64>>,
     size: u64,
     boundary: &str,
-    cut: &dyn Fn(Range<u64>) -> FileBody,
+    cut: &dyn Fn(Range<u64>) -> BlobBody,
 ) -> Parts {
     let mut pieces = VecDeque::new();
     for (number, part) in parts.into_iter().enumerate() {

@@ -76,7 +76,7 @@ pub struct Peers {
 impl Rooms for Peers {
     async fn answer(&self, from: Guest, ask: Ask) -> Answer {
         if self.neighbours.is_edge() {
-            return self.answer_as_edge(ask);
+            return self.answer_as_edge(ask).await;
         }
         if let Some(repository) = about(&ask)
             && !self.may_serve(&from, repository)
@@ -86,7 +86,7 @@ impl Rooms for Peers {
         }
         match ask {
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
-            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()).await,
             Ask::Recheck(digest) => self.recheck(digest),
             Ask::Spare { upstream, everything, millis } => {
                 self.proxies.upstreams().spare(upstream, everything, Duration::from_millis(millis));
@@ -240,9 +240,9 @@ impl Peers {
     }
 
     /// The answers of an edge, which only says what it holds.
-    fn answer_as_edge(&self, ask: Ask) -> Answer {
+    async fn answer_as_edge(&self, ask: Ask) -> Answer {
         match ask {
-            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()).await,
             Ask::Recheck(digest) => self.recheck(digest),
             Ask::Build => self.build(),
             Ask::Scrub { now } => self.scrub(now),
@@ -273,11 +273,11 @@ impl Peers {
         Answer::Rechecking
     }
 
-    fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> Answer {
+    async fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> Answer {
         if digests.len() > MAX_HAVE {
             return Answer::Refused(format!("more than {MAX_HAVE} blobs in one question"));
         }
-        match digests.iter().map(|digest| self.store.stock(digest, repository)).collect() {
+        match self.store.stocks(digests, repository).await {
             Ok(stock) => Answer::Have(stock),
             Err(error) => Answer::Refused(error.to_string()),
         }

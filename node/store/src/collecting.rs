@@ -1,11 +1,8 @@
 //! What was collected leaves the disk.
 
 use std::collections::HashSet;
-use std::fs;
-use std::path::PathBuf;
 
 use ground::clock;
-use ground::supervise::blocking;
 use rules::words::digest::Digest;
 
 use super::{Store, StoreError};
@@ -37,13 +34,11 @@ impl Store {
             }
         }
         let gone = self.index.collect(garbage, clock::timestamp()).await?;
-        // a crash from here on leaves files that are removed as strays
-        let paths: Vec<PathBuf> = gone.iter().map(|(digest, _)| self.path(digest)).collect();
-        let _ = blocking(move || paths.iter().for_each(|path| drop(fs::remove_file(path)))).await;
-        for (digest, _) in &gone {
-            self.drop_outboard(digest);
-            self.note_sound(digest);
-        }
+        // a crash from here on leaves strays, and so does an error
+        let digests: Vec<Digest> = gone.iter().map(|(digest, _)| *digest).collect();
+        let _ = self.backend.remove(digests.clone()).await;
+        digests.iter().for_each(|digest| self.note_sound(digest));
+        self.drop_outboards(digests).await;
         Ok((gone.len() as u64, gone.iter().map(|(_, size)| size).sum()))
     }
 
@@ -63,71 +58,67 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use rules::words::digest::Algorithm;
     use rules::words::names::RepositoryName;
 
     use super::*;
+    use crate::rig::Rig;
 
-    async fn seal(store: &Arc<Store>, bytes: &[u8], granted: Option<u64>) -> Digest {
-        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
-        ingest.write(bytes).unwrap();
+    async fn granted(store: &Arc<Store>, bytes: &[u8], millis: u64) -> Digest {
         let (digest, place): (_, RepositoryName) =
             (Digest::sha256(bytes), "demo/a".parse().unwrap());
-        let grant = granted.map(|millis| (&place, Duration::from_millis(millis)));
-        store.seal(ingest, digest, grant).await.unwrap();
+        let grant = Some((&place, Duration::from_millis(millis)));
+        store.seal(store.ingested(bytes), digest, grant).await.unwrap();
         digest
     }
 
     #[tokio::test]
     async fn garbage_leaves_the_disk_and_what_a_push_counts_on_or_is_cached_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Store::open(folder.path(), None, &ground::opening::Opening::default());
-        let store = open().unwrap();
-        let garbage = seal(&store, b"garbage", None).await;
-        let live = seal(&store, b"live", None).await;
-        let pushed = seal(&store, b"pushed", Some(60_000)).await;
-        let late = seal(&store, b"late", Some(0)).await;
-        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
-        ingest.write(b"cached").unwrap();
-        let cached = Digest::sha256(b"cached");
-        store.seal_cached(ingest, cached).await.unwrap();
-        assert_eq!(store.all_granted().unwrap(), [pushed].into());
-        let reading = store.open_blob(&garbage).await.unwrap().unwrap();
-        let all = [garbage, live, pushed, late, cached];
-        let gone = store.collect(&all, |digest| Ok(*digest != live)).await.unwrap();
-        assert_eq!(gone, (2, 11));
-        for (digest, stays) in [(garbage, false), (live, true), (pushed, true), (late, false)] {
-            assert_eq!(store.is_kept(&digest).unwrap(), stays, "{digest}");
-            assert_eq!(store.path(&digest).exists(), stays);
+        for rig in Rig::each() {
+            let store = rig.store(None);
+            let garbage = store.kept(b"garbage").await;
+            let live = store.kept(b"live").await;
+            let pushed = granted(&store, b"pushed", 60_000).await;
+            let late = granted(&store, b"late", 0).await;
+            let cached = store.kept_cached(b"cached").await;
+            assert_eq!(store.all_granted().unwrap(), [pushed].into());
+            let reading = store.open_blob(&garbage).await.unwrap().unwrap();
+            let all = [garbage, live, pushed, late, cached];
+            let gone = store.collect(&all, |digest| Ok(*digest != live)).await.unwrap();
+            assert_eq!(gone, (2, 11));
+            for (digest, stays) in [(garbage, false), (live, true), (pushed, true), (late, false)] {
+                assert_eq!(store.is_kept(&digest).unwrap(), stays, "{digest}");
+                assert_eq!(store.has_bytes(digest).await, stays);
+            }
+            assert!(store.held(&cached).unwrap().is_some() && !store.is_kept(&cached).unwrap());
+            let mut bytes = [0; 7];
+            reading.read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(&bytes, b"garbage");
+            // it can come back
+            let again = store.kept(b"garbage").await;
+            assert!(store.is_kept(&again).unwrap());
+            store.note_collected(7).await.unwrap();
+            drop(store);
+            let store = rig.store(None);
+            assert_eq!(store.collected().unwrap(), 7);
+            let ended = store.ended_grants(10).unwrap();
+            assert!(ended.len() == 1 && ended[0].1 == late);
+            assert_eq!(store.ended_grants(10).unwrap(), ended, "until they are removed");
+            store.remove_grants(vec![ended[0].0.clone()]).await.unwrap();
+            assert_eq!(store.ended_grants(10).unwrap(), []);
         }
-        assert!(store.held(&cached).unwrap().is_some() && !store.is_kept(&cached).unwrap());
-        let mut bytes = [0; 7];
-        std::os::unix::fs::FileExt::read_exact_at(&*reading.file, &mut bytes, 0).unwrap();
-        assert_eq!(&bytes, b"garbage");
-        // it can come back
-        let again = seal(&store, b"garbage", None).await;
-        assert!(store.is_kept(&again).unwrap());
-        store.note_collected(7).await.unwrap();
-        drop(store);
-        let store = open().unwrap();
-        assert_eq!(store.collected().unwrap(), 7);
-        let ended = store.ended_grants(10).unwrap();
-        assert!(ended.len() == 1 && ended[0].1 == late);
-        assert_eq!(store.ended_grants(10).unwrap(), ended, "until they are removed");
-        store.remove_grants(vec![ended[0].0.clone()]).await.unwrap();
-        assert_eq!(store.ended_grants(10).unwrap(), []);
     }
 
     #[tokio::test]
     async fn what_cannot_be_judged_is_not_collected() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
-        let (a, b) = (seal(&store, b"a", None).await, seal(&store, b"b", None).await);
-        let unknown = |digest: &Digest| match *digest == b {
-            true => Err(StoreError::Index("no".into())),
-            false => Ok(true),
-        };
-        assert!(store.collect(&[a, b], unknown).await.is_err());
-        assert!(store.is_kept(&a).unwrap() && store.is_kept(&b).unwrap());
+        for rig in Rig::each() {
+            let store = rig.store(None);
+            let (a, b) = (store.kept(b"a").await, store.kept(b"b").await);
+            let unknown = |digest: &Digest| match *digest == b {
+                true => Err(StoreError::Index("no".into())),
+                false => Ok(true),
+            };
+            assert!(store.collect(&[a, b], unknown).await.is_err());
+            assert!(store.is_kept(&a).unwrap() && store.is_kept(&b).unwrap());
+        }
     }
 }

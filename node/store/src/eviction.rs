@@ -2,17 +2,15 @@
 //! ordered against everything that could bring a blob back.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use ground::supervise::blocking;
 use parking_lot::Mutex;
 use rules::blobs::cache::Cache;
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::backend::ReadAt;
 use super::{Store, StoreError};
 
 /// The number of cached blobs that are looked at for their age at a time.
@@ -20,7 +18,7 @@ const LOOKED_AT: usize = 1000;
 
 struct Inner {
     cache: Cache,
-    open: HashMap<Digest, Vec<Weak<File>>>,
+    open: HashMap<Digest, Vec<Weak<dyn ReadAt>>>,
     used: HashSet<Digest>,
     /// The blob that was looked at last for its age.
     looked_at: Option<(Timestamp, Digest)>,
@@ -34,8 +32,8 @@ pub(super) struct Eviction {
 
 impl Inner {
     fn is_read(&self, digest: &Digest) -> bool {
-        let files = self.open.get(digest);
-        files.is_some_and(|files| files.iter().any(|file| file.strong_count() > 0))
+        let readers = self.open.get(digest);
+        readers.is_some_and(|readers| readers.iter().any(|bytes| bytes.strong_count() > 0))
     }
 }
 
@@ -49,8 +47,8 @@ impl Store {
         self.drop_cached(self.eviction.victims(missing()), "cache.budget").await
     }
 
-    /// Some of the cached blobs that nobody has used since `before`. Each call goes on where the last
-    /// one has ended, and begins anew after the end.
+    /// Some of the cached blobs that nobody has used since `before`. Each call goes on where the
+    /// last one has ended, and begins anew after the end.
     pub fn unused(&self, before: Timestamp) -> Vec<Digest> {
         self.eviction.unused(before, LOOKED_AT)
     }
@@ -75,16 +73,14 @@ impl Store {
             return Ok(());
         }
         self.index.drop_blobs(victims.clone()).await?;
-        let paths: Vec<PathBuf> = victims.iter().map(|digest| self.path(digest)).collect();
-        let removed =
-            blocking(move || paths.iter().map(fs::remove_file).filter(Result::is_ok).count()).await;
+        let removed = self.backend.remove(victims.clone()).await;
         metrics::counter!("atoll_cache_evicted_total").increment(victims.len() as u64);
-        tracing::debug!(blobs = victims.len(), files = ?removed, why, "cached blobs were evicted");
+        tracing::debug!(blobs = victims.len(), ?removed, why, "cached blobs were evicted");
         for digest in &victims {
-            self.drop_outboard(digest);
             self.eviction.forget(digest);
             self.damaged.forget(digest);
         }
+        self.drop_outboards(victims).await;
         Ok(())
     }
 }
@@ -150,8 +146,8 @@ impl Eviction {
         self.show();
     }
 
-    /// A blob is read through `file`, and is not evicted while that is open.
-    pub(super) fn opened(&self, digest: &Digest, file: &Arc<File>, now: Timestamp) {
+    /// A blob is read through `bytes`, and is not evicted while those are open.
+    pub(super) fn opened(&self, digest: &Digest, bytes: &Arc<dyn ReadAt>, now: Timestamp) {
         let mut inner = self.inner.lock();
         if !inner.cache.contains(digest) {
             return;
@@ -159,8 +155,8 @@ impl Eviction {
         inner.cache.touch(digest, now);
         inner.used.insert(*digest);
         let open = inner.open.entry(*digest).or_default();
-        open.retain(|file| file.strong_count() > 0);
-        open.push(Arc::downgrade(file));
+        open.retain(|bytes| bytes.strong_count() > 0);
+        open.push(Arc::downgrade(bytes));
     }
 
     /// Somebody counts on a blob from now on.
@@ -194,8 +190,8 @@ impl Eviction {
         inner.cache.victims(missing, |digest| inner.is_read(digest))
     }
 
-    /// Up to `limit` blobs that nobody has used since `before`. Each call goes on where the last one
-    /// has ended, and begins anew after the end.
+    /// Up to `limit` blobs that nobody has used since `before`. Each call goes on where the last
+    /// one has ended, and begins anew after the end.
     pub(super) fn unused(&self, before: Timestamp, limit: usize) -> Vec<Digest> {
         let mut inner = self.inner.lock();
         let some = inner.cache.unused(before, inner.looked_at, limit);
@@ -214,7 +210,7 @@ impl Eviction {
     pub(super) fn take_uses(&self) -> Vec<(Digest, Timestamp)> {
         let mut inner = self.inner.lock();
         let used = std::mem::take(&mut inner.used);
-        inner.open.retain(|_, files| files.iter().any(|file| file.strong_count() > 0));
+        inner.open.retain(|_, readers| readers.iter().any(|bytes| bytes.strong_count() > 0));
         used.into_iter().filter_map(|digest| Some((digest, inner.cache.used(&digest)?))).collect()
     }
 }

@@ -1,9 +1,6 @@
-//! Receiving bytes: they are written and hashed off the socket's path, and flushed while they come,
-//! so that the final sync is short.
+//! Receiving bytes: they are written and hashed off the socket's path.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,11 +10,8 @@ use rules::words::digest::{Algorithm, ContentHash, Digest, Hasher};
 use tokio::task::JoinHandle;
 
 use super::StoreError;
+use super::backend::{Arrival, Nameless, ReadAt};
 use super::room::{Room, Taken};
-
-/// The number of bytes after which the kernel is asked to start writing back. Measured: this
-/// reduces the final fdatasync of 64 MiB from 28 ms to under 6 ms.
-const FLUSH_EVERY: u64 = 8 << 20;
 
 /// The number of bytes that are read at a time to hash them again.
 const READ: usize = 1 << 18;
@@ -25,25 +19,20 @@ const READ: usize = 1 << 18;
 /// Bytes that have no digest yet. If this is dropped before it is sealed, they are removed, unless
 /// they are an upload's.
 pub struct Ingest {
-    path: PathBuf,
-    file: Arc<File>,
+    arrival: Box<dyn Arrival>,
     written: u64,
-    flushed: u64,
     hasher: Option<Hasher>,
     /// The digest, once it was computed.
     actual: Option<Digest>,
     algorithm: Algorithm,
     content: GroupHasher,
-    sealed: bool,
-    /// Whether the file stays when this is dropped.
-    kept: bool,
     taken: Taken,
 }
 
-/// A sealed ingest. If it is dropped before it was moved to its place, nothing is left.
+/// A sealed ingest. If it is dropped before it got its name, nothing is left.
 pub(super) struct Sealed {
-    path: PathBuf,
-    moved: bool,
+    /// Its bytes.
+    pub nameless: Box<dyn Nameless>,
     /// Its length in bytes.
     pub size: u64,
     /// Its content hash.
@@ -52,60 +41,48 @@ pub(super) struct Sealed {
     pub list: Option<Vec<u8>>,
 }
 
+/// Shows all bytes from the start, in pieces. Blocks.
+fn read_all(bytes: &dyn ReadAt, mut show: impl FnMut(&[u8])) -> io::Result<u64> {
+    let (mut piece, mut at) = (vec![0; READ], 0);
+    loop {
+        match bytes.read_at(&mut piece, at)? {
+            0 => return Ok(at),
+            n => {
+                show(&piece[..n]);
+                at += n as u64;
+            }
+        }
+    }
+}
+
 impl Ingest {
-    pub(super) fn create(path: PathBuf, algorithm: Algorithm, room: Arc<Room>) -> io::Result<Self> {
-        let file = File::options().create_new(true).read(true).write(true).open(&path)?;
-        Ok(Ingest {
-            path,
-            file: Arc::new(file),
+    /// Writes to `arrival`, which has no bytes.
+    pub(super) fn new(arrival: Box<dyn Arrival>, algorithm: Algorithm, room: Arc<Room>) -> Self {
+        Ingest {
+            arrival,
             written: 0,
-            flushed: 0,
             hasher: Some(Hasher::new(algorithm)),
             actual: None,
             algorithm,
             content: GroupHasher::new(),
-            sealed: false,
-            kept: false,
             taken: Taken::nothing_of(room),
-        })
-    }
-
-    /// Goes on with the bytes in the file at `path`. This reads and hashes all of them.
-    pub(super) fn reopen(path: PathBuf, algorithm: Algorithm, room: Arc<Room>) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open(&path)?;
-        let (mut hasher, mut content, mut written) =
-            (Hasher::new(algorithm), GroupHasher::new(), 0);
-        let mut chunk = vec![0; READ];
-        loop {
-            // the place of the next write is behind what was read
-            match (&file).read(&mut chunk)? {
-                0 => break,
-                n => {
-                    hasher.update(&chunk[..n]);
-                    content.update(&chunk[..n]);
-                    written += n as u64;
-                }
-            }
         }
-        Ok(Ingest {
-            path,
-            file: Arc::new(file),
-            written,
-            flushed: written,
-            hasher: Some(hasher),
-            actual: None,
-            algorithm,
-            content,
-            sealed: false,
-            kept: false,
-            taken: Taken::nothing_of(room),
-        })
     }
 
-    /// The same, whose file stays when this is dropped.
-    pub(super) fn kept(mut self) -> Self {
-        self.kept = true;
-        self
+    /// Goes on with the bytes of `arrival`. This reads and hashes all of them, and blocks.
+    pub(super) fn resume(
+        arrival: Box<dyn Arrival>,
+        algorithm: Algorithm,
+        room: Arc<Room>,
+    ) -> io::Result<Self> {
+        let mut ingest = Ingest::new(arrival, algorithm, room);
+        let (mut hasher, mut content) = (Hasher::new(algorithm), GroupHasher::new());
+        ingest.written = read_all(&*ingest.arrival.bytes(), |piece| {
+            hasher.update(piece);
+            content.update(piece);
+        })?;
+        (ingest.hasher, ingest.content) = (Some(hasher), content);
+        Ok(ingest)
     }
 
     /// The number of bytes written.
@@ -113,18 +90,18 @@ impl Ingest {
         self.written
     }
 
-    /// Reserves room on the disk for all `size` bytes that will have been written in the end. This
-    /// blocks while cached blobs are evicted.
+    /// Reserves room for all `size` bytes that will have been written in the end. This blocks while
+    /// cached blobs are evicted.
     pub(super) fn reserve(&mut self, size: u64) -> io::Result<()> {
         self.taken.reserve(size.saturating_sub(self.written))
     }
 
-    /// The file, for readers that follow what arrives.
-    pub fn file(&self) -> Arc<File> {
-        self.file.clone()
+    /// The bytes, for readers that follow what arrives.
+    pub fn bytes(&self) -> Arc<dyn ReadAt> {
+        self.arrival.bytes()
     }
 
-    /// Adds bytes. This blocks on the disk: see [`Ingest::write_all`].
+    /// Adds bytes. This blocks: see [`Ingest::write_all`].
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.append(bytes)?;
         self.content.update(bytes);
@@ -133,13 +110,10 @@ impl Ingest {
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.taken.spend(bytes.len() as u64)?;
-        (&*self.file).write_all(bytes)?;
+        self.arrival.write(bytes)?;
         self.written += bytes.len() as u64;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
-        }
-        if self.written - self.flushed >= FLUSH_EVERY {
-            self.start_writeback();
         }
         Ok(())
     }
@@ -175,11 +149,6 @@ impl Ingest {
         })
     }
 
-    fn start_writeback(&mut self) {
-        super::writeback::start(&self.file, self.flushed, self.written - self.flushed);
-        self.flushed = self.written;
-    }
-
     /// Whether all bytes are here and match `expected`. Nothing may be written after this call, and
     /// nothing is durable yet.
     pub fn is_whole(&mut self, expected: &Digest) -> bool {
@@ -192,66 +161,28 @@ impl Ingest {
     }
 
     /// Checks the hash, and makes the bytes durable where they are.
-    pub(super) fn seal(mut self, expected: Digest) -> Result<Sealed, StoreError> {
+    pub(super) async fn seal(mut self, expected: Digest) -> Result<Sealed, StoreError> {
         let actual = match (self.actual, self.hasher.take()) {
             (Some(actual), _) => actual,
             (None, Some(hasher)) if self.algorithm == expected.algorithm() => hasher.finish(),
-            _ => self.rehash(expected.algorithm())?,
+            _ => self.rehash(expected.algorithm()).await?,
         };
         if actual != expected {
             return Err(StoreError::Digest { expected: expected.into(), actual: actual.into() });
         }
-        self.file.sync_data()?;
-        self.sealed = true;
-        let (content, list) = std::mem::take(&mut self.content).finish();
-        Ok(Sealed { path: self.path.clone(), moved: false, size: self.written, content, list })
+        let (content, list) = self.content.finish();
+        Ok(Sealed { nameless: self.arrival.sync().await?, size: self.written, content, list })
     }
 
     /// The client named the blob by another algorithm than it had announced, so the bytes are read
     /// again.
-    fn rehash(&self, algorithm: Algorithm) -> io::Result<Digest> {
-        let mut hasher = Hasher::new(algorithm);
-        let mut file = &*self.file;
-        file.seek(SeekFrom::Start(0))?;
-        let mut chunk = vec![0; READ];
-        loop {
-            match file.read(&mut chunk)? {
-                0 => return Ok(hasher.finish()),
-                n => hasher.update(&chunk[..n]),
-            }
-        }
-    }
-}
-
-impl Drop for Ingest {
-    fn drop(&mut self) {
-        if !self.sealed && !self.kept {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl Sealed {
-    /// Moves the bytes to their place, durably.
-    pub(super) fn move_to(&mut self, place: &Path) -> io::Result<()> {
-        let folder =
-            place.parent().ok_or_else(|| io::Error::other("a blob's place has a folder"))?;
-        if !folder.exists() {
-            fs::create_dir_all(folder)?;
-            if let Some(above) = folder.parent() {
-                File::open(above)?.sync_all()?;
-            }
-        }
-        fs::rename(&self.path, place)?;
-        self.moved = true;
-        File::open(folder)?.sync_all()
-    }
-}
-
-impl Drop for Sealed {
-    fn drop(&mut self) {
-        if !self.moved {
-            let _ = fs::remove_file(&self.path);
-        }
+    async fn rehash(&self, algorithm: Algorithm) -> io::Result<Digest> {
+        let bytes = self.bytes();
+        let hashed = blocking(move || {
+            let mut hasher = Hasher::new(algorithm);
+            read_all(&*bytes, |piece| hasher.update(piece))?;
+            Ok(hasher.finish())
+        });
+        hashed.await.map_err(io::Error::other)?
     }
 }

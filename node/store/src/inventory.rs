@@ -1,33 +1,18 @@
-//! What is on this node's disk, counted: what the index has, and what the files are.
+//! What this node has, counted: what the index says, and what the backend has.
 
-use std::fs;
-use std::path::Path;
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 
-use rules::words::digest::{Algorithm, Digest};
+use ground::supervise::{at_length, blocking};
+use rules::words::digest::Digest;
 
-use super::{Store, StoreError, uploads};
+pub use super::backend::Sum;
+use super::{Store, StoreError};
 
-/// The number of blobs that are read from the index at a time.
+/// The number of blobs that are listed at a time.
 const PAGE: usize = 1000;
 
-/// A number of things and of their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum {
-    /// How many.
-    pub count: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl Sum {
-    /// Adds one.
-    pub fn add(&mut self, bytes: u64) {
-        self.count += 1;
-        self.bytes += bytes;
-    }
-}
-
-/// What the disk has. It is read while blobs come and go, so it is exact only when nothing does.
+/// What this node has. It is read while blobs come and go, so it is exact only when nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Blobs that may be evicted.
@@ -42,23 +27,72 @@ pub struct Inventory {
     pub arriving: Sum,
     /// Held blobs whose bytes are known to be wrong, and that are served to nobody.
     pub quarantined: u64,
-    /// Files of blobs that the index does not have.
+    /// Blobs that the backend has and the index does not.
     pub strays: Sum,
-    /// Blobs that the index has and whose file is missing or has another length.
+    /// Blobs that the index has and whose bytes are missing or have another length.
     pub missing: Vec<Digest>,
 }
 
+/// Blobs with their lengths, in order of their digests, page by page.
+#[derive(Default)]
+struct Pages {
+    page: VecDeque<(Digest, u64)>,
+    after: Option<Digest>,
+    ended: bool,
+}
+
+impl Pages {
+    /// Whether the next page is needed, which begins behind [`Pages::after`].
+    fn is_used_up(&self) -> bool {
+        self.page.is_empty() && !self.ended
+    }
+
+    fn add(&mut self, page: Vec<(Digest, u64)>) {
+        self.ended = page.is_empty();
+        self.after = page.last().map(|(last, _)| *last).or(self.after);
+        self.page = page.into();
+    }
+}
+
 impl Store {
-    /// Counts everything. `kept` gets each blob that is kept for good, with its length. Reads the whole
-    /// index and looks at each file, so call it where that may take long.
-    pub fn inventory(&self, mut kept: impl FnMut(Digest, u64)) -> Result<Inventory, StoreError> {
+    /// Counts everything. `kept` gets each blob that is kept for good, with its length. Goes
+    /// through the whole index and all blobs, side by side: both are sorted.
+    pub async fn inventory(&self, kept: impl FnMut(Digest, u64)) -> Result<Inventory, StoreError> {
+        self.inventory_by(PAGE, kept).await
+    }
+
+    async fn inventory_by(
+        &self,
+        most: usize,
+        mut kept: impl FnMut(Digest, u64),
+    ) -> Result<Inventory, StoreError> {
         let mut found = Inventory { budget: self.cached().2, ..Inventory::default() };
-        let mut after = None;
+        let (mut held, mut there) = (Pages::default(), Pages::default());
         loop {
-            let page = self.held_after(after.as_ref(), PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(*last);
-            for (digest, size) in page {
+            if held.is_used_up() {
+                held.add(at_length(|| self.held_after(held.after.as_ref(), most))?);
+            }
+            if there.is_used_up() {
+                there.add(self.backend.list(there.after, most).await?);
+            }
+            let order = match (held.page.front(), there.page.front()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((held, _)), Some((there, _))) => held.cmp(there),
+            };
+            let mut length = None;
+            if order != Ordering::Less
+                && let Some((digest, there)) = there.page.pop_front()
+            {
+                length = Some(there);
+                if order == Ordering::Greater {
+                    self.count_stray(digest, &mut found.strays).await?;
+                }
+            }
+            if order != Ordering::Greater
+                && let Some((digest, size)) = held.page.pop_front()
+            {
                 match self.eviction.is_cached(&digest) {
                     true => found.cached.add(size),
                     false => {
@@ -66,95 +100,87 @@ impl Store {
                         kept(digest, size);
                     }
                 }
-                let there = fs::metadata(self.path(&digest)).is_ok_and(|file| file.len() == size);
-                // it may have gone since it was read
-                if !there && self.held(&digest)?.is_some() {
+                if length != Some(size) && self.is_missing(digest, size).await? {
                     found.missing.push(digest);
                 }
             }
         }
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let above = self.folder.join("blobs").join(algorithm.name());
-            for folder in fs::read_dir(above)? {
-                self.look_for_strays(algorithm, &folder?.path(), &mut found.strays)?;
-            }
-        }
-        found.uploads = files(&uploads::folder(&self.folder), uploads::is_note)?;
-        found.arriving = files(&self.folder.join("arriving"), |_| false)?;
+        let backend = self.backend.clone();
+        let others =
+            blocking(move || Ok::<_, std::io::Error>((backend.uploads()?, backend.arriving()?)));
+        let (uploads, arriving) = others.await.map_err(|e| StoreError::Index(e.to_string()))??;
+        uploads.iter().for_each(|upload| found.uploads.add(upload.length));
+        found.arriving = arriving;
         found.quarantined = self.damaged.count() as u64;
         Ok(found)
     }
 
-    fn look_for_strays(
-        &self,
-        algorithm: Algorithm,
-        folder: &Path,
-        strays: &mut Sum,
-    ) -> Result<(), StoreError> {
-        for file in fs::read_dir(folder)? {
-            let file = file?;
-            let name = file.file_name();
-            let name = name.to_str().unwrap_or_default();
-            let digest = format!("{}:{name}", algorithm.name()).parse::<Digest>();
-            let is_held = match digest {
-                Ok(digest) => self.held(&digest)?.is_some(),
-                Err(_) => false,
-            };
-            // it may have been removed since
-            if !is_held && let Ok(about) = file.metadata() {
-                strays.add(about.len());
-            }
+    /// Whether a blob still is without its bytes. It may have come or gone since it was listed.
+    async fn is_missing(&self, digest: Digest, size: u64) -> Result<bool, StoreError> {
+        let length = self.backend.lengths(vec![digest]).await?;
+        Ok(length != [Some(size)] && self.held(&digest)?.is_some())
+    }
+
+    /// Counts what still is not held. It may have become held, or have been removed, since it was
+    /// listed.
+    async fn count_stray(&self, digest: Digest, strays: &mut Sum) -> Result<(), StoreError> {
+        if self.held(&digest)?.is_none()
+            && let [Some(length)] = self.backend.lengths(vec![digest]).await?[..]
+        {
+            strays.add(length);
         }
         Ok(())
     }
 }
 
-fn files(folder: &Path, except: impl Fn(&Path) -> bool) -> Result<Sum, StoreError> {
-    let mut all = Sum::default();
-    for file in fs::read_dir(folder)? {
-        let file = file?;
-        if !except(&file.path())
-            && let Ok(about) = file.metadata()
-        {
-            all.add(about.len());
-        }
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ground::opening::Opening;
+    use crate::rig::Rig;
 
     #[tokio::test]
-    async fn all_that_is_on_the_disk_is_counted_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), Some(1 << 20), &Opening::default()).unwrap();
-        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
-        ingest.write(b"kept").unwrap();
-        let digest = Digest::sha256(b"kept");
-        store.seal(ingest, digest, None).await.unwrap();
-        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
-        ingest.write(b"cached").unwrap();
-        let other = Digest::sha256(b"cached");
-        store.seal_cached(ingest, other).await.unwrap();
-        let mut open = store.ingest(Algorithm::Sha256).unwrap();
-        open.write(b"on its way").unwrap();
-        let mut kept = Vec::new();
-        let found = store.inventory(|digest, size| kept.push((digest, size))).unwrap();
-        assert_eq!(kept, [(digest, 4)]);
-        let sum = |count, bytes| Sum { count, bytes };
-        assert_eq!((found.kept, found.cached), (sum(1, 4), sum(1, 6)));
-        assert_eq!((found.arriving.count, found.uploads), (1, Sum::default()));
-        assert_eq!((found.strays, found.missing.len()), (Sum::default(), 0));
-        assert_eq!(found.budget, Some(1 << 20));
-        // what a crash may leave
-        let stray = store.path(&Digest::sha256(b"stray"));
-        fs::create_dir_all(stray.parent().unwrap()).unwrap();
-        fs::write(stray, b"stray").unwrap();
-        fs::write(store.path(&digest), b"cut").unwrap();
-        let found = store.inventory(|_, _| {}).unwrap();
-        assert_eq!((found.strays, found.missing), (sum(1, 5), vec![digest]));
+    async fn all_that_there_is_is_counted_once() {
+        for rig in Rig::each() {
+            let store = rig.store(Some(1 << 20));
+            let digest = store.kept(b"kept").await;
+            store.kept_cached(b"cached").await;
+            let _open = store.ingested(b"on its way");
+            let mut kept = Vec::new();
+            let found = store.inventory(|digest, size| kept.push((digest, size))).await.unwrap();
+            assert_eq!(kept, [(digest, 4)]);
+            let sum = |count, bytes| Sum { count, bytes };
+            assert_eq!((found.kept, found.cached), (sum(1, 4), sum(1, 6)));
+            assert_eq!((found.arriving, found.uploads), (sum(1, 10), Sum::default()));
+            assert_eq!((found.strays, found.missing.len()), (Sum::default(), 0));
+            assert_eq!(found.budget, Some(1 << 20));
+            // what a crash may leave
+            store.overwrite(Digest::sha256(b"stray"), b"stray").await;
+            store.overwrite(digest, b"cut").await;
+            let found = store.inventory(|_, _| {}).await.unwrap();
+            assert_eq!((found.strays, found.missing), (sum(1, 5), vec![digest]));
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_a_page_of_either_side_is_counted() {
+        for rig in Rig::each() {
+            let store = rig.store(None);
+            let digests: Vec<_> = (0..90_u8).map(|n| Digest::sha256(&[n])).collect();
+            for n in 0..60 {
+                store.kept(&[n]).await;
+            }
+            for n in 0..90 {
+                match n % 3 {
+                    // some of the kept are lost, and some that are not kept are there
+                    0 => store.lose(digests[usize::from(n)]).await,
+                    _ => store.overwrite(digests[usize::from(n)], &[n]).await,
+                }
+            }
+            let found = store.inventory_by(7, |_, _| {}).await.unwrap();
+            let mut lost: Vec<_> = (0..60).step_by(3).map(|n| digests[n]).collect();
+            lost.sort_unstable();
+            assert_eq!((found.kept.count, found.strays.count), (60, 20));
+            assert_eq!(found.missing, lost);
+        }
     }
 }

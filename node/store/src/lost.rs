@@ -1,69 +1,62 @@
-//! Blobs whose files are gone, though the index has them: a disk was mounted elsewhere, or somebody has
-//! removed them.
+//! Blobs whose bytes are gone, though the index has them: a disk was mounted elsewhere, or somebody
+//! has removed them.
 
-use rules::blobs::holding::Held;
 use rules::words::digest::Digest;
 
 use super::{Store, StoreError};
 
 impl Store {
-    /// Whether the file of a held blob is there, with its length. It is not read.
-    pub(super) fn has_file(&self, digest: &Digest, held: &Held) -> bool {
-        std::fs::metadata(self.path(digest)).is_ok_and(|about| about.len() == held.size)
-    }
-
-    /// Of these blobs, those that are kept for good by the index and have no file (any more).
-    pub fn without_file(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        let mut lost = Vec::new();
+    /// Of these blobs, those that are kept for good by the index and have no bytes (any more).
+    pub async fn without_bytes(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let (mut kept, mut sizes) = (Vec::new(), Vec::new());
         for digest in digests {
             if let Some(held) = self.held(digest)?
                 && !self.eviction.is_cached(digest)
-                && !self.has_file(digest, &held)
             {
-                lost.push(*digest);
+                kept.push(*digest);
+                sizes.push(held.size);
             }
         }
-        Ok(lost)
+        let lengths = self.backend.lengths(kept.clone()).await?;
+        let found = kept.into_iter().zip(sizes).zip(lengths);
+        Ok(found
+            .filter(|((_, size), length)| *length != Some(*size))
+            .map(|((d, _), _)| d)
+            .collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use rules::words::digest::Algorithm;
-
-    use super::*;
-
-    async fn keep(store: &Arc<Store>, bytes: &[u8]) -> Digest {
-        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
-        ingest.write(bytes).unwrap();
-        store.seal(ingest, Digest::sha256(bytes), None).await.unwrap();
-        Digest::sha256(bytes)
-    }
+    use crate::rig::Rig;
 
     /// A node once counted as one that keeps what was in its index only, and the last copy was
     /// removed.
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_has_no_file_is_not_held_and_what_is_damaged_is_not_counted_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
-        let (gone, short) = (keep(&store, b"gone").await, keep(&store, b"short").await);
-        let (bad, sound) = (keep(&store, b"bad").await, keep(&store, b"sound").await);
-        std::fs::remove_file(store.path(&gone)).unwrap();
-        std::fs::write(store.path(&short), b"sho").unwrap();
-        store.note_damaged(&bad);
-        let stock = |digest| store.stock(&digest, None).unwrap();
-        assert!(stock(gone).held.is_none() && stock(short).held.is_none());
-        assert!(stock(bad).held.is_some() && stock(bad).cached, "a source, and no more");
-        assert!(stock(sound).held.is_some() && !stock(sound).cached);
-        let all = [gone, short, bad, sound];
-        assert_eq!(store.without_file(&all).unwrap(), [gone, short]);
-        // whoever wants to keep it has to fetch it
-        assert!(store.keep(&gone).await.unwrap().is_none());
-        assert!(store.keep(&sound).await.unwrap().is_some());
-        assert_eq!(store.without_file(&all).unwrap(), [short], "the index knows it now");
-        keep(&store, b"gone").await;
-        assert!(stock(gone).held.is_some());
+    async fn what_has_no_bytes_is_not_held_and_what_is_damaged_is_not_counted_on() {
+        for rig in Rig::each() {
+            let store = rig.store(None);
+            let (gone, short) = (store.kept(b"gone").await, store.kept(b"short").await);
+            let (bad, sound) = (store.kept(b"bad").await, store.kept(b"sound").await);
+            store.lose(gone).await;
+            store.overwrite(short, b"sho").await;
+            store.note_damaged(&bad);
+            let all = [gone, short, bad, sound];
+            let stocks = store.stocks(&all, None).await.unwrap();
+            assert!(stocks[0].held.is_none() && stocks[1].held.is_none());
+            assert!(stocks[2].held.is_some() && stocks[2].cached, "a source, and no more");
+            assert!(stocks[3].held.is_some() && !stocks[3].cached);
+            for (digest, stock) in all.iter().zip(stocks) {
+                assert_eq!(store.stock(digest, None).await.unwrap(), stock);
+            }
+            assert_eq!(store.without_bytes(&all).await.unwrap(), [gone, short]);
+            // whoever wants to keep it has to fetch it
+            assert!(store.keep(&gone).await.unwrap().is_none());
+            assert!(store.keep(&sound).await.unwrap().is_some());
+            let lost = store.without_bytes(&all).await.unwrap();
+            assert_eq!(lost, [short], "the index knows it now");
+            store.kept(b"gone").await;
+            assert!(store.stock(&gone, None).await.unwrap().held.is_some());
+        }
     }
 }

@@ -1,8 +1,7 @@
-//! Room on the disk: cached blobs are evicted for whatever arrives. The last part of the disk is
+//! Room for bytes: cached blobs are evicted for whatever arrives. The last part of the disk is
 //! reserved for the ledger and the index, and blobs may not use it.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,30 +9,30 @@ use std::time::Duration;
 use rules::blobs::cache::{missing_on_disk, reserve};
 use tokio::sync::Notify;
 
+use super::backend::{Backend, Space};
+
 /// The number of bytes that are reserved together, so that the file system is not asked for every
 /// piece.
 const STEP: u64 = 4 << 20;
 /// How often, and how long each time, an arrival that found no room waits for evictions.
 const PATIENCE: (u32, Duration) = (40, Duration::from_millis(100));
 
-/// The disk of one store.
+/// The room of one store, which is that of a disk.
 pub(super) struct Room {
-    folder: PathBuf,
+    backend: Arc<dyn Backend>,
     wanted: Notify,
     /// Bytes that arrivals may write but have not written yet. They are not free for others.
     promised: AtomicU64,
 }
 
 impl Room {
-    pub(super) fn of(folder: &Path) -> Self {
-        Room { folder: folder.to_owned(), wanted: Notify::new(), promised: AtomicU64::new(0) }
+    pub(super) fn of(backend: Arc<dyn Backend>) -> Self {
+        Room { backend, wanted: Notify::new(), promised: AtomicU64::new(0) }
     }
 
-    /// The number of free bytes and of all bytes of the file system; `None` if it does not report
-    /// them.
+    /// The number of free bytes and of all bytes; `None` if that is not known.
     pub(super) fn free(&self) -> Option<(u64, u64)> {
-        let disk = rustix::fs::statvfs(&self.folder).ok()?;
-        Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
+        self.backend.space().map(|Space { free, all }| (free, all))
     }
 
     /// How many bytes of cached blobs must be evicted for `room` more, beside those that were

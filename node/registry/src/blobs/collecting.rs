@@ -10,7 +10,6 @@ use futures::future::join_all;
 use ground::clock;
 use ground::supervise::{Tasks, at_length};
 use parking_lot::Mutex;
-use rules::blobs::holding::Stock;
 use rules::ledger::collecting::{self, AT_ONCE, CollectChange, Collected, Garbage, LookForGarbage};
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::level::Level;
@@ -19,7 +18,7 @@ use rules::ledger::upkeep::UpkeepKind;
 use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE, NoLedger, questions};
 use rules::words::digest::Digest;
 use rules::words::moment::{Moment, Timestamp};
-use rules::words::names::{NodeId, OperationId, RepositoryName};
+use rules::words::names::{NodeId, OperationId};
 use store::{Store, StoreError};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -194,8 +193,8 @@ impl Collecting {
                         "collection {collections} is not carried out here yet; try again"
                     ));
                 }
-                let stock = self.stock(&digests, repository.as_ref()).map_err(|e| e.to_string())?;
-                Ok(CollectionAnswer::Stock(stock))
+                let stock = self.store.stocks(&digests, repository.as_ref()).await;
+                Ok(CollectionAnswer::Stock(stock.map_err(|e| e.to_string())?))
             }
             CollectionAsk::CountedOn(digests) => {
                 let granted = self.store.all_granted().map_err(|e| e.to_string())?;
@@ -203,14 +202,6 @@ impl Collecting {
                 Ok(CollectionAnswer::CountedOn(counted_on))
             }
         }
-    }
-
-    fn stock(
-        &self,
-        digests: &[Digest],
-        repository: Option<&RepositoryName>,
-    ) -> Result<Vec<Stock>, StoreError> {
-        digests.iter().map(|digest| self.store.stock(digest, repository)).collect()
     }
 
     async fn follow(&self) {

@@ -20,7 +20,8 @@ use tracing::{debug, info};
 use crate::blobs::pacing::Pacing;
 use crate::blobs::transfers::{Direction, Transfers};
 use crate::view::neighbours::Neighbours;
-use store::{FileBody, Following, Ingest, Store};
+use store::backend::ReadAt;
+use store::{BlobBody, Following, Ingest, Store};
 
 /// A received copy is written in batches of about this many bytes.
 const BATCH: usize = 1 << 20;
@@ -110,9 +111,9 @@ impl Copies {
         let (written, following) = watch::channel(Ok(ingest.written()));
         let (seal, sealed) = oneshot::channel();
         let (answer, held) = oneshot::channel();
-        let (copies, file) = (self.clone(), ingest.file());
+        let (copies, bytes) = (self.clone(), ingest.bytes());
         self.tasks.spawn("copy.out", async move {
-            let result = copies.run(file, following, repository, peer, sealed).await;
+            let result = copies.run(bytes, following, repository, peer, sealed).await;
             if let Err(error) = &result {
                 debug!(%peer, %error, "copy of an upload ended early");
             }
@@ -123,7 +124,7 @@ impl Copies {
 
     async fn run(
         &self,
-        file: Arc<std::fs::File>,
+        from: Arc<dyn ReadAt>,
         mut following: Following,
         repository: RepositoryName,
         peer: NodeId,
@@ -140,7 +141,7 @@ impl Copies {
                 Err(reason) => return Err(LinkError::Broken(reason.to_string())),
             };
             if written > sent {
-                let mut body = FileBody::whole(file.clone(), sent..written, self.store.buffers());
+                let mut body = BlobBody::whole(from.clone(), sent..written, self.store.buffers());
                 while let Some(piece) = body.next().await {
                     let mut bytes = piece.map_err(|e| LinkError::Broken(e.to_string()))?;
                     while let Some(piece) = pace.next(&mut bytes).await {

@@ -20,7 +20,7 @@ use crate::blobs::flights::{Begun, Flights, Sources};
 use crate::blobs::pacing::Pacing;
 use crate::blobs::transfers::{Direction, Transfers};
 use crate::view::neighbours::Neighbours;
-use store::{FileBody, Store, StoreError};
+use store::{BlobBody, Store, StoreError};
 
 /// A blob with fewer bytes than this is sent to every node that asks: sending it takes less time
 /// than asking another node.
@@ -54,7 +54,7 @@ struct Sendable {
     content: Option<ContentHash>,
     list: Option<Vec<u8>>,
     behind: u8,
-    body: FileBody,
+    body: BlobBody,
 }
 
 impl Outgoing {
@@ -136,7 +136,7 @@ impl Outgoing {
                 content: Some(blob.held.content),
                 list: groups.filter(listed).map(|groups| groups.list().to_vec()),
                 behind: 0,
-                body: FileBody::whole(blob.file, offset..blob.size, self.store.buffers()),
+                body: BlobBody::whole(blob.bytes, offset..blob.size, self.store.buffers()),
             }));
         }
         let flight = self.flights.flying(&digest);
@@ -146,7 +146,7 @@ impl Outgoing {
         });
         let Some(flight) = flight else { return Ok(None) };
         flight.raise(wanted.class);
-        let Ok(Begun { size, file, following, groups, behind }) =
+        let Ok(Begun { size, bytes, following, groups, behind }) =
             flight.begun(digest, self.terms.first_byte).await
         else {
             return Ok(None);
@@ -159,8 +159,8 @@ impl Outgoing {
             content: groups.as_ref().map(Groups::content),
             list: groups.filter(listed).map(|groups| groups.list().to_vec()),
             behind: behind.saturating_add(1),
-            body: FileBody::arriving(
-                file,
+            body: BlobBody::arriving(
+                bytes,
                 offset..size,
                 self.store.buffers(),
                 following,

@@ -158,7 +158,7 @@ impl Rechecks {
             let Some((last, _)) = some.last() else { break };
             after = Some(*last);
             let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
-            for digest in at_length(|| self.store.without_file(&digests))? {
+            for digest in self.store.without_bytes(&digests).await? {
                 // the index hears of it
                 let is_gone = self.store.open_blob(&digest).await?.is_none();
                 if is_gone && self.is_wanted(&digest) {
@@ -299,7 +299,7 @@ impl Rechecks {
 
     async fn replace(&self, digest: Digest) {
         metrics::counter!("atoll_blobs_damaged_total").increment(1);
-        let cached = self.store.stock(&digest, None).is_ok_and(|stock| stock.cached);
+        let cached = self.store.stock(&digest, None).await.is_ok_and(|stock| stock.cached);
         let others = self.neighbours.holders(digest, Hurry::All, |_| true).await;
         if others.is_empty() {
             error!(%digest, "no other node that is up holds the damaged blob; its image has to be pushed again");

@@ -248,7 +248,7 @@ impl Scans {
             let blob = reading.open(&layer.digest, clock::now() + WITHIN).await?;
             let document = at_length(|| {
                 let mut bytes = Vec::new();
-                let read = Paced::new(blob, None).take(LONGEST).read_to_end(&mut bytes);
+                let read = Paced::new(&blob, None).take(LONGEST).read_to_end(&mut bytes);
                 read.map_err(|e| ScanError::Again(e.to_string()))?;
                 Ok::<_, ScanError>(document_in(&layer.media_type, &bytes, kind, image))
             })?;

@@ -267,7 +267,7 @@ impl Databases {
         let unpacked = blocking(move || {
             let _ = fs::remove_dir_all(&partial);
             fs::create_dir_all(&partial)?;
-            let bytes = std::io::BufReader::with_capacity(1 << 18, &*blob.file);
+            let bytes = std::io::BufReader::with_capacity(1 << 18, blob.reader());
             scan::unpack_database(bytes, &partial)?;
             let _ = fs::remove_dir_all(&place);
             fs::rename(&partial, &place)?;

@@ -1,8 +1,6 @@
 //! What layers contain: from the ledger, or read out of their bytes, once for all images.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,7 +19,7 @@ use rules::words::moment::Moment;
 use rules::words::names::{OperationId, RepositoryName};
 use scan::{LayerError, Limits};
 use serde_bytes::ByteBuf;
-use store::OpenBlob;
+use store::{BlobReader, OpenBlob};
 
 use super::{ScanError, Scans};
 use crate::blobs::flights::Sources;
@@ -104,7 +102,7 @@ impl Reading<'_> {
         let (stop, late) = (Arc::new(AtomicBool::new(false)), clock::now() >= end);
         let mut first = [0; 6];
         let length =
-            blob.file.read_at(&mut first, 0).map_err(|e| ScanError::Again(e.to_string()))?;
+            blob.bytes.read_at(&mut first, 0).map_err(|e| ScanError::Again(e.to_string()))?;
         let attests = image.attests();
         let zipped = ["gzip", "zstd"].iter().any(|word| layer.media_type.ends_with(word));
         if !zipped && is_compressed(&first[..length]) {
@@ -114,7 +112,7 @@ impl Reading<'_> {
                 layer.digest
             )));
         }
-        let mut bytes = Checked::new(Paced::new(blob, terms.rate), layer.digest);
+        let mut bytes = Checked::new(Paced::new(&blob, terms.rate), layer.digest);
         let (media_type, stopped) = (layer.media_type.clone(), stop.clone());
         let work = blocking(move || {
             let keep_on = || !stopped.load(Ordering::Relaxed);
@@ -337,31 +335,27 @@ fn unpack(kept: &[u8]) -> Option<scan::Layer> {
 
 /// A blob's bytes, not faster than is allowed: pulls come first.
 pub(super) struct Paced {
-    blob: OpenBlob,
-    at: u64,
+    blob: BlobReader,
     rate: Option<u64>,
     begun: Moment,
 }
 
 impl Paced {
     /// From the start of the blob, wherever others read.
-    pub(super) fn new(blob: OpenBlob, rate: Option<u64>) -> Self {
-        Paced { blob, at: 0, rate, begun: clock::now() }
+    pub(super) fn new(blob: &OpenBlob, rate: Option<u64>) -> Self {
+        Paced { blob: blob.reader(), rate, begun: clock::now() }
     }
 }
 
 impl Read for Paced {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(rate) = self.rate {
-            let due = Duration::from_secs_f64(self.at as f64 / rate.max(1) as f64);
+            let due = Duration::from_secs_f64(self.blob.position() as f64 / rate.max(1) as f64);
             let wait = due.saturating_sub(clock::now().since(self.begun));
             // a stop must not wait long
             std::thread::sleep(wait.min(Duration::from_millis(200)));
         }
-        let file: &File = &self.blob.file;
-        let read = file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
+        self.blob.read(buffer)
     }
 }
 

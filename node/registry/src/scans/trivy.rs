@@ -1,6 +1,7 @@
 //! The program trivy, started by this node for each scan of a project that has chosen it.
 //!
-//! It reads a view of the image: an OCI layout whose blobs are other names of files of this node's.
+//! It reads a view of the image: an OCI layout whose blobs are other names of files of this node's, or
+//! copies where the store has no files.
 //! It gets the database of this mesh, and a cache of its own for each scan. One that is kept would be
 //! wrong: trivy's cache knows layers by what configurations of images say of them, so an image that lies
 //! would decide what is found in others. Two runs with one cache on a disk would also wait for each
@@ -9,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufReader};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,6 @@ use rules::ledger::scanners::ScannerRecord;
 use rules::words::digest::Digest;
 use rules::words::image::{Image, Layer};
 use rules::words::moment::Moment;
-use rustix::fs::{AtFlags, CWD};
 use scan::adapter::metadata::{Metadata, ScannerName, of_program};
 use serde::Deserialize;
 use serde_json::json;
@@ -365,7 +364,7 @@ impl Trivy {
             if !open.contains_key(digest) {
                 let blob = reading.open(digest, end).await?;
                 let to = place(digest)?;
-                at_length(|| link(&blob, &to)).map_err(disk)?;
+                at_length(|| blob.place(&to)).map_err(disk)?;
                 open.insert(*digest, blob);
             }
         }
@@ -396,8 +395,7 @@ impl Trivy {
             let most = format!("its configuration has more than {LONGEST_CONFIG} bytes");
             return Err(ScanError::Hopeless(most));
         }
-        let read =
-            serde_json::from_reader::<_, Config>(BufReader::new(Paced::new(config.clone(), None)));
+        let read = serde_json::from_reader::<_, Config>(BufReader::new(Paced::new(config, None)));
         let config = read
             .map_err(|e| ScanError::Hopeless(format!("its configuration cannot be read: {e}")))?;
         let unpacked = config.rootfs.diff_ids;
@@ -406,7 +404,7 @@ impl Trivy {
             return Ok(());
         }
         for (layer, says) in image.layers.iter().zip(unpacked) {
-            let bytes = Paced::new(open[&layer.digest].clone(), self.terms.rate);
+            let bytes = Paced::new(&open[&layer.digest], self.terms.rate);
             let (kind, most) = (layer.media_type.clone(), self.terms.unpacked);
             let stop = Arc::new(AtomicBool::new(false));
             let (stopped, _stops) = (stop.clone(), StopsWork(stop));
@@ -444,16 +442,6 @@ fn same_layers(layers: &[Layer], unpacked: &[String]) -> Result<(), ScanError> {
         }
     }
     Ok(())
-}
-
-/// Gives a blob another name. trivy takes no symbolic links; on another disk it is a copy.
-fn link(blob: &OpenBlob, to: &Path) -> io::Result<()> {
-    // of what is open, whatever becomes of its name
-    let from = format!("/proc/self/fd/{}", blob.file.as_raw_fd());
-    match rustix::fs::linkat(CWD, &from, CWD, to, AtFlags::SYMLINK_FOLLOW) {
-        Err(rustix::io::Errno::XDEV) => fs::copy(from, to).map(drop),
-        linked => Ok(linked?),
-    }
 }
 
 /// The digest of an image's configuration.

@@ -147,9 +147,8 @@ impl Signatures {
             }
         };
         let read = blocking(move || {
-            use std::os::unix::fs::FileExt;
             let mut bytes = vec![0; usize::try_from(size.min(open.size)).unwrap_or(0)];
-            open.file.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes))
+            open.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes))
         });
         let read = read.await.map_err(|e| NotYet::Failed(e.to_string()))?;
         read.map_err(|e| NotYet::Failed(e.to_string()))

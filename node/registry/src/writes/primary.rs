@@ -263,8 +263,7 @@ impl Writes {
             }
             None => self.neighbours.have(&digests, Some(repository)).await,
         };
-        let mine: Result<Vec<_>, _> =
-            digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
+        let mine = self.store.stocks(&digests, Some(repository)).await;
         have.insert(me, mine.map_err(|e| storage(&e))?);
 
         let (mut unknown, mut unlisted, mut perhaps_a_blob) = (Vec::new(), Vec::new(), false);

@@ -1,6 +1,5 @@
 //! An arriving blob, as its followers see it.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use rules::words::digest::Digest;
 use tokio::sync::watch;
 
 use super::FlightError;
+use store::backend::ReadAt;
 use store::{Following, Ingest};
 
 /// An arriving blob whose length is known.
@@ -19,10 +19,10 @@ use store::{Following, Ingest};
 pub struct Begun {
     /// Its length in bytes.
     pub size: u64,
-    /// The file that it arrives in.
-    pub file: Arc<File>,
-    /// How far the file may be read. If the bytes turn out to be wrong, this ends with an error,
-    /// and another file follows.
+    /// Its bytes, as far as they have arrived.
+    pub bytes: Arc<dyn ReadAt>,
+    /// How far they may be read. If they turn out to be wrong, this ends with an error, and others
+    /// follow.
     pub following: Following,
     /// The groups that its bytes are checked with; `None` while they come from an upstream.
     pub groups: Option<Groups>,
@@ -111,7 +111,7 @@ impl Arriving {
     }
 }
 
-/// The file that the bytes go to, and how far others may read it. If this is dropped before the
+/// Where the bytes go to, and how far others may read them. If this is dropped before the
 /// end, all followers end with an error.
 pub(super) struct Landing {
     pub(super) ingest: Ingest,
@@ -137,7 +137,7 @@ impl Landing {
         if self.size.replace(size).is_some_and(|before| before != size) {
             self.allowed = watch::Sender::new(Ok(0));
         }
-        let (file, following) = (self.ingest.file(), self.allowed.subscribe());
-        arriving.begun.send_replace(Some(Begun { size, file, following, groups, behind }));
+        let (bytes, following) = (self.ingest.bytes(), self.allowed.subscribe());
+        arriving.begun.send_replace(Some(Begun { size, bytes, following, groups, behind }));
     }
 }

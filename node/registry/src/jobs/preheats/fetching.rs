@@ -173,9 +173,7 @@ impl Preheats {
     /// Which of `digests` each region holds, on any live node.
     async fn held_in_regions(&self, digests: &[Digest]) -> BTreeMap<Region, BTreeSet<Digest>> {
         let mut have = self.neighbours.have(digests, None).await;
-        let mine: Result<Vec<_>, _> =
-            digests.iter().map(|digest| self.store.stock(digest, None)).collect();
-        if let Ok(mine) = mine {
+        if let Ok(mine) = self.store.stocks(digests, None).await {
             have.insert(self.neighbours.me, mine);
         }
         let mut held: BTreeMap<Region, BTreeSet<Digest>> = BTreeMap::new();

@@ -461,9 +461,7 @@ impl Repairs {
                 return Ok(Survey { situation, stock: BTreeMap::new(), kept_by: Vec::new() });
             }
             let mut stock = self.neighbours.have(digests, None).await;
-            let mine: Result<Vec<_>, _> =
-                at_length(|| digests.iter().map(|d| self.store.stock(d, None)).collect());
-            if let Ok(mine) = mine {
+            if let Ok(mine) = self.store.stocks(digests, None).await {
                 stock.insert(self.neighbours.me, mine);
             }
             let alive = situation.alive.iter().map(|c| c.id);

@@ -38,6 +38,13 @@ pub struct Tallies {
     turn: Semaphore,
 }
 
+/// A blob that a project links.
+struct Linked {
+    digest: Digest,
+    /// The nodes that keep it, as the ledger has it.
+    kept_by: Vec<NodeId>,
+}
+
 /// What a comparison has found out.
 pub(super) struct Compared {
     shards: Shards,
@@ -82,16 +89,19 @@ impl Tallies {
         }
         let _turn = self.turn.acquire().await.map_err(|error| error.to_string())?;
         let mut tally = Tally::new(shards);
-        let mine = |digest: &Digest, kept_by: &[NodeId]| -> Result<(), String> {
-            if kept_by.contains(&self.neighbours.me) {
-                let stock = self.store.stock(digest, None).map_err(|error| error.to_string())?;
+        let mut after = None;
+        while let Some(page) = self.next_blobs(project, &mut after)? {
+            let mine = page.iter().filter(|blob| blob.kept_by.contains(&self.neighbours.me));
+            let mine: Vec<Digest> = mine.map(|blob| blob.digest).collect();
+            let stocks = self.store.stocks(&mine, None).await.map_err(|error| error.to_string())?;
+            for (digest, stock) in mine.iter().zip(stocks) {
                 if stock.held.is_some() && !stock.cached {
                     tally.add(shards, digest);
                 }
             }
-            Ok(())
-        };
-        self.each_blob(project, mine).await?;
+            // pulls come first
+            tokio::task::yield_now().await;
+        }
         Ok(tally)
     }
 
@@ -121,10 +131,14 @@ impl Tallies {
         let patience = SUMS + OF_A_THOUSAND.saturating_mul(thousands);
         let shards = Shards::new(salt, guessed);
         let mut recorded = Recorded::new(shards);
-        let sums = self.each_blob(project, |digest, kept_by| {
-            recorded.add(digest, kept_by);
+        let sums = async {
+            let mut after = None;
+            while let Some(page) = self.next_blobs(project, &mut after)? {
+                page.iter().for_each(|blob| recorded.add(&blob.digest, &blob.kept_by));
+                tokio::task::yield_now().await;
+            }
             Ok::<_, String>(())
-        });
+        };
         let answers = join_all(replicas.iter().map(|node| async {
             let said = if *node == self.neighbours.me {
                 self.tally(project, &shards, at).await
@@ -144,31 +158,26 @@ impl Tallies {
         Some(Compared { shards, doubtful: recorded.doubtful(replicas, &answers) })
     }
 
-    /// Shows each link of a project's blobs, with who keeps the blob as the ledger has it.
-    async fn each_blob(
+    /// The next links of a project's blobs behind `after`, which goes on to the last of them, with who
+    /// keeps the blobs as the ledger has it. `None` behind the last.
+    fn next_blobs(
         &self,
         project: &ProjectName,
-        mut show: impl FnMut(&Digest, &[NodeId]) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let last = at_length(|| {
-                let text = |error: RecordError| error.to_string();
-                let view = self.neighbours.records.view().map_err(text)?;
-                let links =
-                    view.scan(&key::links_of(project), after.as_deref(), PAGE).map_err(text)?;
-                for digest in links.iter().filter_map(|(place, _)| key::digest_of(place)) {
-                    let record = view.record::<BlobRecord>(&key::blob(&digest)).map_err(text)?;
-                    show(&digest, &record.map(|record| record.kept_by).unwrap_or_default())?;
-                }
-                Ok::<_, String>(links.last().map(|(place, _)| place.clone()))
-            })?;
-            after = Some(match last {
-                Some(last) => last,
-                None => return Ok(()),
-            });
-            // pulls come first
-            tokio::task::yield_now().await;
-        }
+        after: &mut Option<Vec<u8>>,
+    ) -> Result<Option<Vec<Linked>>, String> {
+        at_length(|| {
+            let text = |error: RecordError| error.to_string();
+            let view = self.neighbours.records.view().map_err(text)?;
+            let links = view.scan(&key::links_of(project), after.as_deref(), PAGE).map_err(text)?;
+            let Some((last, _)) = links.last() else { return Ok(None) };
+            *after = Some(last.clone());
+            let mut blobs = Vec::new();
+            for digest in links.iter().filter_map(|(place, _)| key::digest_of(place)) {
+                let record = view.record::<BlobRecord>(&key::blob(&digest)).map_err(text)?;
+                let kept_by = record.map(|record| record.kept_by).unwrap_or_default();
+                blobs.push(Linked { digest, kept_by });
+            }
+            Ok(Some(blobs))
+        })
     }
 }

@@ -117,7 +117,7 @@ const ROOMS: [Rooms; 6] = [
             ("people", &["view", "proxies"]),
             ("jobs", &["view", "blobs", "writes", "proxies"]),
             ("scans", &["view", "blobs", "writes", "proxies", "people", "jobs"]),
-            ("signatures", &["view", "blobs", "writes", "jobs"]),
+            ("signatures", &["view", "blobs", "writes", "proxies", "jobs"]),
             ("events", &["view"]),
             ("pulls", &["blobs", "proxies"]),
         ],

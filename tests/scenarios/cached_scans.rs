@@ -176,9 +176,14 @@ fn below_its_feature_level_a_proxy_project_cannot_have_such_a_policy() {
         let made = mesh.client(0).send_json(Method::POST, PROJECTS, &project);
         made.unwrap_or_else(|none| panic!("{none}"))
     };
-    for key in ["prevent_vul", "auto_scan"] {
-        let refused = project(json!({ key: "true" }));
-        assert!(refused.status == 403 && refused.to_string().contains("level 13"), "{refused}");
+    for (key, value, level) in [
+        ("prevent_vul", "true", "level 13"),
+        ("auto_scan", "true", "level 13"),
+        ("signature_policy", "warn", "level 14"),
+        ("enable_content_trust", "true", "level 14"),
+    ] {
+        let refused = project(json!({ key: value }));
+        assert!(refused.status == 403 && refused.to_string().contains(level), "{refused}");
     }
     assert_eq!(project(json!({"prevent_vul": "false"})).status, 201);
 }

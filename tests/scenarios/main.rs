@@ -8,6 +8,7 @@ mod arrows;
 mod audit;
 mod balanced;
 mod cached_scans;
+mod cached_signatures;
 mod caches;
 mod chosen;
 mod clients;

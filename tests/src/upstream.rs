@@ -90,6 +90,12 @@ impl Upstream {
         &self.url
     }
 
+    /// Where it is past the door, as clients name it that push and sign.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.registry.trim_start_matches("http://")
+    }
+
     /// A repository of it, past the door.
     #[must_use]
     pub fn repository(&self, name: &str) -> Repository {

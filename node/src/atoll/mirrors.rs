@@ -3,9 +3,9 @@
 
 use http::{Response, StatusCode};
 use rules::ledger::cached_scans::LookForCachedScans;
+use rules::ledger::cached_signatures::LookForCachedSignatures;
 use rules::ledger::records::Look;
 use rules::members::roster::Standing;
-use rules::policies::signatures::Policy;
 use rules::proxies::mirror::registry;
 use serde_json::{Value, json};
 
@@ -44,7 +44,8 @@ impl Atoll {
         let read = self.records.read(|records| {
             let (projects, mut gated) = (records.projects()?, Vec::new());
             for project in projects.iter().filter(|project| project.upstream.is_some()) {
-                if records.gate_of(project)?.is_some() || Policy::of(&project.metadata).is_some() {
+                let policy = records.signature_policy_of(project)?;
+                if records.gate_of(project)?.is_some() || policy.is_some_and(|one| one.refuses()) {
                     gated.push(project.id);
                 }
             }

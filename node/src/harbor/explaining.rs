@@ -7,6 +7,7 @@ use ground::clock;
 use http::{Response, StatusCode};
 use registry::view::Freshness;
 use rules::ledger::cached_scans::{LookForCachedScans, decide_cached};
+use rules::ledger::cached_signatures::LookForCachedSignatures;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::ledger::scanning::{DatabaseRecord, Facts, LookForScans, ScanRecord};
 use rules::ledger::sign_due::{self, LookForDue};
@@ -81,7 +82,6 @@ impl Harbor {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<Response<Payload>, Failure> {
-        let signing = SignaturePolicy::of(&project.metadata).filter(|_| project.upstream.is_none());
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
@@ -90,11 +90,12 @@ impl Harbor {
         let look = |records: &dyn ReadRecords| {
             let (mut all, mut looked_into) = (Vec::new(), 0);
             let gate = records.gate_of(project)?;
+            let signing = records.signature_policy_of(project)?;
             let named = match reference {
                 Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
                 Reference::Digest(digest) => Some(*digest),
             };
-            let Some(digest) = named else { return Ok((all, None, 0, None, gate)) };
+            let Some(digest) = named else { return Ok((all, None, 0, None, (gate, signing))) };
             let ruled = match tag {
                 Some(tag) => by_rule(records, project, name, (&digest, tag), now)?,
                 None => None,
@@ -128,10 +129,10 @@ impl Harbor {
                 true => records.scan_database()?,
                 false => None,
             };
-            Ok::<_, RecordError>((all, database, listed, ruled, gate))
+            Ok::<_, RecordError>((all, database, listed, ruled, (gate, signing)))
         };
         // a node that is cut off decides by what it has kept, and says so
-        let ((all, database, listed, ruled, gate), freshness) =
+        let ((all, database, listed, ruled, (gate, signing)), freshness) =
             self.door.read_at_length(look).await?;
         if all.is_empty() {
             return Err(missing(&format!("artifact {name}@{reference}")));
@@ -304,7 +305,10 @@ fn with_signatures(
     now: Timestamp,
 ) -> Value {
     let Some(facts) = &read.signatures else { return answer };
-    let context = Context { repository: name, tag, pushed: read.pushed, now };
+    // the upstream's word is not waited for here
+    let cached = project.upstream.is_some();
+    let pushed = if cached { Timestamp(0) } else { read.pushed };
+    let context = Context { repository: name, cached, tag, pushed, now };
     let decided = signatures::decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
     let all = facts.own.evidence.iter().flat_map(|one| &one.signatures);
     let (word, why) = match &decided {
@@ -337,6 +341,9 @@ fn with_signatures(
     let (image, project) = (format!("{name}@{}", read.digest), &project.name);
     let mut remedies = match refusal {
         Refusal::Absent(tool) => vec![format!("sign it with {tool}")],
+        Refusal::Unsigned if cached => vec![format!(
+            "sign it at the registry that the project caches; it is asked for signatures when somebody pulls {image}"
+        )],
         Refusal::Unsigned => vec![format!("sign it, as with: cosign sign HOST/{image}")],
         Refusal::Insufficient { .. } => {
             vec![format!("see what is wrong with each signature: atoll signatures {image}")]

@@ -108,18 +108,27 @@ fn scans_cached(metadata: &BTreeMap<String, String>, caches: bool) -> bool {
     caches && (on(vulnerabilities::metadata::PREVENT) || on(vulnerabilities::metadata::AUTO_SCAN))
 }
 
+/// The feature level that these entries of a project's metadata need.
+fn level_of(metadata: &BTreeMap<String, String>, caches: bool) -> Option<Level> {
+    match (caches && signatures::is_on(metadata), scans_cached(metadata, caches)) {
+        (true, _) => Some(Level::CACHED_SIGNATURES),
+        (false, true) => Some(Level::CACHED_SCANS),
+        (false, false) => None,
+    }
+}
+
 /// What is cached of another registry is scanned when it is pulled, and at no other times; and it is
-/// not verified, so nothing of it may be prevented for that.
-fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
+/// signed there.
+fn check_cached(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
     let schedule = metadata.get(vulnerabilities::metadata::SCHEDULE);
     if caches && schedule.is_some_and(|value| value != "none") {
         return Err(bad(
             "a project that caches a registry is scanned when it is pulled from: it has no scan_schedule",
         ));
     }
-    if caches && signatures::Policy::of(metadata).is_some() {
+    if caches && metadata.get(signatures::metadata::AUTO).is_some_and(|value| !value.is_empty()) {
         return Err(bad(
-            "a project that caches a registry does not check signatures: signature_policy must be off, enable_content_trust and enable_content_trust_cosign false",
+            "a project that caches a registry signs nothing: it has no signature_auto",
         ));
     }
     Ok(())
@@ -127,7 +136,7 @@ fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), 
 
 /// An age without pulls has a meaning only where a registry is cached: what was pushed would not come
 /// back.
-fn check_caching(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
+fn check_unused_after(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
     if !caches && metadata.contains_key(UNUSED_AFTER) {
         return Err(bad(format!(
             "metadata.{UNUSED_AFTER} is for projects that cache a registry; what is pushed here goes by a retention policy: atoll retention apply"
@@ -303,10 +312,10 @@ impl Harbor {
             return Err(Failure::new(Code::Denied, message));
         }
         self.check_edges_are_kept_out(&asked.metadata)?;
-        check_scans(&asked.metadata, upstream.is_some())?;
-        check_caching(&asked.metadata, upstream.is_some())?;
-        if scans_cached(&asked.metadata, upstream.is_some()) {
-            self.writes.check_level(Level::CACHED_SCANS)?;
+        check_cached(&asked.metadata, upstream.is_some())?;
+        check_unused_after(&asked.metadata, upstream.is_some())?;
+        if let Some(level) = level_of(&asked.metadata, upstream.is_some()) {
+            self.writes.check_level(level)?;
         }
         check_required(&asked.metadata, &[], &name)?;
         let mut load = BTreeMap::new();
@@ -420,13 +429,13 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
-        check_scans(&metadata, project.upstream.is_some())?;
+        check_cached(&metadata, project.upstream.is_some())?;
         // what was written before this was refused may be sent back unchanged
         if metadata.get(UNUSED_AFTER) != project.metadata.get(UNUSED_AFTER) {
-            check_caching(&metadata, project.upstream.is_some())?;
+            check_unused_after(&metadata, project.upstream.is_some())?;
         }
-        if scans_cached(&metadata, project.upstream.is_some()) {
-            self.writes.check_level(Level::CACHED_SCANS)?;
+        if let Some(level) = level_of(&metadata, project.upstream.is_some()) {
+            self.writes.check_level(level)?;
         }
         // what is sent back unchanged is not looked at again
         if metadata.get(REQUIRE) != project.metadata.get(REQUIRE) {

@@ -207,10 +207,6 @@ impl Harbor {
             return Err(Failure::new(Code::Precondition, NO_DATABASE));
         }
         for some in wanted.chunks(AT_ONCE) {
-            if project.upstream.is_some() {
-                self.scans.ask_cached(&name, some.to_vec(), true, by).await?;
-                continue;
-            }
             self.scans.ask(&name, some.to_vec(), true, by).await?;
         }
         Ok(answer(StatusCode::ACCEPTED))

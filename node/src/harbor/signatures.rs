@@ -260,10 +260,10 @@ impl Harbor {
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let written: SignerBody = body(&mut request).await?;
-        if project.upstream.is_some() {
-            return Err(bad("a project that caches a registry does not check signatures"));
-        }
-        self.writes.check_level(Level::SIGNATURES)?;
+        self.writes.check_level(match project.upstream {
+            None => Level::SIGNATURES,
+            Some(_) => Level::CACHED_SIGNATURES,
+        })?;
         let Some(name) = written.name.clone() else { return Err(bad("a signer has a name")) };
         let Some(anchor) = written.anchor()? else {
             return Err(bad("a signer has one of key, authority and keyless"));
@@ -362,7 +362,8 @@ impl Harbor {
             Reference::Digest(_) => None,
         };
         let (pushed, now) = (Timestamp(0), clock::timestamp());
-        let context = Context { repository: name, tag, pushed, now };
+        let cached = project.upstream.is_some();
+        let context = Context { repository: name, cached, tag, pushed, now };
         let show = |seen: &Seen| show_seen(seen, &policy, &facts.signers, &context);
         let evidence = facts.own.evidence.iter().map(|one| {
             json!({
@@ -503,6 +504,7 @@ fn would_refuse(
     since: Option<u64>,
 ) -> Result<(usize, Vec<Refused>), RecordError> {
     let (mut looked, mut refused, now) = (0, Vec::new(), clock::timestamp());
+    let cached = project.upstream.is_some();
     for (place, _) in records.scan(&key::repositories_of(&project.name), None, usize::MAX)? {
         let Ok(repository) = key::name_of(&place).parse::<RepositoryName>() else { continue };
         for (place, record) in records.scan(&key::tags(&repository), None, usize::MAX)? {
@@ -518,7 +520,8 @@ fn would_refuse(
             looked += 1;
             let facts = records.signature_facts(policy, project.id, &repository, &digest)?;
             let tag = Some(&tag);
-            let context = Context { repository: &repository, tag, pushed: Timestamp(0), now };
+            let context =
+                Context { repository: &repository, cached, tag, pushed: Timestamp(0), now };
             let decision = decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
             if let (Decision::Refuse(why), Some(tag)) = (decision, tag) {
                 refused.push(Refused {

@@ -1,143 +1,159 @@
-//! The gate before images that a proxy project has cached: a pull asks for the scan that the project
-//! wants, and is judged by what is known.
+//! The gate before images that a proxy project has cached: a pull has the upstream asked for the
+//! signatures that its project demands, and asks for the scan that it wants. It is judged by what is
+//! known then.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ground::clock;
-use http::header;
 use registry::scans::cached::Puller;
-use rules::ledger::cached_scans::{LookForCachedScans, decide_cached, wants_scans};
+use registry::view::Freshness;
+use rules::ledger::cached_scans::{LookForCachedScans, wants_scans};
+use rules::ledger::cached_signatures::LookForCachedSignatures;
 use rules::ledger::records::Project;
-use rules::ledger::scanning::{Facts, LookForScans};
-use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide};
-use rules::words::digest::Digest;
+use rules::policies::signatures::{self, Context, Policy};
+use rules::policies::vulnerabilities::Gate;
+use rules::wire::Sought;
+use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Runnable};
-use rules::words::names::RepositoryName;
+use rules::words::moment::Timestamp;
+use rules::words::names::{Reference, RepositoryName};
 
 use super::Registry;
-use super::gate::{carries_manifests, refusal};
-use crate::http::{Code, Failure};
+use super::gate::{About, Basis, Patience, Served, about, come_back, unsigned, warn_unsigned};
+use crate::http::Failure;
 
-/// The time between two looks whether the scan has ended that a pull waits for.
-const LOOK: Duration = Duration::from_millis(250);
+/// How long a pull waits in any case for what the upstream says of signatures. Then the project says how
+/// long it waits (`signature_wait`).
+const UPSTREAM: Duration = Duration::from_millis(2000);
+/// After this time an edge has heard of what was recorded.
+const HEARD: Duration = Duration::from_millis(3000);
 
 impl Registry {
-    /// Refuses what a proxy project has cached if it does not let it pass. What no runtime could run
-    /// passes. A scan is asked for where the project wants one.
+    /// Refuses what a proxy project has cached if it does not let it pass.
     pub(super) async fn check_cached(
         &self,
         project: &Project,
-        repository: &RepositoryName,
-        (digest, manifest): (&Digest, &[u8]),
+        (repository, reference): (&RepositoryName, &Reference),
+        served: Served<'_>,
         client: IpAddr,
     ) -> Result<(), Failure> {
+        self.check_cached_signatures(project, (repository, reference), &served, client).await?;
         if !wants_scans(project) {
             return Ok(());
         }
-        let read = Image::read(manifest);
-        let (is_image, is_scanned) =
-            (read != Runnable::Nothing, matches!(read, Runnable::Image(_)));
-        if is_scanned {
-            self.scans.pulled(project, repository, digest, Puller::Client(client)).await;
+        if let Runnable::Image(_) = Image::read(served.bytes) {
+            let puller = Puller::Client(client);
+            self.scans.pulled(project, repository, served.digest, puller).await;
         }
-        let Some(gate) = Gate::of(&project.metadata) else { return Ok(()) };
-        let mut end = None;
-        loop {
-            let Some(facts) = self.cached_facts(&gate, project, repository, digest).await? else {
-                return Ok(());
-            };
-            if !is_image {
-                return match hides_images(manifest) {
-                    true => Err(hidden(project)),
-                    false => Ok(()),
-                };
+        let gate = match self.door.read(|records| records.gate_of(project)).await {
+            Ok((gate, _)) => gate,
+            // one that is cut off, and has kept nothing of this
+            Err(_) if self.neighbours.is_edge() => Gate::of(&project.metadata),
+            Err(failure) => return Err(failure),
+        };
+        match gate {
+            Some(gate) => {
+                let basis = &mut Basis::default();
+                self.check_scans(&gate, project, repository, &served, basis).await
             }
-            let (known, now) = (facts.known(), clock::timestamp());
-            let decision = match is_scanned {
-                true => decide_cached(&gate, known, &facts.allowed, now),
-                // what runtimes may read in another way than this registry gets no report
-                false => decide(&gate, known, &facts.allowed, now),
-            };
-            match decision {
-                Decision::Pass => return Ok(()),
-                Decision::Refuse(why) => return Err(refusal(repository, digest, &why)),
-                Decision::Wait(wait, why) => {
-                    let now = clock::now();
-                    if now >= *end.get_or_insert(now + wait) {
-                        return Err(come_back(repository, digest, &why));
-                    }
-                    tokio::time::sleep(LOOK).await;
-                }
-            }
+            None => Ok(()),
         }
     }
 
-    /// What decides; `None` if this project refuses nothing, or nothing is scanned in this mesh. An edge
-    /// that is cut off and knows nothing of the image counts it as not scanned.
-    async fn cached_facts(
+    /// Refuses what is not signed as the project demands. If what is known is not enough, the upstream is
+    /// asked for signatures.
+    async fn check_cached_signatures(
         &self,
-        gate: &Gate,
         project: &Project,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Option<Facts>, Failure> {
-        let read = self.door.read(|records| match records.are_cached_judged(project.id)? {
-            true => records.scan_facts(gate, project.id, repository, digest),
-            false => Ok(None),
-        });
-        match read.await {
-            Ok((facts, _)) => Ok(facts),
-            Err(_) if self.neighbours.is_edge() => Ok(Some(Facts::default())),
-            Err(failure) => Err(failure),
+        (repository, reference): (&RepositoryName, &Reference),
+        served: &Served<'_>,
+        client: IpAddr,
+    ) -> Result<(), Failure> {
+        if !signatures::is_on(&project.metadata) {
+            return Ok(());
         }
-    }
-}
-
-/// Whether an index has manifests inside, which clients would not ask for.
-fn hides_images(manifest: &[u8]) -> bool {
-    let is_index = Image::parts(manifest).is_none_or(|one| one == Image::default());
-    is_index && carries_manifests(manifest)
-}
-
-fn hidden(project: &Project) -> Failure {
-    let name = &project.name;
-    let said = format!(
-        "project {name} refuses vulnerable images (prevent_vul), and this index carries manifests inside (data), which nobody could refuse"
-    );
-    Failure::new(Code::Prevented, said)
-}
-
-/// The layers of an image may have to come from the upstream first, which takes longer than a client
-/// waits: one that asks again finds the report.
-fn come_back(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Failure {
-    tracing::debug!(%repository, %digest, %why, "a pull is to come again");
-    let message = format!("{repository}@{digest} is being scanned; try again ({why})");
-    Failure::new(Code::Unavailable, message).header(header::RETRY_AFTER, "5")
-}
-
-#[cfg(test)]
-mod tests {
-    use http::StatusCode;
-    use rules::policies::vulnerabilities::{ScanStatus, Severity};
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn who_is_to_come_again_is_told_when() {
-        let why = Prevented::Unscanned(ScanStatus::Running, Severity::High);
-        let repository = "hub/app".parse().unwrap();
-        let said = come_back(&repository, &Digest::sha256(b"x"), &why).response();
-        assert_eq!(said.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(said.headers()[header::RETRY_AFTER], "5");
-    }
-
-    #[test]
-    fn an_index_that_carries_its_images_hides_them() {
-        let listed = json!({"schemaVersion": 2, "manifests": [{"digest": "x"}]});
-        let inside = json!({"schemaVersion": 2, "manifests": [{"digest": "x", "data": "e30="}]});
-        assert!(!hides_images(listed.to_string().as_bytes()));
-        assert!(hides_images(inside.to_string().as_bytes()));
+        let policy = match self.door.read(|records| records.signature_policy_of(project)).await {
+            Ok((policy, _)) => policy,
+            Err(_) if self.neighbours.is_edge() => Policy::of(&project.metadata),
+            Err(failure) => return Err(failure),
+        };
+        let Some(policy) = policy else { return Ok(()) };
+        let (digest, tag) = match reference {
+            Reference::Tag(tag) => (served.digest, Some(tag)),
+            Reference::Digest(_) => (served.digest, None),
+        };
+        let fallback = tag.and_then(Fallback::of);
+        let subject = match about(served, fallback.is_some()) {
+            About::Another => return Ok(()),
+            About::AnotherIfSignatures => {
+                fallback.and_then(|fallback| fallback.digest()).or(served.subject)
+            }
+            About::Itself => None,
+        };
+        let image = subject.as_ref().unwrap_or(digest);
+        let (mut sought, mut is_counted, mut patience) = (None, false, Patience::default());
+        loop {
+            if subject.is_some()
+                && self.are_signatures(repository, image, digest, &mut Basis::default()).await?
+            {
+                return Ok(());
+            }
+            let (facts, freshness) =
+                self.signature_facts(&policy, project, repository, digest).await?;
+            let (pushed, now) = (Timestamp(0), clock::timestamp());
+            let context = Context { repository, cached: true, tag, pushed, now };
+            let decision =
+                signatures::decide(&policy, &facts.signers, &facts.own, &facts.parents, &context);
+            let (refusal, warns) = match decision {
+                signatures::Decision::Pass => return Ok(()),
+                signatures::Decision::Warn(refusal) => (refusal, true),
+                signatures::Decision::Refuse(refusal) | signatures::Decision::Wait(_, refusal) => {
+                    (refusal, false)
+                }
+            };
+            let alone = self.neighbours.is_edge() && freshness != Freshness::Fresh;
+            let more = match &sought {
+                None if alone => Some("this edge hears no replica now".to_owned()),
+                None => {
+                    if !is_counted {
+                        self.questions.ask(client, &project.name)?;
+                    }
+                    is_counted = true;
+                    let within = if warns { UPSTREAM } else { policy.wait.max(UPSTREAM) };
+                    let asked = self.seeking.seek(project, repository, image, within).await;
+                    if asked == Some(Sought::Known) {
+                        self.questions.give_back(client, &project.name);
+                    }
+                    sought = Some(asked);
+                    continue;
+                }
+                Some(Some(Sought::Found))
+                    if self.neighbours.is_edge() && patience.lasts(HEARD).await =>
+                {
+                    continue;
+                }
+                Some(Some(Sought::Failed(_))) if !warns && patience.lasts(policy.wait).await => {
+                    sought = None;
+                    continue;
+                }
+                Some(None) if !warns && !policy.wait.is_zero() => {
+                    let why =
+                        "has no signature yet that counts; its upstream is being asked; try again";
+                    return Err(come_back(repository, digest, why));
+                }
+                Some(None) => Some("its upstream is being asked for signatures".to_owned()),
+                Some(Some(Sought::Failed(why))) => {
+                    Some(format!("its upstream could not be asked for signatures: {why}"))
+                }
+                Some(Some(Sought::Known | Sought::Nothing | Sought::Found)) => None,
+            };
+            if warns {
+                warn_unsigned(repository, digest, &refusal);
+                return Ok(());
+            }
+            let more = more.as_deref();
+            return Err(unsigned(&policy, project, repository, digest, &refusal, more));
+        }
     }
 }

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use ground::clock;
+use http::header;
 use rules::ledger::admitted::{Admission, Pull};
+use rules::ledger::cached_scans::decide_cached;
 use rules::ledger::records::{ManifestRecord, Project};
 use rules::ledger::scanning::{Facts, LookForScans};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
@@ -14,7 +16,7 @@ use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide, is_on}
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Layer, Runnable};
-use rules::words::moment::Timestamp;
+use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{Reference, RepositoryName};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde_json::{Map, Value, json};
@@ -33,14 +35,57 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The maximum number of admissions that a node remembers, of about half a kilobyte each.
 pub const MOST_ADMISSIONS: usize = 16_384;
 
+/// A manifest that a client is about to get.
+#[derive(Clone, Copy)]
+pub(super) struct Served<'a> {
+    /// Its digest.
+    pub(super) digest: &'a Digest,
+    /// Its bytes.
+    pub(super) bytes: &'a [u8],
+    /// The manifest that it is about, if it says so.
+    pub(super) subject: Option<Digest>,
+}
+
+impl<'a> Served<'a> {
+    /// One that is recorded.
+    pub(super) fn of(digest: &'a Digest, record: &'a ManifestRecord) -> Self {
+        Served { digest, bytes: &record.bytes, subject: record.subject }
+    }
+}
+
+/// How long a pull has waited for what it lacks.
+#[derive(Default)]
+pub(super) struct Patience {
+    end: Option<Moment>,
+}
+
+impl Patience {
+    /// Rests until it is time to look again; `false` if this was asked for the first time longer ago than
+    /// `wait`.
+    pub(super) async fn lasts(&mut self, wait: Duration) -> bool {
+        let now = clock::now();
+        if now >= *self.end.get_or_insert(now + wait) {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+        true
+    }
+}
+
 /// Whether and for how long a decision may be remembered.
-struct Basis {
+pub(super) struct Basis {
     /// Whether all that was read was fresh.
     is_fresh: bool,
     /// When time may change it.
     until: Option<Timestamp>,
     /// What was lacking, if the project only warns.
     lacking: Option<Refusal>,
+}
+
+impl Default for Basis {
+    fn default() -> Self {
+        Basis { is_fresh: true, until: None, lacking: None }
+    }
 }
 
 impl Basis {
@@ -61,9 +106,8 @@ impl Registry {
         reference: &Reference,
         (digest, manifest): (&Digest, &ManifestRecord),
     ) -> Result<(), Failure> {
-        // the ledger does not know what is cached, and refuses these policies in such a project
         let (policy, gate) = (signatures::is_on(&project.metadata), is_on(&project.metadata));
-        if project.upstream.is_some() || !policy && !gate {
+        if !policy && !gate {
             return Ok(());
         }
         let tag = match reference {
@@ -86,7 +130,7 @@ impl Registry {
             }
         }
         metrics::counter!("atoll_gate_decisions_total", "from" => "records").increment(1);
-        let mut basis = Basis { is_fresh: true, until: None, lacking: None };
+        let mut basis = Basis::default();
         let passes = match Policy::of(&project.metadata) {
             Some(policy) => {
                 self.check_signatures(&policy, caller, project, &pull, manifest, &mut basis).await?
@@ -94,7 +138,8 @@ impl Registry {
             None => true,
         };
         if let Some(gate) = Gate::of(&project.metadata) {
-            self.check_scans(&gate, project, repository, (digest, manifest), &mut basis).await?;
+            let served = Served::of(digest, manifest);
+            self.check_scans(&gate, project, repository, &served, &mut basis).await?;
         }
         if let (Some(stamp), true, true) = (stamp, basis.is_fresh, passes) {
             let Basis { until, lacking, .. } = basis;
@@ -108,46 +153,56 @@ impl Registry {
     }
 
     /// Refuses the manifest for what was found in it. What no runtime could run passes.
-    async fn check_scans(
+    pub(super) async fn check_scans(
         &self,
         gate: &Gate,
         project: &Project,
         repository: &RepositoryName,
-        (digest, manifest): (&Digest, &ManifestRecord),
+        served: &Served<'_>,
         basis: &mut Basis,
     ) -> Result<(), Failure> {
+        let (read, digest) = (Image::read(served.bytes), served.digest);
         // what runtimes may read in another way than this registry has no report, and does not pass
-        if Image::read(&manifest.bytes) == Runnable::Nothing {
-            let is_index = Image::parts(&manifest.bytes).is_none_or(|one| one == Image::default());
-            if is_index && carries_manifests(&manifest.bytes) {
-                let name = &project.name;
-                let said = format!(
-                    "project {name} refuses vulnerable images (prevent_vul), and this index carries manifests inside (data), which nobody could refuse"
-                );
-                return Err(Failure::new(Code::Prevented, said));
-            }
-            return Ok(());
+        if read == Runnable::Nothing {
+            let is_index = Image::parts(served.bytes).is_none_or(|one| one == Image::default());
+            return match is_index && carries_manifests(served.bytes) {
+                true => Err(hidden(project)),
+                false => Ok(()),
+            };
         }
-        let mut end = None;
+        let is_cached = project.upstream.is_some();
+        // a pull of what is cached has asked for the scan itself, if there can be one
+        let asks = is_cached && matches!(read, Runnable::Image(_));
+        let mut patience = Patience::default();
         loop {
             let (facts, freshness) = self.facts(gate, project, repository, digest).await?;
             let Some(facts) = facts else {
                 basis.rests_on(freshness, None);
                 return Ok(());
             };
-            let now = clock::timestamp();
-            match decide(gate, facts.known(), &facts.allowed, now) {
+            let (known, now) = (facts.known(), clock::timestamp());
+            let decision = match asks {
+                true => decide_cached(gate, known, &facts.allowed, now),
+                false => decide(gate, known, &facts.allowed, now),
+            };
+            match decision {
                 Decision::Pass => {
                     basis.rests_on(freshness, facts.allowed.changes_at(now));
                     return Ok(());
                 }
                 Decision::Refuse(why) => return Err(refusal(repository, digest, &why)),
                 Decision::Wait(wait, why) => {
-                    let now = clock::now();
-                    if now >= *end.get_or_insert(now + wait) {
-                        return Err(refusal(repository, digest, &why));
+                    if patience.lasts(wait).await {
+                        continue;
                     }
-                    tokio::time::sleep(LOOK).await;
+                    return Err(match is_cached {
+                        true => come_back(
+                            repository,
+                            digest,
+                            &format!("is being scanned; try again ({why})"),
+                        ),
+                        false => refusal(repository, digest, &why),
+                    });
                 }
             }
         }
@@ -187,7 +242,7 @@ impl Registry {
         let Pull { repository, digest, tag, .. } = pull;
         let tag = tag.as_ref();
         let fallback = tag.and_then(Fallback::of);
-        match about(manifest, fallback.is_some()) {
+        match about(&Served::of(digest, manifest), fallback.is_some()) {
             About::Another => return Ok(true),
             About::AnotherIfSignatures => {
                 let subject = fallback.and_then(|fallback| fallback.digest());
@@ -199,13 +254,13 @@ impl Registry {
             }
             About::Itself => {}
         }
-        let mut end = None;
+        let mut patience = Patience::default();
         loop {
             let (facts, freshness) =
                 self.signature_facts(policy, project, repository, digest).await?;
             let SignatureFacts { signers, own, parents } = &facts;
             let (pushed, now) = (manifest.pushed, clock::timestamp());
-            let context = Context { repository, tag, pushed, now };
+            let context = Context { repository, cached: false, tag, pushed, now };
             let until = || signatures::changes_at(signers, own, parents, now);
             let refusal = match signatures::decide(policy, signers, own, parents, &context) {
                 signatures::Decision::Pass => {
@@ -220,12 +275,10 @@ impl Registry {
                 }
                 signatures::Decision::Refuse(refusal) => refusal,
                 signatures::Decision::Wait(wait, refusal) => {
-                    let now = clock::now();
                     if self.may_sign(caller, project).await? {
                         return Ok(false);
                     }
-                    if now < *end.get_or_insert(now + wait) {
-                        tokio::time::sleep(LOOK).await;
+                    if patience.lasts(wait).await {
                         continue;
                     }
                     refusal
@@ -234,15 +287,13 @@ impl Registry {
             if self.may_sign(caller, project).await? {
                 return Ok(false);
             }
-            count_unsigned("refused");
-            tracing::debug!(%repository, %digest, %refusal, "a pull is refused");
-            return Err(unsigned(policy, project, repository, digest, &refusal));
+            return Err(unsigned(policy, project, repository, digest, &refusal, None));
         }
     }
 
     /// Whether the primary has read this manifest, and found that all its blobs are text about
     /// `subject`.
-    async fn are_signatures(
+    pub(super) async fn are_signatures(
         &self,
         repository: &RepositoryName,
         subject: &Digest,
@@ -267,7 +318,7 @@ impl Registry {
     }
 
     /// What decides. An edge that is cut off and knows nothing of an image counts it as unsigned.
-    async fn signature_facts(
+    pub(super) async fn signature_facts(
         &self,
         policy: &Policy,
         project: &Project,
@@ -288,7 +339,7 @@ impl Registry {
 
 /// Why a manifest needs no signature of its own, if it needs none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum About {
+pub(super) enum About {
     /// Nothing runs it, and it only says something of another manifest; or it is a list of such, and
     /// what it lists is judged for itself.
     Another,
@@ -299,13 +350,13 @@ enum About {
     Itself,
 }
 
-fn about(manifest: &ManifestRecord, behind_such_a_tag: bool) -> About {
-    if Image::read(&manifest.bytes) != Runnable::Nothing {
+pub(super) fn about(served: &Served<'_>, behind_such_a_tag: bool) -> About {
+    if Image::read(served.bytes) != Runnable::Nothing {
         return About::Itself;
     }
-    match Image::parts(&manifest.bytes) {
+    match Image::parts(served.bytes) {
         Some(parts) if parts == Image::default() => {
-            match behind_such_a_tag && !carries_manifests(&manifest.bytes) {
+            match behind_such_a_tag && !carries_manifests(served.bytes) {
                 true => About::Another,
                 false => About::Itself,
             }
@@ -315,8 +366,7 @@ fn about(manifest: &ManifestRecord, behind_such_a_tag: bool) -> About {
             false => About::Itself,
         },
         Some(parts)
-            if parts.attests()
-                || manifest.subject.is_some() && parts.layers.iter().all(is_text) =>
+            if parts.attests() || served.subject.is_some() && parts.layers.iter().all(is_text) =>
         {
             About::Another
         }
@@ -326,7 +376,7 @@ fn about(manifest: &ManifestRecord, behind_such_a_tag: bool) -> About {
 
 /// Whether an index has manifests inside (`data`): clients that read them never ask for what it lists,
 /// so nobody could refuse that. Go's JSON takes the key in any case.
-pub(super) fn carries_manifests(bytes: &[u8]) -> bool {
+fn carries_manifests(bytes: &[u8]) -> bool {
     let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else { return true };
     let lists = fields.iter().filter(|(key, _)| key.eq_ignore_ascii_case("manifests"));
     let entries = lists.flat_map(|(_, list)| list.as_array().into_iter().flatten());
@@ -342,7 +392,7 @@ fn is_text(layer: &Layer) -> bool {
     kind.starts_with("text/") || ends.iter().any(|end| kind.ends_with(end))
 }
 
-fn warn_unsigned(repository: &RepositoryName, digest: &Digest, refusal: &Refusal) {
+pub(super) fn warn_unsigned(repository: &RepositoryName, digest: &Digest, refusal: &Refusal) {
     count_unsigned("warned");
     tracing::info!(%repository, %digest, %refusal, "served without signatures");
 }
@@ -351,13 +401,17 @@ fn count_unsigned(what: &'static str) {
     metrics::counter!("atoll_unsigned_pulls_total", "result" => what).increment(1);
 }
 
-fn unsigned(
+/// The refusal, with what else is to be said of it.
+pub(super) fn unsigned(
     policy: &Policy,
     project: &Project,
     repository: &RepositoryName,
     digest: &Digest,
     refusal: &Refusal,
+    more: Option<&str>,
 ) -> Failure {
+    count_unsigned("refused");
+    tracing::debug!(%repository, %digest, %refusal, "a pull is refused");
     let harbors = policy.as_harbor || matches!(refusal, Refusal::Absent(_));
     let code = if harbors { Code::Prevented } else { Code::Denied };
     let message = match refusal {
@@ -368,6 +422,7 @@ fn unsigned(
             format!("project {name} serves signed images only (signature_policy), and {refusal}")
         }
     };
+    let message = more.map_or(message.clone(), |more| format!("{message}; {more}"));
     let detail = json!({
         "project": project.name.to_string(),
         "artifact": format!("{repository}@{digest}"),
@@ -377,7 +432,23 @@ fn unsigned(
     Failure::new(code, message).detail(detail)
 }
 
-pub(super) fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Failure {
+fn hidden(project: &Project) -> Failure {
+    let name = &project.name;
+    let said = format!(
+        "project {name} refuses vulnerable images (prevent_vul), and this index carries manifests inside (data), which nobody could refuse"
+    );
+    Failure::new(Code::Prevented, said)
+}
+
+/// What is cached may have to be asked of the upstream first, which takes longer than a client waits: one
+/// that asks again finds the answer.
+pub(super) fn come_back(repository: &RepositoryName, digest: &Digest, why: &str) -> Failure {
+    tracing::debug!(%repository, %digest, why, "a pull is to come again");
+    Failure::new(Code::Unavailable, format!("{repository}@{digest} {why}"))
+        .header(header::RETRY_AFTER, "5")
+}
+
+fn refusal(repository: &RepositoryName, digest: &Digest, why: &Prevented) -> Failure {
     metrics::counter!("atoll_pulls_prevented_total").increment(1);
     tracing::debug!(%repository, %digest, %why, "a pull is refused");
     Failure::new(Code::Prevented, why.to_string())
@@ -388,19 +459,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_to_come_again_is_told_when() {
+        let repository = "hub/app".parse().unwrap();
+        let said = come_back(&repository, &Digest::sha256(b"x"), "is being scanned").response();
+        assert_eq!(said.status(), http::StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(said.headers()[header::RETRY_AFTER], "5");
+    }
+
+    #[test]
+    fn an_index_that_carries_its_images_hides_them() {
+        let listed = json!({"schemaVersion": 2, "manifests": [{"digest": "x"}]});
+        let inside = json!({"schemaVersion": 2, "manifests": [{"digest": "x", "data": "e30="}]});
+        assert!(!carries_manifests(listed.to_string().as_bytes()));
+        assert!(carries_manifests(inside.to_string().as_bytes()));
+    }
+
+    #[test]
     fn only_what_nothing_runs_needs_no_signature() {
         let digest = Digest::sha256(b"x").to_string();
         let blob = |kind: &str| json!({"mediaType": kind, "digest": digest, "size": 7});
         let of = |config: &str, layer: &str| json!({"schemaVersion": 2, "config": blob(config), "layers": [blob(layer)]});
-        let judge = |manifest: &Value, subject: bool, behind: bool| {
-            let record = ManifestRecord {
-                media_type: String::new(),
-                bytes: manifest.to_string().into_bytes(),
-                blobs: Vec::new(),
-                subject: subject.then(|| Digest::sha256(b"subject")),
-                pushed: Timestamp(0),
-            };
-            about(&record, behind)
+        let judge = |manifest: &Value, subject_of: bool, behind: bool| {
+            let bytes = manifest.to_string().into_bytes();
+            let (digest, subject) = (Digest::sha256(&bytes), Digest::sha256(b"subject"));
+            let subject = subject_of.then_some(subject);
+            about(&Served { digest: &digest, bytes: &bytes, subject }, behind)
         };
         let image = "application/vnd.oci.image.config.v1+json";
         let layer = "application/vnd.oci.image.layer.v1.tar+gzip";

@@ -12,6 +12,7 @@ use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
 use rules::words::names::{Reference, RepositoryName, Tag};
 
+use super::gate::Served;
 use super::{Registry, UNASKED, condition_failed, refuse_proxy};
 use crate::http::answer::{answer, mark, moved, set};
 use crate::http::conditional::{self, Condition};
@@ -82,8 +83,8 @@ impl Registry {
             return match (reference, found) {
                 (Reference::Digest(_), Some((digest, manifest))) => {
                     self.proxies.caches().touch(repository, &digest);
-                    let what = (&digest, &manifest.bytes[..]);
-                    self.check_cached(&project, repository, what, request.client).await?;
+                    let (place, what) = ((repository, reference), Served::of(&digest, &manifest));
+                    self.check_cached(&project, place, what, request.client).await?;
                     self.show_manifest(&request, &digest, manifest, freshness)
                 }
                 (_, found) => {
@@ -158,8 +159,11 @@ impl Registry {
         };
         let answered = match self.proxies.resolve(project, &repository, &reference).await {
             Resolving::Direct(fetched) => {
-                let what = (&fetched.digest, &fetched.bytes[..]);
-                self.check_cached(project, &repository, what, request.client).await?;
+                let read = Manifest::read_served(&fetched.media_type, &fetched.bytes).ok();
+                let (digest, bytes) = (&fetched.digest, &fetched.bytes[..]);
+                let what = Served { digest, bytes, subject: read.and_then(|read| read.subject) };
+                let place = (&repository, &reference);
+                self.check_cached(project, place, what, request.client).await?;
                 let mut response =
                     show(&request, &fetched.digest, &fetched.media_type, fetched.bytes)?;
                 set(
@@ -188,8 +192,8 @@ impl Registry {
                 let Some((digest, manifest)) = known else {
                     return Err(Failure::new(Code::Unavailable, reason));
                 };
-                let what = (&digest, &manifest.bytes[..]);
-                self.check_cached(project, &repository, what, request.client).await?;
+                let (place, what) = ((&repository, &reference), Served::of(&digest, &manifest));
+                self.check_cached(project, place, what, request.client).await?;
                 let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
                 set(&mut response, "warning", UNASKED);
                 return Ok(response);
@@ -214,8 +218,8 @@ impl Registry {
             || Failure::new(Code::Unavailable, "the manifest cannot be had right now; try again");
         let manifest = answered.manifest.or(recorded).ok_or_else(lost)?;
         self.proxies.caches().touch(&repository, &digest);
-        let what = (&digest, &manifest.bytes[..]);
-        self.check_cached(project, &repository, what, request.client).await?;
+        let (place, what) = ((&repository, &reference), Served::of(&digest, &manifest));
+        self.check_cached(project, place, what, request.client).await?;
         let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
         if stale {
             set(&mut response, "warning", UNASKED);

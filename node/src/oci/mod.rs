@@ -21,6 +21,7 @@ use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
 use registry::pushes::relaying::Uploads;
 use registry::scans::Scans;
+use registry::signatures::seeking::Seeking;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
@@ -73,6 +74,8 @@ pub struct Registry {
     pub questions: Arc<Questions>,
     /// Asks for scans of what is cached.
     pub scans: Arc<Scans>,
+    /// Has upstreams asked for signatures of what is cached.
+    pub seeking: Arc<Seeking>,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
     /// What the gates have let pass.

@@ -21,6 +21,7 @@ use registry::people::Access;
 use registry::proxies::resolving::Proxies;
 use registry::pushes::relaying::Uploads;
 use registry::scans::Scans;
+use registry::signatures::seeking::Seeking;
 use registry::view::look;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
@@ -69,6 +70,8 @@ pub struct Peers {
     pub tallies: Arc<Tallies>,
     /// Asks for scans of what edges' clients pull of proxy projects.
     pub scans: Arc<Scans>,
+    /// Asks upstreams for signatures of what is cached.
+    pub seeking: Arc<Seeking>,
     /// How long a grant lasts.
     pub grant: Duration,
 }
@@ -132,6 +135,9 @@ impl Rooms for Peers {
             }
             Ask::Tags { repository, query } => {
                 Answer::Tags(self.proxies.lists().tags_here(&repository, &query).await)
+            }
+            Ask::Seek { repository, digest } => {
+                Answer::Sought(self.seeking.seek_here(from.node, &repository, &digest).await)
             }
             Ask::Revoke { repository, digest } => {
                 match self.store.revoke(digest, &repository).await {
@@ -208,6 +214,7 @@ fn about(ask: &Ask) -> Option<&RepositoryName> {
         Ask::Have { repository, .. } => repository.as_ref(),
         Ask::Resolve { repository, .. }
         | Ask::Referrers { repository, .. }
+        | Ask::Seek { repository, .. }
         | Ask::Tags { repository, .. } => Some(repository),
         _ => None,
     }

@@ -77,6 +77,10 @@ fn describe() {
         "atoll_signatures_total",
         "signatures that this node verified, by whether they had a fault"
     );
+    describe_counter!(
+        "atoll_signatures_sought_total",
+        "questions to upstreams for signatures of an image, by result"
+    );
     describe_counter!("atoll_signed_total", "manifests that this node signed");
     describe_gauge!(
         "atoll_signing_keys_closed",

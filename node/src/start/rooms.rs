@@ -44,6 +44,7 @@ use registry::scans::rescans::Rescans;
 use registry::scans::trivy::Trivy;
 use registry::signatures::Signatures;
 use registry::signatures::ruling::Ruling;
+use registry::signatures::seeking::Seeking;
 use registry::signatures::signing::Signing;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
@@ -142,6 +143,7 @@ pub(super) struct Rooms {
     jobs: Arc<Jobs>,
     scans: Arc<Scans>,
     signatures: Arc<Signatures>,
+    seeking: Arc<Seeking>,
     witness: Arc<Witness>,
     purging: Arc<Purging>,
     access: Arc<Access>,
@@ -253,9 +255,11 @@ impl Rooms {
             store.clone(),
             flights.clone(),
             writes.clone(),
+            confirming.clone(),
             terms::signatures(settings, tasks)?,
             tasks.clone(),
         );
+        let seeking = Seeking::new(signatures.clone(), proxies.clone(), proxy_terms.missing_for);
         let signing = Arc::new(Signing(signatures.clone()));
         let rescans = Arc::new(Rescans(scans.clone()));
         let exports = Arc::new(Exports(neighbours.clone()));
@@ -289,6 +293,7 @@ impl Rooms {
             jobs,
             scans,
             signatures,
+            seeking,
             witness,
             purging,
             access,
@@ -318,6 +323,7 @@ impl Rooms {
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
         self.signatures.start();
+        self.seeking.start();
         Ruling::start(self.signatures.clone(), self.jobs.clone(), &on.tasks);
         Everything::start(on.neighbours.clone(), self.jobs.clone(), &on.tasks);
         self.witness.start(&on.tasks);
@@ -362,6 +368,7 @@ impl Rooms {
             jobs: self.jobs.clone(),
             tallies: self.tallies.clone(),
             scans: self.scans.clone(),
+            seeking: self.seeking.clone(),
             grant: settings.uploads.expire_after,
         }
     }
@@ -398,6 +405,7 @@ impl Rooms {
             neighbours: neighbours.clone(),
             admissions: Admissions::new(MOST_ADMISSIONS).into(),
             scans: self.scans.clone(),
+            seeking: self.seeking.clone(),
             terms: terms::oci(settings),
         };
         let harbor = Harbor {

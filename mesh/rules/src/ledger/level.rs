@@ -118,8 +118,11 @@ impl Level {
     pub const CACHED_SCANS: Level = Level(13);
     /// From this level on all that is about a manifest and has no tag goes with it, whatever it is.
     pub const REFERRERS: Level = Level(13);
+    /// From this level on signatures of images that proxy projects have cached are asked of their
+    /// upstreams and verified, and such images may be refused without.
+    pub const CACHED_SIGNATURES: Level = Level(14);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::CACHED_SCANS;
+    pub const NEWEST: Level = Level::CACHED_SIGNATURES;
 }
 
 impl std::fmt::Display for Level {

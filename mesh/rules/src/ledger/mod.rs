@@ -42,6 +42,7 @@ pub mod appending;
 pub mod apply;
 pub mod cached;
 pub mod cached_scans;
+pub mod cached_signatures;
 pub mod change;
 pub mod collecting;
 pub mod command;

@@ -124,7 +124,7 @@ pub trait LookForDue: Look {
         let Some(policy) = Policy::of(&project.metadata) else { return Ok(None) };
         let facts = self.signature_facts(&policy, project.id, repository, digest)?;
         let Some(policy) = without_own(policy, &facts.signers) else { return Ok(None) };
-        let context = Context { repository, tag: None, pushed, now };
+        let context = Context { repository, cached: false, tag: None, pushed, now };
         Ok(match decide(&policy, &facts.signers, &facts.own, &facts.parents, &context) {
             Decision::Refuse(why) => Some(why.to_string()),
             _ => None,

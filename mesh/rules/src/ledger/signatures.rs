@@ -133,6 +133,25 @@ pub enum SignatureChange {
         /// The keys, each with its version; 0 stands for that of the authority for notation.
         keys: Vec<Resealed>,
     },
+    /// What the upstream has about an image that a proxy project has cached
+    /// ([`cached_signatures`](super::cached_signatures)).
+    FoundCached {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        subject: Digest,
+        /// What the image lists, if it is an index, at most [`MOST_CHILDREN`].
+        children: Vec<Digest>,
+        /// What was found. Its time is that of the entry, or when it was found first.
+        evidence: Vec<Evidence>,
+    },
+    /// Nobody has cached these images any more, and what is known of them is forgotten.
+    ForgetCached {
+        /// The repository.
+        repository: RepositoryName,
+        /// The images, a limited number at a time.
+        digests: Vec<Digest>,
+    },
 }
 
 /// A key that is sealed anew.
@@ -151,6 +170,8 @@ impl SignatureChange {
     pub fn project(&self) -> ProjectName {
         match self {
             SignatureChange::Verified { repository, .. }
+            | SignatureChange::FoundCached { repository, .. }
+            | SignatureChange::ForgetCached { repository, .. }
             | SignatureChange::Exempt { repository, .. } => repository.project(),
             SignatureChange::Log(entry) => entry.repository.project(),
             SignatureChange::Skip { project, .. }
@@ -166,7 +187,10 @@ impl SignatureChange {
     /// A word for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
-            SignatureChange::Verified { .. } => "record_signatures",
+            SignatureChange::Verified { .. } | SignatureChange::FoundCached { .. } => {
+                "record_signatures"
+            }
+            SignatureChange::ForgetCached { .. } => "forget_signatures",
             SignatureChange::Skip { .. } => "skip_signatures",
             SignatureChange::UpToDate { .. } => "signatures_up_to_date",
             SignatureChange::SetSigner { .. } => "set_signer",
@@ -183,6 +207,9 @@ impl SignatureChange {
     pub fn level(&self) -> Level {
         match self {
             SignatureChange::SetIdentity { .. } | SignatureChange::Reseal { .. } => Level::SIGNING,
+            SignatureChange::FoundCached { .. } | SignatureChange::ForgetCached { .. } => {
+                Level::CACHED_SIGNATURES
+            }
             _ => Level::SIGNATURES,
         }
     }

@@ -232,6 +232,11 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// Whether it is by somebody whom the project trusts, or trusted.
+    pub fn is_known(&self) -> bool {
+        self.fault.is_none() && !matches!(self.by, By::Unknown { .. })
+    }
+
     /// Whether the same was signed by the same in the same form.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.format, &self.by, &self.payload) == (other.format, &other.by, &other.payload)
@@ -255,10 +260,7 @@ pub struct Evidence {
 impl Evidence {
     /// Whether one of its signatures is by somebody whom the project trusts, or trusted.
     pub fn is_known(&self) -> bool {
-        let known = |seen: &Seen| {
-            seen.signature.fault.is_none() && !matches!(seen.signature.by, By::Unknown { .. })
-        };
-        self.signatures.iter().any(known)
+        self.signatures.iter().any(|seen| seen.signature.is_known())
     }
 }
 

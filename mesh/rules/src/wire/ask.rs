@@ -17,7 +17,7 @@ use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
 use super::looking::{Found, Lookup};
 use super::people::{Credentials, Verdict};
-use super::proxies::{Listing, Referring, Resolution};
+use super::proxies::{Listing, Referring, Resolution, Sought};
 use super::sealing::{SealingAnswer, SealingAsk};
 use super::upkeep::UpkeepAsk;
 use crate::blobs::holding::{Held, Stock};
@@ -186,6 +186,14 @@ pub enum Ask {
         /// What the records have at least.
         at: Revision,
     },
+    /// To the primary of a proxy project: ask the upstream for signatures of this image, and answer
+    /// when what it has is recorded.
+    Seek {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        digest: Digest,
+    },
 }
 
 impl Ask {
@@ -280,4 +288,6 @@ pub enum Answer {
     Upkeep(Vec<RunningUpkeep>),
     /// See [`Ask::Tally`].
     Tally(Tally),
+    /// See [`Ask::Seek`].
+    Sought(Sought),
 }

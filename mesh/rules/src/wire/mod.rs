@@ -35,7 +35,7 @@ pub use ledger::{
 };
 pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
-pub use proxies::{Listing, ReferrersPage, Referring, Resolution, TagsPage};
+pub use proxies::{Listing, ReferrersPage, Referring, Resolution, Sought, TagsPage};
 pub use sealing::{SealingAnswer, SealingAsk};
 pub use upkeep::UpkeepAsk;
 

@@ -26,6 +26,19 @@ pub enum Resolution {
     Denied(String),
 }
 
+/// What came of asking an upstream for signatures of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sought {
+    /// It was asked lately: what is recorded is what it has.
+    Known,
+    /// It was asked now, and has nothing new.
+    Nothing,
+    /// It was asked now, and what was found is recorded.
+    Found,
+    /// It could not be asked, or what was found could not be recorded, for this reason.
+    Failed(String),
+}
+
 /// An upstream's list of the manifests that refer to one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Referring {

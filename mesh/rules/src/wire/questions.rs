@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Answer, Ask, CacheAnswer, CacheAsk, CollectionAnswer, CollectionAsk, Credentials, Found,
     JobAsk, JobReport, Listing, Lookup, NoLedger, Proposed, Referring, Resolution, SealingAnswer,
-    SealingAsk, UpkeepAsk, Verdict, WriteError,
+    SealingAsk, Sought, UpkeepAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::blobs::scrubbing::Progress;
@@ -109,5 +109,7 @@ question!(Upkeep { ask: UpkeepAsk } -> Vec<RunningUpkeep>,
     Ask::Upkeep(ask), Answer::Upkeep(runs) => runs);
 question!(Tally { project: ProjectName, shards: Shards, at: Revision } -> tally::Tally,
     Ask::Tally { project, shards, at }, Answer::Tally(tally) => tally);
+question!(Seek { repository: RepositoryName, digest: Digest } -> Sought,
+    Ask::Seek { repository, digest }, Answer::Sought(sought) => sought);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

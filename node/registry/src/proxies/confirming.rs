@@ -204,6 +204,22 @@ impl Confirming {
         }
     }
 
+    /// Whether this repository's content may be read out of the blob: a cached manifest links it, or it
+    /// is the upstream's.
+    pub async fn is_theirs(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, UpstreamError> {
+        let linked =
+            self.neighbours.records.view().and_then(|view| view.linked(repository, digest));
+        if linked.map_err(UpstreamError::unreachable)? {
+            return Ok(true);
+        }
+        let confirmed = self.confirms(repository, digest).await?;
+        Ok(matches!(confirmed, Confirmed::Shown | Confirmed::Absent))
+    }
+
     fn begin_proof(
         self: &Arc<Self>,
         repository: &RepositoryName,

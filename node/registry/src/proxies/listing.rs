@@ -1,7 +1,6 @@
 //! Which tags an upstream's repository has: asked by the project's primary once for the whole mesh,
 //! page by page, and remembered for as long as a resolved tag is.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ground::clock;
@@ -11,10 +10,10 @@ use rules::ledger::records::{Look, Project};
 use rules::proxies::tags::RecentAnswers;
 use rules::wire::{Listing, questions};
 use rules::words::names::{RepositoryName, UpstreamId};
-use tokio::sync::watch;
 use tracing::warn;
 use upstream::{Upstream, UpstreamError};
 
+use super::under_way::{Heard, UnderWay};
 use super::{DENIED, PRIMARY, ProxyTerms, RETRY, Remembered, UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
@@ -31,39 +30,6 @@ const OVERHEAD: usize = 256;
 /// A page of a list: of which registry, what that calls the repository, and the client's query.
 type Question = (UpstreamId, String, String);
 
-/// The answer to a question that is under way; `None` until it is there.
-type Heard = watch::Receiver<Option<Listing>>;
-
-/// The questions that are under way, at most [`AT_A_TIME`].
-#[derive(Default)]
-struct UnderWay(HashMap<Question, Heard>);
-
-impl UnderWay {
-    /// Where the answer to `question` will be. With the end to put it into, if nobody asks yet: the
-    /// caller has to. `None` while as many are asked as may be.
-    fn join(
-        &mut self,
-        question: &Question,
-    ) -> Option<(Heard, Option<watch::Sender<Option<Listing>>>)> {
-        let known = self.0.get(question);
-        // one that ended without an answer was cut off
-        if let Some(heard) = known.filter(|heard| heard.has_changed().is_ok()) {
-            return Some((heard.clone(), None));
-        }
-        if known.is_none() && self.0.len() >= AT_A_TIME {
-            return None;
-        }
-        let (answer, heard) = watch::channel(None);
-        self.0.insert(question.clone(), heard.clone());
-        Some((heard, Some(answer)))
-    }
-
-    /// Nobody asks `question` any more.
-    fn leave(&mut self, question: &Question) {
-        self.0.remove(question);
-    }
-}
-
 /// The lists of upstreams, as this node finds out.
 pub struct Lists {
     neighbours: Arc<Neighbours>,
@@ -72,7 +38,7 @@ pub struct Lists {
     terms: ProxyTerms,
     tasks: Tasks,
     remembered: Remembered<RecentAnswers<Question, Listing>>,
-    under_way: Mutex<UnderWay>,
+    under_way: Mutex<UnderWay<Question, Listing>>,
 }
 
 impl Lists {
@@ -91,7 +57,7 @@ impl Lists {
             terms,
             tasks,
             remembered,
-            under_way: Mutex::default(),
+            under_way: Mutex::new(UnderWay::new(AT_A_TIME)),
         })
     }
 
@@ -154,7 +120,11 @@ impl Lists {
     }
 
     /// Asks the upstream, if nobody does so already; `None` while as many are asked as may be.
-    fn answer_to(self: &Arc<Self>, question: Question, upstream: Arc<Upstream>) -> Option<Heard> {
+    fn answer_to(
+        self: &Arc<Self>,
+        question: Question,
+        upstream: Arc<Upstream>,
+    ) -> Option<Heard<Listing>> {
         let (heard, unasked) = self.under_way.lock().join(&question)?;
         let Some(answer) = unasked else { return Some(heard) };
         let lists = self.clone();
@@ -196,34 +166,5 @@ fn listing(error: UpstreamError) -> Listing {
             Listing::Denied(error.to_string())
         }
         error => Listing::Failed(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_is_asked_once_and_only_so_many_at_a_time() {
-        let question = |n: usize| (UpstreamId(1), "team/app".to_owned(), format!("x={n}"));
-        let mut under_way = UnderWay::default();
-        let mut asked = Vec::new();
-        for n in 0..AT_A_TIME {
-            let (_, unasked) = under_way.join(&question(n)).expect("there is room");
-            asked.push(unasked.expect("nobody asks it yet"));
-        }
-        assert!(under_way.join(&question(AT_A_TIME)).is_none(), "one too many");
-        // those that are under way are joined, also now
-        let (heard, unasked) = under_way.join(&question(7)).expect("it is under way");
-        assert!(unasked.is_none(), "it is asked already");
-        asked[7].send_replace(Some(Listing::Missing));
-        assert!(matches!(*heard.borrow(), Some(Listing::Missing)));
-        // whoever asked it is gone: the next one asks
-        drop(asked.pop());
-        let last = under_way.join(&question(AT_A_TIME - 1)).expect("it has its place");
-        assert!(last.1.is_some(), "nobody asks it any more");
-        assert!(under_way.join(&question(AT_A_TIME)).is_none(), "still one too many");
-        under_way.leave(&question(0));
-        assert!(under_way.join(&question(AT_A_TIME)).is_some(), "one place is free");
     }
 }

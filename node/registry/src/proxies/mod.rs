@@ -8,6 +8,7 @@
 //! | [`confirming`] | makes the upstream show a blob that is in the mesh for another's sake |
 //! | [`questions`] | how many questions to upstreams each client may cause |
 //! | [`moving`] | takes what earlier builds have recorded of it out of the ledger |
+//! | `under_way` | questions that are under way, each once |
 //! | [`mirrors`] | which repository a request means that names another registry |
 
 pub mod confirming;
@@ -17,6 +18,7 @@ pub mod moving;
 pub mod questions;
 mod recording;
 pub mod resolving;
+pub(crate) mod under_way;
 
 use std::sync::Arc;
 use std::time::Duration;

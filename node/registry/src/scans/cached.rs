@@ -2,7 +2,7 @@
 //! faster than is allowed. What the upstream has not shown of an image is not looked into, since it
 //! may be here for another project.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,7 @@ use tracing::{debug, info};
 
 use super::layers::Reading;
 use super::{ScanError, Scans};
-use crate::proxies::confirming::{Confirmed, Confirming};
-use crate::writes::Refusal;
+use crate::proxies::confirming::Confirming;
 
 /// How many scans each client, and each edge, may cause in a project by pulls: at once, and more in each
 /// minute.
@@ -175,9 +174,8 @@ impl Scans {
                 Ok(_) => return,
                 Err(error) => return debug!(%digest, %error, "a scan could not be asked for"),
             }
-            if let Err(refusal) =
-                self.ask_cached(repository, vec![*digest], false, &Actor::mesh()).await
-            {
+            let (image, mesh) = (vec![*digest], Actor::mesh());
+            if let Err(refusal) = self.ask(repository, image, false, &mesh).await {
                 debug!(%repository, %digest, %refusal, "a scan could not be asked for");
             }
         };
@@ -195,18 +193,6 @@ impl Scans {
         self.tasks.spawn("scans.ask", async move {
             scans.pulled(&project, &place.0, &place.1, Puller::Edge(edge)).await;
         });
-    }
-
-    /// Asks for scans of images of a proxy project's repository. `first` puts them before others.
-    pub async fn ask_cached(
-        &self,
-        repository: &RepositoryName,
-        digests: Vec<Digest>,
-        first: bool,
-        by: &Actor,
-    ) -> Result<(), Refusal> {
-        let change = ScanChange::AskCached { repository: repository.clone(), digests, first };
-        self.commit(change, by).await.map(drop)
     }
 
     fn may_ask(&self, by: Puller, project: &Project) -> bool {
@@ -274,12 +260,9 @@ impl Scans {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), ScanError> {
-        if self.neighbours.records.view()?.linked(repository, digest)? {
-            return Ok(());
-        }
-        match self.cached.confirming.confirms(repository, digest).await {
-            Ok(Confirmed::Shown | Confirmed::Absent) => Ok(()),
-            Ok(Confirmed::Denied) => Err(ScanError::Hopeless(format!(
+        match self.cached.confirming.is_theirs(repository, digest).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ScanError::Hopeless(format!(
                 "layer {digest}: the upstream does not show it in this repository"
             ))),
             Err(error) => Err(ScanError::Again(format!("layer {digest}: {error}"))),
@@ -319,13 +302,7 @@ impl Scans {
 
     async fn forget_uncached_now(&self) -> Result<(), ScanError> {
         let missing = at_length(|| self.not_cached_here())?;
-        let mut gone: BTreeMap<RepositoryName, Vec<Digest>> = BTreeMap::new();
-        for (repository, digest) in missing {
-            if !self.cached.confirming.caches().is_anywhere(&repository, &digest).await {
-                gone.entry(repository).or_default().push(digest);
-            }
-        }
-        for (repository, digests) in gone {
+        for (repository, digests) in self.cached.confirming.caches().nowhere(missing).await {
             for some in digests.chunks(AT_ONCE) {
                 let count = some.len();
                 let change = ScanChange::ForgetCached {

@@ -263,7 +263,12 @@ impl Scans {
         first: bool,
         by: &Actor,
     ) -> Result<(), Refusal> {
-        let change = ScanChange::Ask { repository: repository.clone(), digests, first };
+        let is_cached = self.is_cached(repository)?;
+        let repository = repository.clone();
+        let change = match is_cached {
+            true => ScanChange::AskCached { repository, digests, first },
+            false => ScanChange::Ask { repository, digests, first },
+        };
         self.commit(change, by).await.map(drop)
     }
 

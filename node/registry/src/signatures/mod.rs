@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`verifying`] | reads an artifact of signatures, and what it is worth |
 //! | [`signing`] | signs images with a project's own key, as a job |
+//! | [`seeking`] | asks upstreams for signatures of what proxy projects have cached |
 //! | [`ruling`] | asks for such jobs: by the project's rule, and after its key was replaced |
 //! | [`keys`], [`keks`] | the projects' own keys, and what they are sealed under |
 //!
@@ -15,6 +16,7 @@ pub mod keks;
 pub mod keys;
 mod not_signed;
 pub mod ruling;
+pub mod seeking;
 pub mod signing;
 mod verifying;
 
@@ -45,6 +47,7 @@ use sign::Anchors;
 use tracing::{info, warn};
 
 use crate::blobs::flights::Flights;
+use crate::proxies::confirming::Confirming;
 use crate::view::neighbours::Neighbours;
 use crate::writes::{Refusal, Writes};
 use keks::Keks;
@@ -100,6 +103,7 @@ pub struct Signatures {
     store: Arc<Store>,
     flights: Arc<Flights>,
     writes: Arc<Writes>,
+    confirming: Arc<Confirming>,
     terms: SignatureTerms,
     parsed: Mutex<Parsed>,
     failed: Mutex<BTreeMap<(ProjectId, u64), Failed>>,
@@ -123,6 +127,7 @@ impl Signatures {
         store: Arc<Store>,
         flights: Arc<Flights>,
         writes: Arc<Writes>,
+        confirming: Arc<Confirming>,
         terms: SignatureTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
@@ -133,6 +138,7 @@ impl Signatures {
             store,
             flights,
             writes,
+            confirming,
             terms,
             parsed,
             failed,
@@ -320,8 +326,10 @@ impl Signatures {
             return Ok(Vec::new());
         }
         let mut projects = view.projects()?;
-        projects.retain(|one| one.primary == self.neighbours.me && one.upstream.is_none());
+        projects.retain(|one| one.primary == self.neighbours.me);
         self.parsed.lock().retain(|id, _| projects.iter().any(|one| one.id == *id));
+        // what is cached is verified again when somebody pulls it
+        projects.retain(|one| one.upstream.is_none());
         let mut behind = Vec::new();
         for project in projects {
             let trusted = view.trusted(project.id)?;

@@ -81,7 +81,7 @@ impl Signatures {
             if total > MOST_BYTES {
                 break; // the rest counts as missing
             }
-            match self.bytes_of(*blob, *size).await {
+            match self.bytes_of(one, *blob, *size).await {
                 Ok(bytes) => drop(blobs.insert(*blob, bytes)),
                 Err(NotYet::Missing(..)) if last => {}
                 Err(error) => return Err(error),
@@ -129,12 +129,25 @@ impl Signatures {
     }
 
     /// A blob's bytes, fetched if they are elsewhere. What is larger than its manifest said is not
-    /// read.
-    async fn bytes_of(&self, digest: Digest, size: u64) -> Result<Bytes, NotYet> {
+    /// read. Neither is what the upstream has not shown of what is cached: it may be here for another
+    /// project.
+    async fn bytes_of(&self, one: &Waiting, digest: Digest, size: u64) -> Result<Bytes, NotYet> {
+        let repository = &one.what.repository;
+        let via = one.project.upstream.map(|_| repository.clone());
+        if via.is_some() {
+            match self.confirming.is_theirs(repository, &digest).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let why = "the upstream does not show it in this repository";
+                    return Err(NotYet::Missing(digest, why.into()));
+                }
+                Err(error) => return Err(NotYet::Missing(digest, error.to_string())),
+            }
+        }
         let open = match self.store.open_sound(&digest).await? {
             Some(open) => open,
             None => {
-                let flight = self.flights.join(digest, Sources::Find { via: None }, Class::Copy);
+                let flight = self.flights.join(digest, Sources::Find { via }, Class::Copy);
                 match tokio::time::timeout(self.terms.fetch, flight.finished()).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return Err(NotYet::Missing(digest, error.to_string())),

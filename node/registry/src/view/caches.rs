@@ -5,7 +5,7 @@
 //! An edge has no part in this. It reads these records through replicas as it reads all records
 //! ([`super::look`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -142,8 +142,22 @@ impl Caches {
         Some(record)
     }
 
+    /// Those of these manifests that no node that answers has cached.
+    pub async fn nowhere(
+        &self,
+        manifests: Vec<(RepositoryName, Digest)>,
+    ) -> BTreeMap<RepositoryName, Vec<Digest>> {
+        let mut gone: BTreeMap<RepositoryName, Vec<Digest>> = BTreeMap::new();
+        for (repository, digest) in manifests {
+            if !self.is_anywhere(&repository, &digest).await {
+                gone.entry(repository).or_default().push(digest);
+            }
+        }
+        gone
+    }
+
     /// Whether this node or another one that answers has cached the manifest. It is not taken over.
-    pub async fn is_anywhere(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+    async fn is_anywhere(&self, repository: &RepositoryName, digest: &Digest) -> bool {
         let known = self.records().view().and_then(|view| view.has_manifest(repository, digest));
         if known.unwrap_or(true) {
             return true;

@@ -2,6 +2,7 @@
 //! same entry give the same records and the same outcome on every node.
 
 mod cached_scans;
+mod cached_signatures;
 mod collecting;
 mod directory;
 mod draining;
@@ -172,6 +173,7 @@ fn perform<R: WriteRecords>(
             };
             records.put(&key::project(&changed.name), &encode(&changed)?)?;
             cached_scans::configured(records, &changed, metadata)?;
+            cached_signatures::configured(records, &changed, metadata)?;
             Ok(Outcome::Done)
         }
         (Command::ForgetMetadata { key: entry, .. }, Some(mut project)) => {
@@ -231,7 +233,7 @@ fn perform<R: WriteRecords>(
             scanning::change(records, at, &project, change)
         }
         (Command::Signatures { change, .. }, Some(project)) => {
-            signatures::change(records, at, &project, change)
+            cached_signatures::change(records, at, &project, change)
         }
         (Command::Trash { change, .. }, Some(project)) => {
             restoring::change(records, at, &project, change)

@@ -2,8 +2,8 @@
 
 use super::trash::{self, Deletion};
 use super::{
-    EMPTIED_AT_ONCE, cached_scans, jobs, labels, manifests, next_number, people, quotas, scanning,
-    signatures,
+    EMPTIED_AT_ONCE, cached_scans, cached_signatures, jobs, labels, manifests, next_number, people,
+    quotas, scanning, signatures,
 };
 use crate::ledger::command::{EquippedProject, NewProject, Outcome};
 use crate::ledger::level::Level;
@@ -79,6 +79,7 @@ fn create_with<R: WriteRecords>(
     };
     records.put(&key::project(&project.name), &encode(&project)?)?;
     cached_scans::configured(records, &project, &project.metadata)?;
+    cached_signatures::configured(records, &project, &project.metadata)?;
     if records.level()? >= Level::NUMBERS {
         number(records, &project)?;
     }
@@ -129,6 +130,7 @@ pub(super) fn delete<R: WriteRecords>(
     }
     if signatures::leave_project(records, project.id, EMPTIED_AT_ONCE)?
         || cached_scans::leave_project(records, project)?
+        || cached_signatures::leave_project(records, project)?
     {
         return Ok(Outcome::Unfinished);
     }

@@ -128,7 +128,7 @@ fn without<R: WriteRecords>(
 }
 
 /// Keeps what is known, or nothing if that is nothing.
-fn keep<R: WriteRecords>(
+pub(super) fn keep<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,
     digest: &Digest,
@@ -225,6 +225,9 @@ pub(super) fn change<R: WriteRecords>(
             signing::set_identity(records, project, identity, authority)
         }
         SignatureChange::Reseal { keys, .. } => signing::reseal(records, project, keys),
+        SignatureChange::FoundCached { .. } | SignatureChange::ForgetCached { .. } => {
+            Ok(Outcome::Refused(format!("project {} caches no registry", project.name)))
+        }
     }
 }
 
@@ -257,26 +260,15 @@ fn verified<R: WriteRecords>(
         None => one.manifest == evidence.manifest && one.tag.is_none(),
     };
     let mut new = evidence.clone();
-    for seen in &mut new.signatures {
-        let older =
-            known.evidence.iter().filter(|one| replaced(one)).flat_map(|one| &one.signatures);
-        let mut older = older.filter(|one| one.signature.is_same(&seen.signature));
-        seen.at = older.next().map_or(at, |one| one.at);
-        seen.logged = records.record(&log_key::payload(project.id, &seen.signature.payload))?;
-    }
+    let older: Vec<&Evidence> = known.evidence.iter().filter(|one| replaced(one)).collect();
+    date(records, at, project.id, &mut new, &older)?;
     known.evidence.retain(|one| !replaced(one));
     let is_known = new.is_known();
     known.evidence.push(new);
     bound(&mut known.evidence);
     // an index that nobody has signed who is trusted makes nothing good
-    for child in children.iter().filter(|_| is_known) {
-        let mut of_child = records.signatures_of(repository, child)?;
-        if child != subject && !of_child.parents.contains(subject) {
-            of_child.parents.push(*subject);
-            let surplus = of_child.parents.len().saturating_sub(MOST_PARENTS);
-            of_child.parents.drain(..surplus);
-            keep(records, repository, child, &of_child)?;
-        }
+    if is_known {
+        inherit(records, repository, subject, children)?;
     }
     known.children = children.to_vec();
     if known == before {
@@ -288,6 +280,42 @@ fn verified<R: WriteRecords>(
         count_change(records)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Says since when the mesh knows each signature, and which of them the sign log has.
+pub(super) fn date<R: WriteRecords>(
+    records: &R,
+    at: Timestamp,
+    project: ProjectId,
+    new: &mut Evidence,
+    older: &[&Evidence],
+) -> Result<(), RecordError> {
+    for seen in &mut new.signatures {
+        let mut older = older.iter().flat_map(|one| &one.signatures);
+        let same = older.find(|one| one.signature.is_same(&seen.signature));
+        seen.at = same.map_or(at, |one| one.at);
+        seen.logged = records.record(&log_key::payload(project, &seen.signature.payload))?;
+    }
+    Ok(())
+}
+
+/// What a signed index lists is as good as the index.
+pub(super) fn inherit<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    subject: &Digest,
+    children: &[Digest],
+) -> Result<(), RecordError> {
+    for child in children {
+        let mut of_child = records.signatures_of(repository, child)?;
+        if child != subject && !of_child.parents.contains(subject) {
+            of_child.parents.push(*subject);
+            let surplus = of_child.parents.len().saturating_sub(MOST_PARENTS);
+            of_child.parents.drain(..surplus);
+            keep(records, repository, child, &of_child)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether nothing counts that a signer in this state has signed, for good.
@@ -305,7 +333,7 @@ fn shares(one: &Signer, other: &Signer) -> bool {
 
 /// Keeps as much as there is room for. Signatures by nobody go first; then the oldest of those of which
 /// the same signer has several: nobody pushes out the signatures of others.
-fn bound(evidence: &mut Vec<Evidence>) {
+pub(super) fn bound(evidence: &mut Vec<Evidence>) {
     let signer = |one: &Evidence| {
         let known = one.signatures.iter().map(|seen| &seen.signature);
         known.filter(|one| one.fault.is_none()).map(|one| one.by.clone()).next()
@@ -489,22 +517,34 @@ fn exempt<R: WriteRecords>(
     if !records.has_manifest(repository, digest)? {
         return Ok(Outcome::NotFound);
     }
-    if let Some(exemption) = exemption {
-        if !is_short(&exemption.why) {
-            return Ok(Outcome::Refused("an exemption needs a reason of at most 512 bytes".into()));
-        }
-        if !may_exempt(exemption.until, at) {
-            return Ok(Outcome::Refused("an exemption lasts at most 90 days from now".into()));
-        }
-    }
     let mut known = records.signatures_of(repository, digest)?;
-    if exemption.is_none() && known.exempt.is_none() {
-        return Ok(Outcome::NotFound);
+    if let Some(refused) = not_exempted(at, &known, exemption) {
+        return Ok(refused);
     }
     known.exempt = exemption.cloned();
     keep(records, repository, digest, &known)?;
     count_change(records)?;
     Ok(Outcome::Done)
+}
+
+/// Why an image cannot be exempted, or not any more.
+pub(super) fn not_exempted(
+    at: Timestamp,
+    known: &SignatureRecord,
+    exemption: Option<&Exemption>,
+) -> Option<Outcome> {
+    let refused = |why: &str| Some(Outcome::Refused(why.to_owned()));
+    match exemption {
+        None if known.exempt.is_none() => Some(Outcome::NotFound),
+        None => None,
+        Some(one) if !is_short(&one.why) => {
+            refused("an exemption needs a reason of at most 512 bytes")
+        }
+        Some(one) if !may_exempt(one.until, at) => {
+            refused("an exemption lasts at most 90 days from now")
+        }
+        Some(_) => None,
+    }
 }
 
 /// Counts a change of what decides about images; edges hear of it.
@@ -553,6 +593,8 @@ pub(super) fn news(change: &SignatureChange) -> Option<(&'static str, &'static s
             ("update", "signing key", what)
         }
         SignatureChange::Verified { .. }
+        | SignatureChange::FoundCached { .. }
+        | SignatureChange::ForgetCached { .. }
         | SignatureChange::Skip { .. }
         | SignatureChange::UpToDate { .. } => return None,
     })

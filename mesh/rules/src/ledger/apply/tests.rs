@@ -16,6 +16,7 @@ use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, U
 
 mod admitted;
 mod cached_scans;
+mod cached_signatures;
 mod collecting;
 mod joining;
 mod leaving;

@@ -26,6 +26,11 @@ pub fn is_on(entries: &BTreeMap<String, String>) -> bool {
 }
 
 impl Policy {
+    /// Whether it refuses images, and does not only warn.
+    pub fn refuses(&self) -> bool {
+        self.mode == Mode::Enforce || self.cosign || self.notation
+    }
+
     /// The policy of a project with this metadata; `None` if everything passes. A value that cannot
     /// be read counts as the strictest: it is refused when it is written ([`check`]), so it came from
     /// an earlier build.
@@ -136,6 +141,9 @@ fn is_host(text: &str) -> bool {
 pub struct Context<'a> {
     /// The repository.
     pub repository: &'a RepositoryName,
+    /// Whether the repository is another registry's, which has it under its name without the project:
+    /// whoever signs there signs that.
+    pub cached: bool,
     /// The tag, if it asks by tag.
     pub tag: Option<&'a Tag>,
     /// When the image was pushed.
@@ -414,7 +422,8 @@ impl Signer {
                 _ => Err(format!("a signature by {name} says no name")),
             };
         };
-        if policy.name != NameCheck::None && signed.repository != repository {
+        let named = if context.cached { inside } else { repository };
+        if policy.name != NameCheck::None && signed.repository != named {
             return Err(format!("{name} has signed it under another name"));
         }
         if policy.name == NameCheck::Tag && tag.is_some() && signed.tag != tag {

@@ -84,6 +84,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
                 at: Revision(1),
             },
         ),
+        ("Seek", Ask::Seek { repository: repository.clone(), digest }),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

@@ -32,8 +32,13 @@ fn judge(ledger: &Ledger, tag: &Tag, now: Timestamp) -> (Answer, Option<Timestam
         let facts =
             ledger.records.signature_facts(policy, project.id, &repository, &image()).unwrap();
         let (signers, own, parents) = (&facts.signers, &facts.own, &facts.parents);
-        let context =
-            Context { repository: &repository, tag: Some(tag), pushed: Timestamp(0), now };
+        let context = Context {
+            repository: &repository,
+            cached: false,
+            tag: Some(tag),
+            pushed: Timestamp(0),
+            now,
+        };
         match signing::decide(policy, signers, own, parents, &context) {
             Decision::Pass => {}
             Decision::Warn(refusal) => lacking = Some(refusal),

@@ -493,7 +493,8 @@ fn a_signature_by_a_key_of_the_mesh_counts_only_if_the_log_has_it() {
     let signers = ledger.records.trusted(id).unwrap().signers;
     let policy = Policy { mode: Mode::Enforce, ..Policy::NOTHING };
     let (repository, now) = (place(), Timestamp(9));
-    let context = Context { repository: &repository, tag: None, pushed: Timestamp(0), now };
+    let context =
+        Context { repository: &repository, cached: false, tag: None, pushed: Timestamp(0), now };
     let judge = |seen: &Seen| counts(&policy, &signers, seen, &context);
     assert_eq!(judge(&record.evidence[0].signatures[0]), Ok(vec!["mesh", "mesh"]));
     assert!(judge(&record.evidence[0].signatures[1]).unwrap_err().contains("the sign log has no"));

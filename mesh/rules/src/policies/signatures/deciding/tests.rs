@@ -63,8 +63,13 @@ fn judge(
     tag: Option<&str>,
 ) -> Decision {
     let (repository, tag) = ("shop/web".parse().unwrap(), tag.map(|tag| tag.parse().unwrap()));
-    let context =
-        Context { repository: &repository, tag: tag.as_ref(), pushed: Timestamp(0), now: NOW };
+    let context = Context {
+        repository: &repository,
+        cached: false,
+        tag: tag.as_ref(),
+        pushed: Timestamp(0),
+        now: NOW,
+    };
     decide(policy, signers, own, &[], &context)
 }
 
@@ -191,6 +196,21 @@ fn the_signed_name_counts_where_the_policy_says_so() {
     ] {
         assert_eq!(passes(&by(check), reference, tag), expected, "{check} {reference:?} {tag:?}");
     }
+    // what is cached of another registry has its name there
+    let repository = "hub/library/web".parse().unwrap();
+    for (reference, expected) in
+        [("docker.io/library/web:v1", true), ("x/hub/library/web:v1", false), ("x/web:v1", false)]
+    {
+        let context = Context {
+            repository: &repository,
+            cached: true,
+            tag: None,
+            pushed: Timestamp(0),
+            now: NOW,
+        };
+        let decision = decide(&by("tag"), &ci, &named(Some(reference)), &[], &context);
+        assert_eq!(decision == Decision::Pass, expected, "{reference}");
+    }
     // a signer for some repositories and tags only
     let scoped = [Signer {
         repositories: Some(Pattern::new("web,api/**").unwrap()),
@@ -207,7 +227,13 @@ fn the_signed_name_counts_where_the_policy_says_so() {
 #[test]
 fn what_a_signed_index_lists_passes_unless_the_policy_says_otherwise() {
     let repository: RepositoryName = "shop/web".parse().unwrap();
-    let context = Context { repository: &repository, tag: None, pushed: Timestamp(0), now: NOW };
+    let context = Context {
+        repository: &repository,
+        cached: false,
+        tag: None,
+        pushed: Timestamp(0),
+        now: NOW,
+    };
     let (own, ci) = (SignatureRecord::default(), [signer("ci", CI)]);
     let parents = [record(vec![signature(By::Key(CI))])];
     assert_eq!(decide(&enforce(), &ci, &own, &parents, &context), Decision::Pass);
@@ -236,7 +262,8 @@ fn what_was_pushed_a_moment_ago_is_waited_for() {
     let repository: RepositoryName = "shop/web".parse().unwrap();
     let waits = policy(&[(metadata::MODE, "enforce"), (metadata::WAIT, "30")]);
     let of = |pushed| {
-        let context = Context { repository: &repository, tag: None, pushed, now: NOW };
+        let context =
+            Context { repository: &repository, cached: false, tag: None, pushed, now: NOW };
         decide(&waits, &[], &SignatureRecord::default(), &[], &context)
     };
     let left = |seconds| Decision::Wait(Duration::from_secs(seconds), Refusal::Unsigned);

@@ -554,6 +554,8 @@ fn a_new_mesh_has_the_newest_level_and_says_which_build_each_node_runs() {
         shown.contains("edge") && shown.contains(&format!("feature level {newest}")),
         "{shown}"
     );
+    let shown = tests::process::succeed(&mut mesh.members()[0].atoll("version"));
+    assert!(shown.contains(&format!("feature levels up to {newest}")), "{shown}");
 }
 
 #[test]

@@ -27,6 +27,7 @@ use std::io;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use rules::ledger::level::Level;
 
 /// A container registry that is a mesh: one binary in every region.
 #[derive(Parser)]
@@ -60,6 +61,8 @@ enum Verb {
     Drain(drain::Drain),
     /// Show the mesh's feature level and each node's build, or raise the level after an upgrade.
     Level(level::LevelCommand),
+    /// Show what this program is, and the highest feature level that it supports. It asks no node.
+    Version,
     /// Keep a node's address and credentials for the other commands.
     Login(contexts::Login),
     /// Forget them.
@@ -154,6 +157,14 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Remove(remove) => remove::run(&remove),
         Verb::Drain(drain) => drain::run(&drain),
         Verb::Level(command) => level::run(&command),
+        Verb::Version => {
+            println!(
+                "atoll {}, supports feature levels up to {}",
+                env!("CARGO_PKG_VERSION"),
+                Level::NEWEST
+            );
+            Ok(())
+        }
         Verb::Login(login) => contexts::login(&login),
         Verb::Logout(logout) => contexts::logout(&logout),
         Verb::Project(command) => api::projects(&command),

@@ -74,9 +74,9 @@ impl Harbor {
         shown["more_repositories"] = json!(more);
         let now = told.forecast.first().filter(|first| first.days == 0);
         let deleted = now.map_or(0, |first| first.deleted);
-        if needs_confirmation(deleted, told.artifacts, self.confirm_over) {
-            shown["confirm_over"] = json!(self.confirm_over);
-        }
+        let much = needs_confirmation(deleted, told.artifacts, self.confirm_over);
+        shown["confirm_over"] = json!(self.confirm_over);
+        shown["has_to_be_confirmed"] = json!(much);
         Ok(json_answer(StatusCode::OK, &shown))
     }
 }

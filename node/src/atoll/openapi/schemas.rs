@@ -249,6 +249,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                 ),
                 ("more_repositories", kind("integer")),
                 ("confirm_over", kind("integer")),
+                ("has_to_be_confirmed", kind("boolean")),
             ]),
         ),
         (

@@ -342,7 +342,8 @@ impl Api {
             None | Some(0) => {}
             Some(more) => println!("and {more} more repositories, which lose less"),
         }
-        if let Some(percent) = told["confirm_over"].as_u64() {
+        if told["has_to_be_confirmed"] == true {
+            let percent = text(&told["confirm_over"]);
             println!("a run now would have to be confirmed: it deletes more than {percent} %");
         }
     }

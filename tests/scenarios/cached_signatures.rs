@@ -139,6 +139,9 @@ fn what_is_pulled_through_is_refused_without_the_signatures_that_its_project_dem
     assert_eq!(administrator.unwrap_or_else(|none| panic!("{none}")).status, 403);
     // what a signed index lists
     is_refused(&mesh, 1, &by(child.digest()), "it is not signed").expect("nobody knows the index");
+    // whose signature somebody may ask for before the index itself
+    let sig = format!("{}.sig", index.digest.replace(':', "-"));
+    wait::until_ok("the signature is served", || is_served(&mesh, 2, &by(&sig)));
     wait::until_ok("the index is served", || is_served(&mesh, 0, &by("all")));
     for at in 0..=edge {
         wait::until_ok("what it lists, too", || is_served(&mesh, at, &by(child.digest())));

@@ -49,6 +49,15 @@ fn a_tag_that_is_immutable_is_pushed_once_and_stays() {
     let kept = kept.unwrap_or_else(|none| panic!("{none}"));
     let says = "the tag v1 configured as immutable, cannot be deleted";
     assert_eq!((kept.status, kept.envelope().map(|told| told.1)), (412, Some(says.to_owned())));
+    // nor a part of its repository
+    mesh.repository(0, "demo/app").push(&second, "dev").unwrap_or_else(|no| panic!("{no}"));
+    let path = "/api/v2.0/projects/demo/repositories/app";
+    let kept = mesh.client(2).ask(Method::DELETE, path).send();
+    assert_eq!(kept.unwrap_or_else(|none| panic!("{none}")).status, 412);
+    mesh.repository(1, "demo/app").pull("dev").unwrap_or_else(|no| panic!("it stays: {no}"));
+    let gone =
+        mesh.client(0).ask(Method::DELETE, &format!("/v2/demo/app/manifests/{}", second.digest()));
+    assert_eq!(gone.send().unwrap_or_else(|none| panic!("{none}")).status, 202);
     // lists say which tags are, and when they were pulled
     mesh.repository(2, "demo/app").pull("v1").unwrap_or_else(|no| panic!("{no}"));
     let tags = "/api/v2.0/projects/demo/repositories/app/artifacts/v1/tags";

@@ -499,14 +499,11 @@ fn remedies(
     }
     if !counted.is_empty() {
         let of = match gate.system_allowlist {
-            true => "of the mesh (atoll allowlist show)".to_owned(),
-            false => format!("of the project (atoll allowlist show --project {project})"),
+            true => "of the mesh: atoll allowlist add ID...".to_owned(),
+            false => format!("of the project: atoll allowlist add --project {project} ID..."),
         };
-        // no command with the ids: they come from a database that others write, and a list that is
-        // set replaces the one before
-        all.push(format!(
-            "let them pass: add their ids to the allowlist {of}; `atoll allowlist set` replaces the list, so name those that are in it, too"
-        ));
+        // without the ids: they come from a database that others write
+        all.push(format!("let them pass: add their ids to the allowlist {of}"));
     } else {
         all.push(format!(
             "let images of such systems pass: atoll project set {} vul_insufficient=allow",
@@ -561,7 +558,7 @@ mod tests {
         assert!(said[0].contains("1 of 2 have one"), "{said:?}");
         assert_eq!(
             said[1],
-            "let them pass: add their ids to the allowlist of the mesh (atoll allowlist show); `atoll allowlist set` replaces the list, so name those that are in it, too"
+            "let them pass: add their ids to the allowlist of the mesh: atoll allowlist add ID..."
         );
         let unscanned = Facts::default();
         let said = remedies(&gate, &project, &name, digest, &unscanned, &[]);

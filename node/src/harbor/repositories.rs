@@ -5,8 +5,10 @@ use rules::ledger::change::Change;
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::people::LookForPeople;
+use rules::ledger::policies::LookForPolicies;
 use rules::ledger::quotas::{UsageRecord, key as quotas_key};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError, Repository, decode, key};
+use rules::policies::immutability::is_immutable;
 use rules::wire::WriteKind;
 use rules::words::names::{ProjectName, RepositoryName};
 use rules::words::query::{self, Field, Kind, text};
@@ -19,7 +21,7 @@ use super::quotas::Quota;
 use super::stored::{missing, number};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
-use crate::http::{Failure, Payload};
+use crate::http::{Code, Failure, Payload};
 use registry::people::Caller;
 use registry::writes::Refusal;
 
@@ -90,6 +92,23 @@ fn answer_repositories(
 ) -> Result<Response<Payload>, Failure> {
     let show = |(project, one): &(Project, Listed)| show_repository(project, one);
     wanted.answer_chosen(found, REPOSITORY_FIELDS, |(_, one)| one.name.as_str(), show)
+}
+
+/// A tag of a repository that may not be deleted, if there is one.
+fn immutable_tag(
+    records: &dyn ReadRecords,
+    project: &ProjectName,
+    repository: &RepositoryName,
+) -> Result<Option<String>, RecordError> {
+    let Some(project) = records.project(project)? else { return Ok(None) };
+    let rules = records.policies(project.id)?.immutable;
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    let within = repository.as_str().split_once('/').map_or("", |(_, rest)| rest);
+    let tags = records.scan(&key::tags(repository), None, usize::MAX)?;
+    let mut tags = tags.iter().map(|(place, _)| key::tag_of(place));
+    Ok(tags.find(|tag| is_immutable(&rules, within, tag)))
 }
 
 impl Harbor {
@@ -218,6 +237,14 @@ impl Harbor {
             .await?;
         if manifests.is_empty() {
             return Err(missing(&format!("repository {name}")));
+        }
+        // before anything goes: what is deleted one by one until something stays would leave indexes
+        // without their images
+        let project = name.project();
+        let stays = self.read_at_length(|records| immutable_tag(records, &project, name)).await?;
+        if let Some(tag) = stays {
+            let message = format!("the tag {tag} configured as immutable, cannot be deleted");
+            return Err(Failure::new(Code::Precondition, message));
         }
         for digest in manifests {
             let change = Change::DeleteManifest { repository: name.clone(), digest };

@@ -116,8 +116,12 @@ impl Registry {
             let more = match &sought {
                 None if alone => Some("this edge hears no replica now".to_owned()),
                 None => {
-                    if !is_counted {
-                        self.questions.ask(client, &project.name)?;
+                    if !is_counted && let Err(refused) = self.questions.ask(client, &project.name) {
+                        if warns {
+                            warn_unsigned(repository, digest, &refusal);
+                            return Ok(());
+                        }
+                        return Err(refused.into());
                     }
                     is_counted = true;
                     let within = if warns { UPSTREAM } else { policy.wait.max(UPSTREAM) };
@@ -133,16 +137,12 @@ impl Registry {
                 {
                     continue;
                 }
-                Some(Some(Sought::Failed(_))) if !warns && patience.lasts(policy.wait).await => {
-                    sought = None;
-                    continue;
-                }
-                Some(None) if !warns && !policy.wait.is_zero() => {
+                Some(None | Some(Sought::Busy)) if !warns => {
                     let why =
                         "has no signature yet that counts; its upstream is being asked; try again";
                     return Err(come_back(repository, digest, why));
                 }
-                Some(None) => Some("its upstream is being asked for signatures".to_owned()),
+                Some(None | Some(Sought::Busy)) => None,
                 Some(Some(Sought::Failed(why))) => {
                     Some(format!("its upstream could not be asked for signatures: {why}"))
                 }

@@ -37,6 +37,8 @@ pub enum Sought {
     Found,
     /// It could not be asked, or what was found could not be recorded, for this reason.
     Failed(String),
+    /// So much is being asked for that it was not asked. Ask again.
+    Busy,
 }
 
 /// An upstream's list of the manifests that refer to one.

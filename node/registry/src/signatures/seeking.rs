@@ -6,6 +6,7 @@
 //! after that it knows the answer. How much is asked, how often and by whom has limits; the upstream's
 //! own are kept by its client.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +45,10 @@ use crate::proxies::under_way::UnderWay;
 const ASKED: BudgetTerms = BudgetTerms { burst: 200, per_minute: 120 };
 /// The maximum number of images that wait or are sought.
 const UNDER_WAY: usize = 256;
-/// The maximum number of images that are sought at a time.
-const AT_A_TIME: usize = 8;
+/// The maximum number of those of one project.
+const OF_A_PROJECT: usize = 64;
+/// The maximum number of images that are sought at a time, and of those of one project.
+const AT_A_TIME: (usize, usize) = (16, 4);
 /// The maximum number of artifacts of one image that are fetched at a time.
 const FETCHED: usize = 4;
 /// How long one image may take.
@@ -92,6 +95,8 @@ pub struct Seeking {
     lately: Mutex<RecentAnswers<Place, Asked>>,
     budgets: Mutex<Budgets<(NodeId, ProjectId)>>,
     places: Semaphore,
+    /// Those of each project that is asked about now.
+    of_projects: Mutex<HashMap<ProjectId, Arc<Semaphore>>>,
 }
 
 /// What the upstream has about an image, as far as it could be asked.
@@ -123,7 +128,8 @@ impl Seeking {
             under_way: Mutex::new(UnderWay::new(UNDER_WAY)),
             lately: Mutex::new(RecentAnswers::new(REMEMBERED)),
             budgets: Mutex::new(Budgets::new(ASKED)),
-            places: Semaphore::new(AT_A_TIME),
+            places: Semaphore::new(AT_A_TIME.0),
+            of_projects: Mutex::default(),
         })
     }
 
@@ -186,12 +192,20 @@ impl Seeking {
         if let Some(asked) = lately.filter(counts) {
             return asked.failed.map_or(Sought::Known, Sought::Failed);
         }
-        let many = || Sought::Failed("signatures of many images are being asked for".into());
-        let Some((mut heard, unasked)) = self.under_way.lock().join(&place) else { return many() };
+        let joined = {
+            let mut under_way = self.under_way.lock();
+            // an upstream that is slow takes no places of other projects
+            let of_project = |asked: &Place| asked.0.project() == project.name;
+            match under_way.count(of_project) < OF_A_PROJECT || under_way.is_asked(&place) {
+                true => under_way.join(&place),
+                false => None,
+            }
+        };
+        let Some((mut heard, unasked)) = joined else { return Sought::Busy };
         if let Some(answer) = unasked {
             if self.budgets.lock().take(clock::now(), &(asker, project.id)).is_err() {
                 self.under_way.lock().leave(&place);
-                return many();
+                return Sought::Busy;
             }
             let seeking = self.clone();
             self.signatures.tasks.spawn("signatures.seek", async move {
@@ -237,6 +251,13 @@ impl Seeking {
     /// Looks for signatures, verifies and records them. Returns what came of it, and why the upstream
     /// could not be asked for all, if it could not.
     async fn look(&self, project: &Project, place: &Place) -> (Sought, Option<String>) {
+        let own = {
+            let mut all = self.of_projects.lock();
+            all.retain(|_, places| Arc::strong_count(places) > 1);
+            let places = all.entry(project.id);
+            places.or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME.1))).clone()
+        };
+        let _own = own.acquire().await;
         let _place = self.places.acquire().await;
         match tokio::time::timeout(LONGEST, self.look_now(project, place)).await {
             Ok(Ok((true, failed))) => (Sought::Found, failed),
@@ -256,8 +277,14 @@ impl Seeking {
         place: &Place,
     ) -> Result<(bool, Option<String>), String> {
         let (repository, digest) = place;
-        // what an index lists is read out of it
-        self.proxies.caches().manifest(repository, digest, false).await;
+        // what an index lists is read out of it, so it has to be here before its signatures are
+        if self.proxies.caches().manifest(repository, digest, false).await.is_none() {
+            match self.proxies.resolve_here(repository, &Reference::Digest(*digest)).await {
+                Resolution::Fresh(_) | Resolution::Stale(..) => {}
+                Resolution::Missing | Resolution::Denied(_) => return Ok((false, None)),
+                other => return Err(failure(other)),
+            }
+        }
         let Listed { artifacts, mut failed } = self.list(repository, digest).await;
         let verified = artifacts.into_iter().map(|(manifest, tag)| async move {
             let what = Unverified { repository: repository.clone(), manifest, tag };

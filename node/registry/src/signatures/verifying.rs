@@ -128,8 +128,8 @@ impl Signatures {
         }))
     }
 
-    /// A blob's bytes, fetched if they are elsewhere. What is larger than its manifest said is not
-    /// read. Neither is what the upstream has not shown of what is cached: it may be here for another
+    /// A blob's bytes, fetched if they are elsewhere. What is not as long as its manifest said has
+    /// none. Neither is what the upstream has not shown of what is cached: it may be here for another
     /// project.
     async fn bytes_of(&self, one: &Waiting, digest: Digest, size: u64) -> Result<Bytes, NotYet> {
         let repository = &one.what.repository;
@@ -159,8 +159,12 @@ impl Signatures {
                 self.store.open_sound(&digest).await?.ok_or_else(gone)?
             }
         };
+        // a manifest that lies about a length would have a part of the blob taken for all of it
+        if open.size != size {
+            return Ok(Bytes::new());
+        }
         let read = blocking(move || {
-            let mut bytes = vec![0; usize::try_from(size.min(open.size)).unwrap_or(0)];
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
             open.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes))
         });
         let read = read.await.map_err(|e| NotYet::Failed(e.to_string()))?;

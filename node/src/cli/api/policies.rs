@@ -210,9 +210,8 @@ impl ForecastArguments {
 impl Apply {
     async fn send(&self, api: &Api) -> io::Result<()> {
         let mut body = self.policy.body()?.unwrap_or_default();
-        if let (Some(file), Some([])) =
-            (&self.policy.file, body["rules"].as_array().map(Vec::as_slice))
-        {
+        let rules = body["rules"].as_array().map_or(0, Vec::len);
+        if let (Some(file), 0) = (&self.policy.file, rules) {
             return Err(io::Error::other(format!(
                 "{} has no rules. To end retention: atoll retention remove {}",
                 file.display(),

@@ -139,6 +139,7 @@ enum AllowlistVerb {
         #[arg(long, value_name = "TIME", value_parser = time)]
         until: Option<u64>,
         /// The ids, for instance CVE-2024-5535.
+        #[arg(value_delimiter = ',')]
         ids: Vec<String>,
     },
     /// Add ids to those that do not count. The list ends when it did before.
@@ -147,7 +148,7 @@ enum AllowlistVerb {
         #[arg(long)]
         project: Option<String>,
         /// The ids, for instance CVE-2024-5535.
-        #[arg(required = true)]
+        #[arg(required = true, value_delimiter = ',')]
         ids: Vec<String>,
     },
     /// Take ids off the list: they count again.
@@ -156,7 +157,7 @@ enum AllowlistVerb {
         #[arg(long)]
         project: Option<String>,
         /// The ids, for instance CVE-2024-5535.
-        #[arg(required = true)]
+        #[arg(required = true, value_delimiter = ',')]
         ids: Vec<String>,
     },
 }
@@ -482,7 +483,8 @@ async fn allow(
     }
     let ended = until.is_some_and(|end| end <= seconds_now());
     let ended = if ended { ", and has ended already" } else { "" };
-    api.say(&format!("the list has {} ids now{ended}", ids.len()));
+    let whose = project.map_or("the mesh".to_owned(), |name| format!("project {name}"));
+    api.say(&format!("the list of {whose} has {} ids now{ended}", ids.len()));
     if let Some(name) = project {
         let metadata = by_name(api, name).await?["metadata"].clone();
         if metadata["reuse_sys_cve_allowlist"] != "false" {

@@ -434,7 +434,10 @@ pub(in crate::cli) fn exempt(command: &ExemptCommand) -> io::Result<()> {
         } else {
             let body = json!({"reason": command.reason, "until": command.until});
             api.send(Method::PUT, &path, Some(&body)).await?;
-            api.say(&format!("{} is served without signatures until then", command.image));
+            api.say(&format!(
+                "{} is served without signatures until then; what an index lists needs an exemption of its own",
+                command.image
+            ));
         }
         Ok(())
     })

@@ -202,7 +202,8 @@ fn what_is_pulled_through_is_refused_without_the_signatures_that_its_project_dem
     assert_eq!(is_served(&mesh, edge, &by(foreign.digest())), Ok(()));
     assert_eq!(is_served(&mesh, edge, &by(late.digest())), Ok(()));
     for (reference, why) in [(signed.digest(), "revoked"), (bare.digest(), "not signed")] {
-        assert_eq!(is_refused(&mesh, edge, &by(reference), why), Ok(()));
+        // until it knows that nobody is there, it says that the upstream is being asked
+        wait::until_ok("it is refused", || is_refused(&mesh, edge, &by(reference), why));
     }
 }
 

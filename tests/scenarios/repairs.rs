@@ -8,9 +8,9 @@ use std::process::Command;
 
 use http::Method;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::formed::Formed;
-use tests::image::Image;
+use tests::image::{INDEX, Image, MANIFEST};
 use tests::process::{self, Finished};
 use tests::repository::set_durability;
 use tests::small_disk::SmallDisk;
@@ -138,6 +138,14 @@ fn what_is_in_too_few_regions_is_told_and_what_the_ledger_knows_is_not_asked_for
     let shown = short(&["--replicated", "demo/app:1"]);
     assert!(shown.contains("2/2") && shown.contains(image.digest()), "{shown}");
 
+    // an index is as good as the images that it lists
+    let entry = json!({"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.bytes.len()});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+    let there = mesh.repository(0, "demo/app");
+    there
+        .put_bytes("all", INDEX, index.to_string().into_bytes().into())
+        .unwrap_or_else(|no| panic!("{no}"));
+
     // a third region is wanted, and is down
     mesh.members()[2].stop(Signal::KILL);
     wait::until_ok("three copies are wanted", || {
@@ -148,13 +156,16 @@ fn what_is_in_too_few_regions_is_told_and_what_the_ledger_knows_is_not_asked_for
     });
     wait::until_ok("it says so, at another node", || {
         let told = status(&mesh, &["--under-replicated", "demo"]);
-        let says = ["three did not answer", "1 of 1 artifacts", "2/3", image.digest()];
+        let says = ["three did not answer", "2 of 2 artifacts", "2/3", image.digest()];
         if says.iter().all(|part| told.out.contains(part)) {
             Ok(())
         } else {
             Err(format!("{told:?}"))
         }
     });
+    let listed = status(&mesh, &["--replicated", "demo/app:all"]);
+    let says = ["1 of 1 artifacts", "2/3"];
+    assert!(says.iter().all(|part| listed.out.contains(part)), "{listed:?}");
     for (wrong, says) in
         [("nobody", "no such project"), ("demo/app:9", "no such"), ("De/mo", "of is")]
     {

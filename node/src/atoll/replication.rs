@@ -10,6 +10,7 @@ use rules::ledger::records::{
 use rules::members::placement::Candidate;
 use rules::members::replication::{Copies, Replicated};
 use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, Reference, RepositoryName};
 use serde_json::{Value, json};
@@ -22,6 +23,8 @@ use crate::http::{Code, Failure, Payload};
 
 /// The maximum number of artifacts that are named.
 const NAMED: usize = 1000;
+/// How deep indexes in indexes are followed.
+const NESTED: usize = 3;
 /// The maximum number of tags that are named of each.
 const TAGS: usize = 5;
 
@@ -106,14 +109,38 @@ impl About {
                 if only.is_some_and(|only| only != digest) {
                     continue;
                 }
-                let ManifestRecord { blobs, pushed, .. } = decode(&record)?;
-                let durability = project.durability;
+                let manifest: ManifestRecord = decode(&record)?;
+                let (durability, pushed) = (project.durability, manifest.pushed);
+                let blobs = blobs_of(records, &repository, manifest, NESTED)?;
                 all.push(Artifact { repository, digest, durability, blobs, pushed });
             }
         }
         let found = is_there && (!all.is_empty() || !matches!(self, About::Repository(..)));
         Ok(found.then_some(all))
     }
+}
+
+/// The blobs of an artifact. An index is as good as the images that it lists, so it has theirs.
+fn blobs_of(
+    records: &dyn ReadRecords,
+    repository: &RepositoryName,
+    manifest: ManifestRecord,
+    nested: usize,
+) -> Result<Vec<Digest>, RecordError> {
+    if !manifest.blobs.is_empty() || nested == 0 {
+        return Ok(manifest.blobs);
+    }
+    let Ok(read) = Manifest::read_served(&manifest.media_type, &manifest.bytes) else {
+        return Ok(Vec::new());
+    };
+    let mut all = BTreeSet::new();
+    for child in read.children.iter().filter(|child| child.manifest) {
+        // one that is not there (a sparse index) has no copies to lack
+        if let Some(listed) = records.manifest(repository, &child.digest)? {
+            all.extend(blobs_of(records, repository, listed, nested - 1)?);
+        }
+    }
+    Ok(all.into_iter().collect())
 }
 
 /// The repository and the digest in a manifest's key.

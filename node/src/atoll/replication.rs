@@ -109,9 +109,9 @@ impl About {
                 if only.is_some_and(|only| only != digest) {
                     continue;
                 }
-                let manifest: ManifestRecord = decode(&record)?;
-                let (durability, pushed) = (project.durability, manifest.pushed);
-                let blobs = blobs_of(records, &repository, manifest, NESTED)?;
+                let ManifestRecord { blobs, pushed, .. } = decode(&record)?;
+                let durability = project.durability;
+                let blobs = blobs_of(records, &repository, (&digest, blobs), NESTED)?;
                 all.push(Artifact { repository, digest, durability, blobs, pushed });
             }
         }
@@ -124,12 +124,13 @@ impl About {
 fn blobs_of(
     records: &dyn ReadRecords,
     repository: &RepositoryName,
-    manifest: ManifestRecord,
+    (digest, own): (&Digest, Vec<Digest>),
     nested: usize,
 ) -> Result<Vec<Digest>, RecordError> {
-    if !manifest.blobs.is_empty() || nested == 0 {
-        return Ok(manifest.blobs);
+    if !own.is_empty() || nested == 0 {
+        return Ok(own);
     }
+    let Some(manifest) = records.manifest(repository, digest)? else { return Ok(own) };
     let Ok(read) = Manifest::read_served(&manifest.media_type, &manifest.bytes) else {
         return Ok(Vec::new());
     };
@@ -137,6 +138,7 @@ fn blobs_of(
     for child in read.children.iter().filter(|child| child.manifest) {
         // one that is not there (a sparse index) has no copies to lack
         if let Some(listed) = records.manifest(repository, &child.digest)? {
+            let listed = (&child.digest, listed.blobs);
             all.extend(blobs_of(records, repository, listed, nested - 1)?);
         }
     }

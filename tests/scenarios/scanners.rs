@@ -2,12 +2,15 @@
 //! every replica and edge. A scanner gets the image that it scans, and nothing else; one that lies or
 //! dies ends in a scan that says so.
 
+use std::net::Ipv4Addr;
+
 use http::Method;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::http::{Answer, Client};
 use tests::image::{Blob, INDEX, Image};
 use tests::people::{must, token_answer};
+use tests::ports::reserve;
 use tests::process::{self, Finished};
 use tests::repository::create_project;
 use tests::scanner::{Adapter, Liar, Manner, REPORT};
@@ -422,9 +425,7 @@ fn an_adapter_over_tls_has_the_database_of_the_mesh_and_is_trusted_by_its_author
     create_project(&mesh.client(0), "shop", false, 1);
     use_database(&mesh, &[advisory("openssl", "CVE-2024-5535", "3.0.14-1~deb12u1", 3)], 1);
 
-    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let port = free.local_addr().expect("a bound socket has an address").port();
-    drop(free);
+    let port = reserve(Ipv4Addr::LOCALHOST.into()).port();
     let (address, everywhere) = (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"));
     let from = format!("http://{}/library/trivy-db:2", mesh.members()[0].place().http);
     let mut adapter = std::process::Command::new(tests::tools::atoll());

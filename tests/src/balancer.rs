@@ -1,13 +1,14 @@
 //! A load balancer in front of a mesh: nginx, which sends each request to the next node.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use tempfile::TempDir;
 
 use crate::http::Client;
 use crate::mesh::Mesh;
+use crate::ports::reserve;
 use crate::process::Running;
 use crate::tools::packaged;
 use crate::wait;
@@ -71,9 +72,7 @@ impl Balancer {
 
     fn start(mesh: &Mesh, files: &str, proxy: &str) -> Self {
         let folder = TempDir::with_prefix("atoll-nginx-").expect("a temporary folder");
-        // nginx cannot say which port it got; a promise has the network for itself
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr());
-        let authority = port.expect("a free port").to_string();
+        let authority = reserve(Ipv4Addr::LOCALHOST.into()).to_string();
         let mut nodes = String::new();
         for at in 0..mesh.nodes().len() {
             writeln!(nodes, "server {};", mesh.client(at).authority()).expect("text grows");

@@ -26,6 +26,7 @@
 //!   what a node counts;
 //! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as
 //!   a kubelet does, [`tools`] the other clients;
+//! - [`ports`] are for programs that cannot say which one they got;
 //! - [`modules`] reads which modules of a crate use which;
 //! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the
 //!   real ones with such hosts.
@@ -52,6 +53,7 @@ pub mod metrics;
 pub mod modules;
 pub mod oidc;
 pub mod people;
+pub mod ports;
 pub mod process;
 pub mod proxies;
 pub mod pullers;

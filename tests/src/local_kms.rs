@@ -1,10 +1,11 @@
 //! AWS KMS, played by `local-kms`, which speaks its protocol. It checks no signatures of requests.
 
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use crate::ports::reserve;
 use crate::process::Running;
 use crate::{tools, wait};
 
@@ -40,8 +41,7 @@ impl LocalKms {
     #[must_use]
     pub fn new() -> Self {
         let folder = TempDir::with_prefix("atoll-kms-").expect("a temporary folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
+        let port = reserve(Ipv4Addr::LOCALHOST.into()).port();
         let kms = Self { folder, port, running: None };
         std::fs::write(kms.at("seed.yaml"), SEED).expect("a file");
         let text = "[default]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = secret\n";

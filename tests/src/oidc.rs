@@ -1,7 +1,7 @@
 //! An OpenID Connect provider (npm's `oidc-provider`), and people who sign in there with a browser.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::{Answer, Client};
+use crate::ports::reserve;
 use crate::process::Running;
 use crate::{tools, wait};
 
@@ -34,9 +35,7 @@ impl Provider {
     /// When it does not start.
     #[must_use]
     pub fn start(back: &str) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
+        let port = reserve(Ipv4Addr::LOCALHOST.into()).port();
         let folder = TempDir::with_prefix("atoll-oidc-").expect("a temporary folder");
         let mut provider = Self { port, back: back.to_owned(), folder, running: None };
         provider.knows(&serde_json::json!({}));

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::http::Client;
+use crate::ports::reserve;
 use crate::process::Running;
 use crate::{tools, wait};
 
@@ -42,9 +43,7 @@ impl Adapter {
         let folder = folder.join("scanner-adapter");
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("db.tar.gz"), database).expect("a file");
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = free.local_addr().expect("a bound socket has an address");
-        drop(free);
+        let address = reserve(Ipv4Addr::LOCALHOST.into());
         let more = more.iter().map(|one| (*one).to_owned()).collect();
         let mut adapter = Self { address, folder, more, process: None };
         adapter.again();

@@ -1,9 +1,10 @@
 //! An LDAP directory (Debian's `slapd`) on loopback, with what a scenario puts into it.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 
 use crate::certificates::certify;
+use crate::ports::reserve;
 use crate::process::{self, Running};
 use crate::{tools, wait};
 
@@ -30,9 +31,8 @@ impl Slapd {
     pub fn new() -> Self {
         let folder = tempfile::TempDir::with_prefix("atoll-slapd-").expect("a temporary folder");
         certify(folder.path(), "127.0.0.1");
-        let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let ports = [free(), free()].map(|held| held.local_addr().expect("an address").port());
-        Self { folder, plain: ports[0], tls: ports[1], running: None }
+        let [plain, tls] = [(); 2].map(|()| reserve(Ipv4Addr::LOCALHOST.into()).port());
+        Self { folder, plain, tls, running: None }
     }
 
     /// Its address without TLS (or with StartTLS), and with it.

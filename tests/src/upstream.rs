@@ -5,7 +5,7 @@
 
 mod door;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use http::Method;
 use tempfile::TempDir;
 
 use crate::http::Client;
+use crate::ports::reserve;
 use crate::process::Running;
 use crate::repository::Repository;
 use crate::{tools, wait};
@@ -50,7 +51,7 @@ impl Upstream {
     #[must_use]
     pub fn start_at(address: IpAddr) -> Self {
         let folder = TempDir::with_prefix("atoll-upstream-").expect("a temporary folder");
-        let (registry, address) = (free(Ipv4Addr::LOCALHOST.into()), free(address));
+        let (registry, address) = (reserve(Ipv4Addr::LOCALHOST.into()), reserve(address));
         let config = folder.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
@@ -171,9 +172,4 @@ impl Upstream {
     fn rules(&self) -> MutexGuard<'_, Rules> {
         self.door.rules()
     }
-}
-
-fn free(address: IpAddr) -> SocketAddr {
-    let listener = TcpListener::bind((address, 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address")
 }

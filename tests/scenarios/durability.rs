@@ -7,8 +7,10 @@
 
 use http::Method;
 use rustix::process::Signal;
+use serde_json::json;
 use tests::formed::Formed;
 use tests::image::Image;
+use tests::metrics;
 use tests::repository::{Refusal, set_durability};
 use tests::wait;
 
@@ -132,6 +134,59 @@ fn a_blob_that_every_node_has_lost_is_gone_until_it_is_pushed_again() {
             assert_eq!(found.digest, image.digest(), "{tag} at {at}");
         }
     }
+}
+
+/// What every node has and knows to be damaged was once tried again for ever, told by no metric, and
+/// never sent again: a client that asked before a push heard that it was there.
+#[test]
+fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
+    let mesh = Formed::of(&[("a-1", "a"), ("b-1", "b"), ("c-1", "c")], "");
+    let image = Image::random(&[300 << 10]);
+    mesh.repository(0, "demo/spoilt").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let layer = &image.blobs[1];
+    for at in 0..3 {
+        // whoever had none fetches one
+        mesh.repository(at, "demo/spoilt").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    for member in mesh.members() {
+        member.flip(layer, 100_000);
+    }
+    for name in ["a-1", "b-1", "c-1"] {
+        let path = format!("/api/atoll/v1/nodes/{name}/scrub");
+        let begun = mesh.client(0).ask(Method::POST, &path).send();
+        begun.unwrap_or_else(|none| panic!("{name}: {none}"));
+    }
+    let client = |at: usize| mesh.repository(at, "demo/spoilt").client().clone();
+    for at in 0..3 {
+        wait::until_ok("it is told as gone", || {
+            let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
+            let answer = client(at).ask(Method::HEAD, &path).send().map_err(|no| no.to_string())?;
+            if answer.status == 404 { Ok(()) } else { Err(format!("at {at}: {answer}")) }
+        });
+        let path = format!("/v2/demo/other/blobs/uploads/?mount={}&from=demo/spoilt", layer.digest);
+        let answer = client(at).ask(Method::POST, &path).send().unwrap_or_else(|no| panic!("{no}"));
+        assert_eq!(answer.status, 202, "a mount is no promise of bytes, at {at}: {answer}");
+    }
+    let repaired = |counted: u64| {
+        wait::until_ok("a repair tells how many are lost", || {
+            let repair = json!({"kind": "repair", "project": "demo"});
+            let said = mesh.client(0).send_json(Method::POST, "/api/atoll/v1/jobs", &repair);
+            let said = said.map_err(|none| none.to_string())?;
+            let lost: Vec<u64> = (0..3)
+                .map(|at| metrics::value(&mesh.client(at), "atoll_repair_blobs_lost"))
+                .collect();
+            let most = lost.iter().max().copied();
+            if most == Some(counted) { Ok(()) } else { Err(format!("{lost:?}: {said}")) }
+        });
+    };
+    repaired(1);
+    // a client that asks first, as all do, sends what is missing
+    wait::until_ok("a push mends it", || mesh.repository(1, "demo/spoilt").push(&image, "1"));
+    for at in 0..3 {
+        let found = wait::until_ok("it is back", || mesh.repository(at, "demo/spoilt").pull("1"));
+        assert_eq!(found.digest, image.digest(), "at {at}");
+    }
+    repaired(0);
 }
 
 /// Whether the refusal, 503 with a hint to come again, is a sentence that names what can be done

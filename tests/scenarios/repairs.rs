@@ -4,6 +4,7 @@
 //! How many copies there are is asked for as an operator would ask: what would be lost if a node
 //! were removed now.
 
+use std::io::Write as _;
 use std::process::Command;
 
 use http::Method;
@@ -224,7 +225,7 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
     const MIB: usize = 1 << 20;
     let mut mesh = Formed::of(&THREE[..2], SOON);
     let member = mesh.prepare("three", "eu-central-1", SOON);
-    let _small = SmallDisk::of(&member.data(), "128m");
+    let _small = SmallDisk::of(&member.data(), "256m");
     member.must_join(&mesh.members()[0].invite());
     member.serve();
     member.wait_ready();
@@ -246,8 +247,12 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
         let disk = rustix::fs::statvfs(mesh.members()[2].data()).expect("a file system");
         (disk.f_bavail * disk.f_frsize) as usize
     };
-    let fill = free() - 24 * MIB;
-    std::fs::write(&ballast, vec![7; fill]).expect("there is room for it");
+    let leave = |left: usize| {
+        let more = vec![7; free() - left];
+        let file = std::fs::File::options().create(true).append(true).open(&ballast);
+        file.and_then(|mut file| file.write_all(&more)).expect("there is room for it");
+    };
+    leave(24 * MIB);
 
     set_durability(&mesh.client(0), "demo", 3);
     let job = wait::until_ok("a repair says what is full, and where", || {
@@ -267,6 +272,13 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
     let shown = get(&mesh, 1, &format!("/api/atoll/v1/jobs/{job}"));
     let said = shown["result"].as_str().unwrap_or_default().to_owned();
     assert!(said.contains("still in too few regions") || shown["state"] == "running", "{shown}");
+    // a fiftieth of the disk should be free
+    leave(4 * MIB);
+    wait::until_ok("status says what is wrong with it", || {
+        let told = status(&mesh, &[]).out;
+        let says = told.contains("in trouble") && told.contains("the disk of data_dir is full (");
+        if says { Ok(()) } else { Err(told) }
+    });
     // the second region has its copies, and the ledger lives on
     wait::until("the second region has all", || (lost_without(&mesh, 1, "one") == 0).then_some(()));
     for number in 0..10 {
@@ -274,6 +286,8 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
         set_durability(&mesh.client(number % 3), "demo", 2);
         let pushed = mesh.repository(number % 3, "demo/app").push(&image, &tag);
         pushed.unwrap_or_else(|no| panic!("{tag}: {no}"));
+        let layer = image.blobs.last().expect("a layer").file(&mesh.members()[2].data());
+        assert!(!layer.exists() || number % 3 == 2, "{tag}: copies go to the other two");
         mesh.repository(2, "demo/app").pull(&tag).unwrap_or_else(|no| panic!("{tag}: {no}"));
     }
     set_durability(&mesh.client(0), "demo", 3);
@@ -287,6 +301,9 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
         let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&project=demo");
         let jobs = jobs.as_array()?.clone();
         (jobs.first()?["state"] == "done").then_some(())
+    });
+    wait::until("status says no more of it", || {
+        (!status(&mesh, &[]).out.contains("in trouble")).then_some(())
     });
     for (number, image) in images.iter().enumerate() {
         let found = mesh.repository(2, "demo/app").pull(&format!("{number}"));

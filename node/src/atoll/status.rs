@@ -274,6 +274,7 @@ impl Atoll {
             "round_trip_ms": self.neighbours.links.round_trip(node.id).map(|d| d.as_micros() as f64 / 1000.0),
             "leader": leader == Some(node.id),
             "draining": draining.contains(&node.id),
+            "trouble": self.neighbours.conditions.trouble(node.id).map(|why| why.to_string()),
         })
     }
 

@@ -139,10 +139,20 @@ fn tables(status: &Value) -> String {
             if n["draining"] == true {
                 row[3].push_str(", drains");
             }
+            if n["trouble"].is_string() {
+                row[3].push_str(", in trouble");
+            }
             row.to_vec()
         })
         .collect();
     out.push_str(&table(&["NODE", "REGION", "ROLE", "STATE", "URL"], nodes));
+    for node in rows("nodes").iter().filter(|node| node["trouble"].is_string()) {
+        out.push_str(&format!(
+            "{} gets no copies while others can take them, and uploads there may fail: {}\n",
+            text(&node["name"]),
+            text(&node["trouble"]),
+        ));
+    }
     out.push('\n');
     let projects = rows("projects")
         .iter()

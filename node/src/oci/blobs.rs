@@ -111,8 +111,10 @@ impl Registry {
 
         let at_hand = self.pulls.at_hand(&known).await?;
         let only_asked = request.method == Method::HEAD;
-        if let (true, Some(size)) = (only_asked, at_hand.size()) {
+        if only_asked {
             self.pulls.check_somewhere(&known, &at_hand).await?;
+        }
+        if let (true, Some(size)) = (only_asked, at_hand.size()) {
             response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
             return Ok(response);
         }

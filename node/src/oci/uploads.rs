@@ -252,6 +252,10 @@ impl Registry {
             }
             None => self.in_reach(caller, to, &digest).await?,
         };
+        // a copy that nobody can give is none: the client uploads the blob, which mends it
+        if readable && self.flights.is_lost(digest).await {
+            return Ok(false);
+        }
         if readable {
             let held = self.store.held(&digest)?.map(|held| held.size);
             let length = record.map(|record| record.size).or(held).unwrap_or(0);

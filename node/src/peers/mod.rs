@@ -91,6 +91,7 @@ impl Rooms for Peers {
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()).await,
             Ask::Recheck(digest) => self.recheck(digest),
+            Ask::Condition(digests) => self.condition(&digests),
             Ask::Spare { upstream, everything, millis } => {
                 self.proxies.upstreams().spare(upstream, everything, Duration::from_millis(millis));
                 Answer::Spared
@@ -266,6 +267,13 @@ impl Peers {
             Ok(None) => Answer::Refused("this question is for a project's primary".into()),
             Err(error) => Answer::Refused(error.to_string()),
         }
+    }
+
+    fn condition(&self, digests: &[Digest]) -> Answer {
+        if digests.len() > MAX_HAVE {
+            return Answer::Refused(format!("more than {MAX_HAVE} blobs in one question"));
+        }
+        Answer::Condition(self.store.condition(digests))
     }
 
     fn scrub(&self, now: bool) -> Answer {

@@ -41,6 +41,7 @@ use mesh::sealing;
 use mesh::secrets::Secrets;
 use mesh::service::{MeshService, ServiceTerms};
 use metrics_exporter_prometheus::PrometheusHandle;
+use registry::view::conditions::Conditions;
 use registry::view::listed::Listed;
 use registry::view::neighbours::Neighbours;
 use registry::view::runs::UpkeepRuns;
@@ -223,6 +224,7 @@ pub async fn start(
         members: members.clone(),
         records: records.clone(),
         upkeep: UpkeepRuns::default(),
+        conditions: Conditions::default(),
     });
 
     links.judge_by(Arc::new(Listed(records.clone())));

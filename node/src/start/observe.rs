@@ -122,7 +122,7 @@ fn describe() {
     describe_gauge!("atoll_replication_lag_bytes", "bytes of those blobs");
     describe_gauge!(
         "atoll_repair_blobs_lost",
-        "blobs that the last repairs of this node found on no replica that was up"
+        "blobs of which the last repairs of this node found no sound copy on a replica that was up"
     );
     describe_counter!("atoll_job_runs_failed_total", "runs of jobs on this node that failed");
     describe_gauge!("atoll_connections_open", "connections of clients that are open");

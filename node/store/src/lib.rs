@@ -37,7 +37,7 @@ use std::time::Duration;
 use ground::clock;
 use ground::opening::Opening;
 use ground::supervise::{at_length, blocking};
-use rules::blobs::holding::{Held, Stock};
+use rules::blobs::holding::{Condition, Held, Stock, Trouble};
 use rules::words::digest::{Algorithm, Digest};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, RepositoryName};
@@ -271,6 +271,20 @@ impl Store {
         self.damaged.note(digest);
     }
 
+    /// What others are told of this store: which of `digests` are damaged, and why it should
+    /// be given no blobs.
+    pub fn condition(&self, digests: &[Digest]) -> Condition {
+        let damaged = digests.iter().copied().filter(|digest| self.is_damaged(digest)).collect();
+        Condition { damaged, trouble: self.trouble() }
+    }
+
+    /// Why this store should be given no blobs now, if others can take them.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let (free, all) = self.room.free().unwrap_or_default();
+        let (_, evictable, _) = self.eviction.totals();
+        Trouble::of(self.has_failed(), free, all, evictable)
+    }
+
     /// The bytes of a blob are right after all.
     pub fn note_sound(&self, digest: &Digest) {
         self.damaged.forget(digest);
@@ -391,6 +405,9 @@ impl Store {
             self.room.wanted().await;
             if let Err(error) = self.evict(|| self.room.missing(AHEAD)).await {
                 tracing::warn!(%error, "cached blobs could not make room for what arrives");
+            }
+            if self.room.missing(AHEAD) > 0 {
+                self.room.note_short();
             }
         }
     }

@@ -16,6 +16,9 @@ use super::backend::{Backend, Space};
 const STEP: u64 = 4 << 20;
 /// How often, and how long each time, an arrival that found no room waits for evictions.
 const PATIENCE: (u32, Duration) = (40, Duration::from_millis(100));
+/// After so many evictions that were not enough an arrival waits no longer: the first of them may
+/// have begun before it came.
+const ENOUGH: u64 = 2;
 
 /// The room of one store, which is that of a disk.
 pub(super) struct Room {
@@ -23,11 +26,18 @@ pub(super) struct Room {
     wanted: Notify,
     /// Bytes that arrivals may write but have not written yet. They are not free for others.
     promised: AtomicU64,
+    /// The number of evictions that could not make all the room that was wanted.
+    short: AtomicU64,
 }
 
 impl Room {
     pub(super) fn of(backend: Arc<dyn Backend>) -> Self {
-        Room { backend, wanted: Notify::new(), promised: AtomicU64::new(0) }
+        Room {
+            backend,
+            wanted: Notify::new(),
+            promised: AtomicU64::new(0),
+            short: AtomicU64::new(0),
+        }
     }
 
     /// The number of free bytes and of all bytes; `None` if that is not known.
@@ -46,6 +56,11 @@ impl Room {
     /// Completes when an arrival has found less free space than there should be.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
+    }
+
+    /// All that can be evicted now was evicted, and less is free than there should be.
+    pub(super) fn note_short(&self) {
+        self.short.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether `bytes` more can be written without the reserve. Requests an eviction if there is
@@ -67,9 +82,15 @@ impl Room {
     /// not being read was evicted. Nothing was written.
     fn wait_for(&self, bytes: u64) -> io::Result<()> {
         let (tries, pause) = PATIENCE;
+        let short = self.short.load(Ordering::Relaxed);
         for _ in 0..tries {
+            // read first: what an eviction has freed since is seen below
+            let hopeless = self.short.load(Ordering::Relaxed) >= short + ENOUGH;
             if self.has(bytes) {
                 return Ok(());
+            }
+            if hopeless {
+                break;
             }
             std::thread::sleep(pause);
         }

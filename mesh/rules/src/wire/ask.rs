@@ -20,7 +20,7 @@ use super::people::{Credentials, Verdict};
 use super::proxies::{Listing, Referring, Resolution, Sought};
 use super::sealing::{SealingAnswer, SealingAsk};
 use super::upkeep::UpkeepAsk;
-use crate::blobs::holding::{Held, Stock};
+use crate::blobs::holding::{Condition, Held, Stock};
 use crate::blobs::scrubbing::Progress;
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::fingerprint::Fingerprint;
@@ -194,13 +194,17 @@ pub enum Ask {
         /// The image.
         digest: Digest,
     },
+    /// Do you take blobs, and which of these, at most [`MAX_HAVE`], are damaged at yours?
+    Condition(Vec<Digest>),
 }
 
 impl Ask {
     /// The maximum length of the answer in bytes. A longer one is not read.
     pub fn largest_answer(&self) -> usize {
         match self {
-            Ask::Have { digests, .. } => SMALL + digests.len().min(MAX_HAVE) * 64,
+            Ask::Have { digests, .. } | Ask::Condition(digests) => {
+                SMALL + digests.len().min(MAX_HAVE) * 72
+            }
             Ask::Collection(ask) => SMALL + ask.len().min(MAX_HAVE) * 64,
             Ask::Look(_) | Ask::Cached(_) => LARGEST,
             Ask::Join(_) | Ask::Present => 8 << 20,
@@ -290,4 +294,6 @@ pub enum Answer {
     Tally(Tally),
     /// See [`Ask::Seek`].
     Sought(Sought),
+    /// See [`Ask::Condition`].
+    Condition(Condition),
 }

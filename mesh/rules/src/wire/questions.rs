@@ -7,7 +7,7 @@ use super::{
     JobAsk, JobReport, Listing, Lookup, NoLedger, Proposed, Referring, Resolution, SealingAnswer,
     SealingAsk, Sought, UpkeepAsk, Verdict, WriteError,
 };
-use crate::blobs::holding::{Held, Stock};
+use crate::blobs::holding::{self, Held, Stock};
 use crate::blobs::scrubbing::Progress;
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::policies::Pull;
@@ -111,5 +111,7 @@ question!(Tally { project: ProjectName, shards: Shards, at: Revision } -> tally:
     Ask::Tally { project, shards, at }, Answer::Tally(tally) => tally);
 question!(Seek { repository: RepositoryName, digest: Digest } -> Sought,
     Ask::Seek { repository, digest }, Answer::Sought(sought) => sought);
+question!(Condition { digests: Vec<Digest> } -> holding::Condition,
+    Ask::Condition(digests), Answer::Condition(condition) => condition);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

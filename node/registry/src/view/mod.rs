@@ -5,6 +5,7 @@
 //! two it is.
 
 pub mod caches;
+pub mod conditions;
 mod edge;
 mod found;
 mod kept;

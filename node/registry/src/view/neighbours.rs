@@ -14,12 +14,13 @@ use rules::ledger::draining::LookForDraining;
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::draining;
 use rules::members::placement::{self, Candidate};
-use rules::wire::questions::{Collection, Have};
+use rules::wire::questions::{Collection, Condition, Have};
 use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Region, RepositoryName};
 
 use crate::view::Records;
+use crate::view::conditions::Conditions;
 use crate::view::runs::UpkeepRuns;
 
 /// The nodes that this node can ask.
@@ -36,6 +37,8 @@ pub struct Neighbours {
     pub records: Records,
     /// The runs of the mesh's upkeep at this node.
     pub upkeep: UpkeepRuns,
+    /// Which of the replicas should be given no blobs.
+    pub conditions: Conditions,
 }
 
 /// The maximum number of edges that are asked for a blob that no replica holds.
@@ -64,9 +67,11 @@ impl Neighbours {
         self.all_alive().into_iter().filter(|c| c.role == Role::Replica).collect()
     }
 
-    /// Those of them that may be given something new: the ones that do not drain.
+    /// Those of them that may be given something new: the ones that do not drain, and that can take
+    /// it.
     pub fn taking(&self) -> Vec<Candidate> {
-        draining::taking(self.alive(), &self.draining())
+        let staying = draining::taking(self.alive(), &self.draining());
+        draining::taking(staying, &self.conditions.troubled())
     }
 
     /// The replicas that drain.
@@ -247,8 +252,9 @@ impl Neighbours {
         tokio::time::timeout(LAST, first).await.ok().flatten()
     }
 
-    /// Whether every other replica of the mesh, up or not, says that it does not hold `digest`. False
-    /// as soon as one does not say so, and at a node that may not know of all replicas.
+    /// Whether every other replica of the mesh, up or not, says that it does not hold `digest`, or
+    /// that its copy is damaged. False as soon as one does not say so, and at a node that may not know
+    /// of all replicas.
     pub async fn denied_by_all(&self, digest: Digest) -> bool {
         let nodes = self.nodes();
         if nodes.is_empty() || (self.records.ledger().is_some() && !self.records.connected()) {
@@ -256,15 +262,43 @@ impl Neighbours {
         }
         let replicas = nodes.into_iter().filter(|n| n.role == Role::Replica && n.id != self.me);
         let question = Have { digests: vec![digest], repository: None };
-        let mut answers: FuturesUnordered<_> =
-            replicas.map(|node| self.links.ask(node.id, question.clone(), HAVE)).collect();
-        while let Some(answer) = answers.next().await {
-            let denied = answer.is_ok_and(|stock| stock.first().is_some_and(|s| s.held.is_none()));
-            if !denied {
+        let mut denies: FuturesUnordered<_> = replicas
+            .map(|node| {
+                let question = question.clone();
+                async move {
+                    let stock = self.links.ask(node.id, question, HAVE).await.ok()?;
+                    match stock.first()? {
+                        Stock { held: None, .. } => Some(()),
+                        // what is damaged looks like what is cached
+                        Stock { cached: true, .. } => self
+                            .damaged_at(node.id, &[digest])
+                            .await
+                            .contains(&digest)
+                            .then_some(()),
+                        Stock { .. } => None,
+                    }
+                }
+            })
+            .collect();
+        while let Some(denied) = denies.next().await {
+            if denied.is_none() {
                 return false;
             }
         }
         true
+    }
+
+    /// Those of `digests` that `node` holds and knows to be damaged. None if it does not say.
+    pub async fn damaged_at(&self, node: NodeId, digests: &[Digest]) -> BTreeSet<Digest> {
+        let mut damaged = BTreeSet::new();
+        for part in digests.chunks(MAX_HAVE) {
+            let question = Condition { digests: part.to_vec() };
+            match self.links.ask(node, question, HAVE).await {
+                Ok(condition) => damaged.extend(condition.damaged),
+                Err(_) => break,
+            }
+        }
+        damaged
     }
 
     async fn says_late(&self, node: NodeId, digest: Digest) -> Option<NodeId> {

@@ -358,19 +358,22 @@ impl Writes {
         wanted: usize,
         leaving: Option<NodeId>,
     ) -> Result<BTreeMap<Digest, Vec<NodeId>>, WriteError> {
-        // those that drain, if the others are in too few regions
+        // those that drain, or are full, if the others are in too few regions
         let mut alive = self.neighbours.taking();
         let regions: BTreeSet<&Region> = alive.iter().map(|candidate| &candidate.region).collect();
         if regions.len() < wanted {
             alive = self.neighbours.alive();
         }
         alive.retain(|candidate| Some(candidate.id) != leaving);
+        let troubled = self.neighbours.conditions.troubled();
         let end = clock::now() + self.terms.replicate;
         let copies = scarce.into_iter().map(|(digest, holders, mut regions)| {
-            let alive = &alive;
+            let (alive, troubled) = (&alive, &troubled);
             async move {
                 let mut copied = Vec::new();
-                for node in placement::ranked(&digest, alive.iter().map(|c| c.id)) {
+                let mut nodes = placement::ranked(&digest, alive.iter().map(|c| c.id));
+                nodes.sort_by_key(|node| troubled.contains(node));
+                for node in nodes {
                     let Some(region) = alive.iter().find(|c| c.id == node).map(|c| c.region.clone()) else { continue };
                     if regions.len() >= wanted || regions.contains(&region) {
                         continue;

@@ -85,6 +85,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
             },
         ),
         ("Seek", Ask::Seek { repository: repository.clone(), digest }),
+        ("Condition", Ask::Condition(vec![digest])),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

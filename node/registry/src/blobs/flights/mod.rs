@@ -193,10 +193,11 @@ impl Flights {
         Ok(held)
     }
 
-    /// Whether no replica, this node included, holds `digest`. False if it cannot be known now.
+    /// Whether no replica, this node included, has a copy of `digest` that is not damaged. False if it
+    /// cannot be known now.
     pub async fn is_lost(&self, digest: Digest) -> bool {
-        self.store.held(&digest).is_ok_and(|held| held.is_none())
-            && self.neighbours.denied_by_all(digest).await
+        let has_none = self.store.held(&digest).is_ok_and(|held| held.is_none());
+        (has_none || self.store.is_damaged(&digest)) && self.neighbours.denied_by_all(digest).await
     }
 
     /// The error if nobody gives the blob.

@@ -209,6 +209,7 @@ impl Rig {
             members,
             records: Records::Ledger(ledger, cached),
             upkeep: Default::default(),
+            conditions: Default::default(),
         });
         let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let liars = Arc::new(Liars::new(neighbours.clone(), tasks.clone()));

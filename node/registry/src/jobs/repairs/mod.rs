@@ -80,7 +80,7 @@ pub struct Repairs {
     store: Arc<Store>,
     flights: Arc<Flights>,
     keeper: Mutex<Keeper>,
-    /// The number of blobs of each project that the last repair here found nowhere.
+    /// The number of blobs of each project of which the last repair here found no sound copy.
     lost: Mutex<BTreeMap<ProjectName, u64>>,
     lags: Lags,
     tallies: Arc<Tallies>,
@@ -156,7 +156,9 @@ impl Done {
             return RunEnd::Failed(why);
         }
         if *lost > 0 {
-            let why = format!("{looked}; no replica that is up has {lost} blobs (see the log)");
+            let why = format!(
+                "{looked}; no replica that is up has a sound copy of {lost} blobs (see the log)"
+            );
             return RunEnd::Hopeless(why);
         }
         RunEnd::Done(looked)
@@ -458,7 +460,7 @@ impl Repairs {
         loop {
             let situation = self.situation().map_err(NotSurveyed::Records)?;
             if digests.is_empty() {
-                return Ok(Survey { situation, stock: BTreeMap::new(), kept_by: Vec::new() });
+                return Ok(Survey { situation, ..Survey::default() });
             }
             let mut stock = self.neighbours.have(digests, None).await;
             if let Ok(mine) = self.store.stocks(digests, None).await {
@@ -469,7 +471,11 @@ impl Repairs {
             if silent.is_empty() {
                 let kept_by = self.kept_by(digests).map_err(NotSurveyed::Records)?;
                 let kept_by = kept_by.into_iter().map(|(kept_by, _)| kept_by).collect();
-                return Ok(Survey { situation, stock, kept_by });
+                let mut survey = Survey { situation, stock, damaged: BTreeMap::new(), kept_by };
+                for (node, doubtful) in survey.doubtful(digests) {
+                    survey.damaged.insert(node, self.damaged_at(node, &doubtful).await);
+                }
+                return Ok(survey);
             }
             tried += 1;
             if tried == tries {
@@ -477,6 +483,14 @@ impl Repairs {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Those of `digests` that `node` holds and knows to be damaged.
+    async fn damaged_at(&self, node: NodeId, digests: &[Digest]) -> BTreeSet<Digest> {
+        if node == self.neighbours.me {
+            return self.store.condition(digests).damaged.into_iter().collect();
+        }
+        self.neighbours.damaged_at(node, digests).await
     }
 
     /// The nodes that kept each blob when it was last pushed or looked for, as the ledger has it, and
@@ -535,9 +549,19 @@ impl Repairs {
             self.lags.set(&run.job.task.project, &done.lag);
             all_made.insert(short.digest, made);
             metrics::counter!("atoll_repair_bytes_total").increment(bytes);
-            if let Some(error) = error {
-                done.failed += 1;
-                done.says(error);
+            match error {
+                Some(_) if short.damaged && done.unsettled.is_empty() => {
+                    done.lost += 1;
+                    done.says(format!(
+                        "{}: every copy is damaged: push its image again",
+                        short.digest
+                    ));
+                }
+                Some(error) => {
+                    done.failed += 1;
+                    done.says(error);
+                }
+                None => {}
             }
             run.progress(done.show());
         }

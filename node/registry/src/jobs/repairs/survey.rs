@@ -11,6 +11,7 @@ use rules::words::names::{NodeId, Region};
 use super::Done;
 
 /// The replicas, as far as copies are concerned.
+#[derive(Default)]
 pub(super) struct Situation {
     /// The replicas that are up and stay.
     pub(super) alive: Vec<Candidate>,
@@ -72,11 +73,14 @@ impl Situation {
 }
 
 /// What is known of some blobs.
+#[derive(Default)]
 pub(super) struct Survey {
     /// The replicas.
     pub(super) situation: Situation,
     /// What each replica that is up has of each blob.
     pub(super) stock: BTreeMap<NodeId, Vec<Stock>>,
+    /// Of the blobs that nobody keeps, those that each replica knows to be damaged at its own.
+    pub(super) damaged: BTreeMap<NodeId, BTreeSet<Digest>>,
     /// The nodes that kept each blob when it was last pushed or looked for, as the ledger has it.
     pub(super) kept_by: Vec<Vec<NodeId>>,
 }
@@ -92,6 +96,25 @@ impl Survey {
 
     fn caches(&self, node: NodeId, at: usize) -> bool {
         self.stock_of(node, at).is_some_and(|stock| stock.held.is_some() && stock.cached)
+    }
+
+    /// The blobs of which no replica has a copy that counts, and the replicas that have another one:
+    /// it is cached, or damaged.
+    pub(super) fn doubtful(&self, digests: &[Digest]) -> BTreeMap<NodeId, Vec<Digest>> {
+        let mut doubtful = BTreeMap::<NodeId, Vec<Digest>>::new();
+        for (at, digest) in digests.iter().enumerate() {
+            if self.stock.keys().any(|node| self.keeps(*node, at)) {
+                continue;
+            }
+            for node in self.stock.keys().filter(|node| self.caches(**node, at)) {
+                doubtful.entry(*node).or_default().push(*digest);
+            }
+        }
+        doubtful
+    }
+
+    fn is_damaged(&self, node: NodeId, digest: &Digest) -> bool {
+        self.damaged.get(&node).is_some_and(|damaged| damaged.contains(digest))
     }
 
     /// Of the blobs of which the ledger does not say who keeps them now: who does, with the copies that
@@ -124,6 +147,9 @@ pub(super) struct Short {
     pub(super) size: u64,
     pub(super) sources: Vec<NodeId>,
     pub(super) to: Vec<NodeId>,
+    /// All sources are damaged. If they are at different places, they make a whole copy together;
+    /// otherwise the blob is lost.
+    pub(super) damaged: bool,
 }
 
 /// The blobs that too few regions keep, and where copies of them go. A replica that is away is
@@ -157,6 +183,7 @@ pub(super) fn find_short(
             continue;
         }
         let kept = have.len();
+        let damaged = sources.iter().all(|node| survey.is_damaged(*node, digest));
         let to = missing_copies(digest, have, &cached, alive, wanted);
         let held = sources.iter().find_map(|node| survey.stock_of(*node, at)?.held);
         let size = held.map_or(0, |held| held.size);
@@ -166,7 +193,7 @@ pub(super) fn find_short(
             for region in to.iter().filter_map(|node| survey.situation.region_of(*node)) {
                 done.lag.add(region, size);
             }
-            all_short.push(Short { digest: *digest, size, sources, to });
+            all_short.push(Short { digest: *digest, size, sources, to, damaged });
         }
     }
     all_short
@@ -216,6 +243,7 @@ mod tests {
             ]
             .into(),
             kept_by: vec![vec![NodeId(1), NodeId(9)]; 4],
+            ..Survey::default()
         };
         let mut done = Done::default();
         let short = find_short(&digests, &survey, 2, &mut done);
@@ -234,6 +262,32 @@ mod tests {
         assert!(matches!(more.end(name), RunEnd::Done(_)));
     }
 
+    /// Such a blob was once tried again for ever, and no metric said that it was lost.
+    #[test]
+    fn what_is_damaged_wherever_it_is_is_told_from_what_is_cached() {
+        let digests = [b"bad here and there", b"bad, and one sound", b"bad, and one cache"];
+        let digests = digests.map(|text| Digest::sha256(text));
+        let soft = Stock { cached: true, ..kept() };
+        let [one, two] = [NodeId(1), NodeId(2)];
+        let mut survey = Survey {
+            situation: situation(vec![candidate(1, "a"), candidate(2, "b")], vec![]),
+            stock: [(one, vec![soft; 3]), (two, vec![soft, kept(), soft])].into(),
+            kept_by: vec![vec![one, two]; 3],
+            ..Survey::default()
+        };
+        // nobody is asked about what is safe
+        let doubtful = [(one, vec![digests[0], digests[2]]), (two, vec![digests[0], digests[2]])];
+        assert_eq!(survey.doubtful(&digests), doubtful.into());
+        survey.damaged =
+            [(one, [digests[0], digests[2]].into()), (two, [digests[0]].into())].into();
+        let short = find_short(&digests, &survey, 2, &mut Done::default());
+        assert_eq!(short.iter().map(|short| short.digest).collect::<Vec<_>>(), digests);
+        assert_eq!(
+            short.iter().map(|short| short.damaged).collect::<Vec<_>>(),
+            [true, false, false]
+        );
+    }
+
     /// Such a repair once said that all was done, and that what the replica has was lost; and
     /// nothing looked again when it was back.
     #[test]
@@ -247,6 +301,7 @@ mod tests {
             stock: [(NodeId(1), vec![kept(), NONE, kept()]), (NodeId(2), vec![kept(), NONE, NONE])]
                 .into(),
             kept_by: vec![vec![NodeId(1)], vec![NodeId(3)], vec![NodeId(1), NodeId(3)]],
+            ..Survey::default()
         };
         let mut done = Done::default();
         assert!(find_short(&digests, &survey, 2, &mut done).is_empty(), "it has the other copy");
@@ -300,6 +355,7 @@ mod tests {
             situation: situation(vec![candidate(1, "a"), candidate(2, "b")], vec![]),
             stock: [(NodeId(1), vec![kept()]), (NodeId(2), vec![kept()])].into(),
             kept_by: vec![vec![NodeId(1), NodeId(2)]],
+            ..Survey::default()
         };
         survey.situation.lost = ["c", "d"].map(|name| name.parse().unwrap()).into();
         for (durability, lost) in [(2, 0), (3, 1), (5, 2)] {
@@ -331,6 +387,7 @@ mod tests {
             ]
             .into(),
             kept_by: vec![vec![two, one], vec![one, away, draining], vec![one], vec![one, away]],
+            ..Survey::default()
         };
         let made = [(digests[2], [two].into())].into();
         let said = survey.news(&digests, &made);

@@ -26,6 +26,7 @@ mod people;
 mod process;
 mod proxy;
 mod push;
+mod regions;
 mod registry;
 mod report;
 mod scale;
@@ -84,6 +85,8 @@ enum What {
     People(people::People),
     /// What many cold clients of a pull-through cache cost its upstream; needs root
     Proxy(proxy::Proxy),
+    /// What three regions far apart cost those who write; needs root
+    Regions(regions::Regions),
     /// A mesh with a thousand manifests, and with many more
     Scale(scale::Scale),
     /// Scans by the built-in scanner beside the program trivy; needs root
@@ -118,6 +121,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Idle(idle) => idle.run(&out),
         What::People(people) => people.run(&out),
         What::Proxy(proxy) => proxy.run(&out),
+        What::Regions(regions) => regions.run(&out),
         What::Scale(scale) => scale.run(&out),
         What::Scan(scan) => scan.run(&out),
         What::Wan(wan) => wan.run(&out),

@@ -99,8 +99,7 @@ impl Registry {
             {
                 return Ok(());
             }
-            let (facts, freshness) =
-                self.signature_facts(&policy, project, repository, digest).await?;
+            let (facts, freshness) = self.signature_facts(project, repository, digest).await?;
             let (pushed, now) = (Timestamp(0), clock::timestamp());
             let context = Context { repository, cached: true, tag, pushed, now };
             let decision =

@@ -256,8 +256,7 @@ impl Registry {
         }
         let mut patience = Patience::default();
         loop {
-            let (facts, freshness) =
-                self.signature_facts(policy, project, repository, digest).await?;
+            let (facts, freshness) = self.signature_facts(project, repository, digest).await?;
             let SignatureFacts { signers, own, parents } = &facts;
             let (pushed, now) = (manifest.pushed, clock::timestamp());
             let context = Context { repository, cached: false, tag, pushed, now };
@@ -320,14 +319,12 @@ impl Registry {
     /// What decides. An edge that is cut off and knows nothing of an image counts it as unsigned.
     pub(super) async fn signature_facts(
         &self,
-        policy: &Policy,
         project: &Project,
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<(SignatureFacts, Freshness), Failure> {
-        let read = self
-            .door
-            .read(|records| records.signature_facts(policy, project.id, repository, digest));
+        let read =
+            self.door.read(|records| records.signature_facts(project.id, repository, digest));
         match read.await {
             Err(_) if self.neighbours.is_edge() => {
                 Ok((SignatureFacts::default(), Freshness::Stale))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ground::supervise::{at_length, blocking};
 use rules::blobs::pacing::Class;
-use rules::ledger::records::{Look, RecordError};
+use rules::ledger::records::{Look, ManifestRecord, RecordError};
 use rules::ledger::signatures::{MOST_CHILDREN, SignatureChange, Unverified};
 use rules::policies::signatures::{Evidence, MOST_SIGNATURES, Seen, Signature};
 use rules::words::digest::Digest;
@@ -37,6 +37,14 @@ pub(super) enum NotYet {
     /// The blob cannot be read, or the work ended early.
     #[error("{0}")]
     Failed(String),
+}
+
+/// The manifests that an index lists, at most [`MOST_CHILDREN`].
+pub(super) fn listed(index: &ManifestRecord) -> Vec<Digest> {
+    let read = Manifest::read_served(&index.media_type, &index.bytes);
+    let children = read.map(|manifest| manifest.children).unwrap_or_default();
+    let children = children.iter().filter(|child| child.manifest);
+    children.map(|child| child.digest).take(MOST_CHILDREN).collect()
 }
 
 impl Signatures {
@@ -112,12 +120,8 @@ impl Signatures {
             Evidence { manifest: digest, tag: tag.clone(), is_text, signatures: seen.collect() };
         let children = at_length(|| {
             let view = self.neighbours.records.view()?;
-            let Some(record) = view.manifest(repository, &subject)? else { return Ok(Vec::new()) };
-            let Ok(manifest) = Manifest::read_served(&record.media_type, &record.bytes) else {
-                return Ok(Vec::new());
-            };
-            let children = manifest.children.iter().filter(|child| child.manifest);
-            Ok::<_, RecordError>(children.map(|child| child.digest).take(MOST_CHILDREN).collect())
+            let subject = view.manifest(repository, &subject)?;
+            Ok::<_, RecordError>(subject.as_ref().map(listed).unwrap_or_default())
         })?;
         Ok(Some(SignatureChange::Verified {
             repository: repository.clone(),

@@ -1,5 +1,6 @@
 //! Typed questions: each names the type of its answer.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use super::{
@@ -109,7 +110,7 @@ question!(Upkeep { ask: UpkeepAsk } -> Vec<RunningUpkeep>,
     Ask::Upkeep(ask), Answer::Upkeep(runs) => runs);
 question!(Tally { project: ProjectName, shards: Shards, at: Revision } -> tally::Tally,
     Ask::Tally { project, shards, at }, Answer::Tally(tally) => tally);
-question!(Seek { repository: RepositoryName, digest: Digest } -> Sought,
-    Ask::Seek { repository, digest }, Answer::Sought(sought) => sought);
+question!(Seek { repository: RepositoryName, digest: Digest, client: IpAddr } -> Sought,
+    Ask::Seek { repository, digest, client }, Answer::Sought(sought) => sought);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

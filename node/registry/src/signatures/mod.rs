@@ -52,7 +52,7 @@ use crate::view::neighbours::Neighbours;
 use crate::writes::{Refusal, Writes};
 use keks::Keks;
 use store::Store;
-use verifying::listed;
+use verifying::{Allowance, listed};
 
 /// The time between two looks at the queue. Whoever signs and then deploys waits for it.
 const LOOK: Duration = Duration::from_millis(200);
@@ -289,7 +289,7 @@ impl Signatures {
     /// count as missing. Returns whether it need not be tried again.
     async fn carry_out(&self, one: Waiting, last: bool) -> bool {
         let place = one.number.map(|number| (one.project.id, number));
-        let change = match self.verify(&one, last).await {
+        let change = match self.verify(&one, last, &Allowance::of_one()).await {
             Ok(Some(change)) => change,
             Ok(None) => match one.number {
                 Some(number) => SignatureChange::Skip { project: one.project.name.clone(), number },

@@ -1,6 +1,7 @@
 //! What one artifact of signatures is worth.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ground::supervise::{at_length, blocking};
@@ -39,6 +40,33 @@ pub(super) enum NotYet {
     Failed(String),
 }
 
+/// How many bytes may still be read.
+pub(super) struct Allowance(AtomicU64);
+
+impl Allowance {
+    /// So many.
+    pub(super) fn new(bytes: u64) -> Self {
+        Allowance(AtomicU64::new(bytes))
+    }
+
+    /// For one artifact.
+    pub(super) fn of_one() -> Self {
+        Allowance::new(MOST_BYTES)
+    }
+
+    /// Takes so many, if they are left. Otherwise nothing is left from now on.
+    pub(super) fn take(&self, bytes: u64) -> bool {
+        let taken = |left: u64| Some(left.checked_sub(bytes).unwrap_or_default());
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        before.is_ok_and(|left| left >= bytes)
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
 /// The manifests that an index lists, at most [`MOST_CHILDREN`].
 pub(super) fn listed(index: &ManifestRecord) -> Vec<Digest> {
     let read = Manifest::read_served(&index.media_type, &index.bytes);
@@ -48,12 +76,13 @@ pub(super) fn listed(index: &ManifestRecord) -> Vec<Digest> {
 }
 
 impl Signatures {
-    /// What to record of it; `None` if it is not there any more, or no artifact of signatures. At the
-    /// `last` try blobs that are not here count as missing.
+    /// What to record of it; `None` if it is not there any more, no artifact of signatures, or longer
+    /// than the allowance. At the `last` try blobs that are not here count as missing.
     pub(super) async fn verify(
         &self,
         one: &Waiting,
         last: bool,
+        allowance: &Allowance,
     ) -> Result<Option<SignatureChange>, NotYet> {
         let Unverified { repository, manifest, tag } = &one.what;
         let fallback = tag.as_ref().and_then(Fallback::of);
@@ -83,11 +112,14 @@ impl Signatures {
         };
         let Some(subject) = subject else { return Ok(None) };
         let mut blobs = BTreeMap::new();
-        let mut total = 0;
+        let mut total = 0_u64;
         for (blob, size) in &evidence.blobs {
-            total += size;
+            total = total.saturating_add(*size);
             if total > MOST_BYTES {
                 break; // the rest counts as missing
+            }
+            if !allowance.take(*size) {
+                return Ok(None);
             }
             match self.bytes_of(one, *blob, *size).await {
                 Ok(bytes) => drop(blobs.insert(*blob, bytes)),
@@ -151,9 +183,20 @@ impl Signatures {
         let open = match self.store.open_sound(&digest).await? {
             Some(open) => open,
             None => {
-                let flight = self.flights.join(digest, Sources::Find { via }, Class::Copy);
-                match tokio::time::timeout(self.terms.fetch, flight.finished()).await {
-                    Ok(Ok(_)) => {}
+                // one for a client ends when nobody waits for it
+                let class = if via.is_some() { Class::Pull } else { Class::Copy };
+                let flight = self.flights.join(digest, Sources::Find { via }, class);
+                let whole = async {
+                    let begun = flight.begun(digest, self.terms.fetch).await?;
+                    match begun.size == size {
+                        true => flight.finished().await.map(Some),
+                        false => Ok(None),
+                    }
+                };
+                match tokio::time::timeout(self.terms.fetch, whole).await {
+                    Ok(Ok(Some(_))) => {}
+                    // nobody needs the rest of a blob that is longer than its manifest says
+                    Ok(Ok(None)) => return Ok(Bytes::new()),
                     Ok(Err(error)) => return Err(NotYet::Missing(digest, error.to_string())),
                     Err(_) => {
                         return Err(NotYet::Missing(digest, "it did not arrive in time".into()));

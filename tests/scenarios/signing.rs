@@ -57,7 +57,7 @@ fn attest(hand: &Signers, key: &KeyPair, image: &str) -> Finished {
 #[test]
 fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     // long, so that it learns of each change only because it is told
-    let (mesh, edge) = with_shop("", "1h");
+    let (mesh, edge) = with_shop("retention: {pulls_every: 1s}\n", "1h");
     let web = mesh.repository(0, "shop/web");
     let image = Image::tiny();
     web.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
@@ -72,11 +72,9 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     }
     let preview = atoll(&mesh, 1, "signatures", &["--unsigned", "shop"]);
     assert!(preview.success && preview.out.contains("1 of 1 tags would be refused"), "{preview:?}");
-    // of what was pulled lately
-    let idle = Image::random(&[69]);
-    web.push(&idle, "idle").unwrap_or_else(|no| panic!("{no}"));
-    wait::until("one of two was pulled", || {
-        let lately = "/api/v2.0/projects/shop/unsigned?pulled_within_days=1";
+    web.push(&Image::random(&[69]), "idle").unwrap_or_else(|no| panic!("{no}"));
+    let lately = "/api/v2.0/projects/shop/unsigned?pulled_within_days=1";
+    wait::until("one of two was pulled lately", || {
         let said = mesh.client(2).get(lately).ok()?.json();
         (said["artifacts"] == 1 && said["refused_in_all"] == 1).then_some(())
     });

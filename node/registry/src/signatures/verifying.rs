@@ -56,7 +56,7 @@ impl Allowance {
 
     /// Takes so many, if they are left. Otherwise nothing is left from now on.
     pub(super) fn take(&self, bytes: u64) -> bool {
-        let taken = |left: u64| Some(left.checked_sub(bytes).unwrap_or_default());
+        let taken = |left: u64| Some(left.saturating_sub(bytes));
         let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
         before.is_ok_and(|left| left >= bytes)
     }

@@ -218,3 +218,19 @@ impl Signatures {
         read.map_err(|e| NotYet::Failed(e.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_ends_the_allowance_so_that_nothing_smaller_comes_after_it() {
+        let allowance = Allowance::new(10);
+        assert!(allowance.take(4) && !allowance.is_used_up());
+        assert!(!allowance.take(7), "six are left");
+        assert!(allowance.is_used_up() && !allowance.take(1));
+        let exactly = Allowance::new(3);
+        assert!(exactly.take(3) && exactly.is_used_up() && exactly.take(0));
+        assert!(Allowance::new(u64::MAX).take(u64::MAX), "sizes are what manifests say");
+    }
+}

@@ -114,6 +114,15 @@ fn what_is_pulled_through_is_refused_without_the_signatures_that_its_project_dem
         let sig = format!("{}.sig", signed.digest().replace(':', "-"));
         wait::until_ok("the signature is served", || is_served(&mesh, at, &by(&sig)));
     }
+    // each remembers what it has let pass
+    for at in 0..=edge {
+        wait::until("it decides from memory", || {
+            is_served(&mesh, at, &by(signed.digest())).ok()?;
+            let metrics = mesh.client(at).get("/metrics").ok()?.body;
+            let from_memory = "atoll_gate_decisions_total{from=\"memory\"}";
+            String::from_utf8_lossy(&metrics).contains(from_memory).then_some(())
+        });
+    }
     wait::until_ok("it shows them now", || is_served(&mesh, 1, &by("lied")));
     // nobody signs here, so nobody needs to read it
     let administrator = mesh.client(0).get(&by("bare"));

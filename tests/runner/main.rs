@@ -86,7 +86,7 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     // copies are made elsewhere, and it comes back
     ("drain::what_drains", Weight::Slots(1), 40),
     // what nobody has cached is looked for every ten seconds
-    ("cached_signatures::what", Weight::Slots(1), 45),
+    ("cached_signatures::what", Weight::Slots(1), 30),
     // scrypt, for each key that signs
     ("signatures_made::what_cosign", Weight::Slots(2), 14),
     // a primary dies, and nine nodes are started anew

@@ -4,8 +4,8 @@
 use http::Method;
 use serde_json::{Value, json};
 use tests::formed::Formed;
-use tests::http::Answer;
-use tests::image::{ANY_KIND, Blob, INDEX, Image, MANIFEST};
+use tests::hub::{by, is_served, pull, set};
+use tests::image::{Blob, INDEX, Image, MANIFEST};
 use tests::proxies::{PROJECTS, REGISTRIES, id_of, make};
 use tests::repository::create_project;
 use tests::scans::{self, SCANS, advisory, debian, use_database};
@@ -13,22 +13,6 @@ use tests::upstream::{Manner, Upstream};
 use tests::wait;
 
 const TWO: [(&str, &str); 2] = [("one", "us-east-1"), ("two", "us-west-2")];
-
-/// A pull by anybody.
-fn pull(mesh: &Formed, at: usize, method: Method, path: &str) -> Answer {
-    let client = mesh.members()[at].anyone();
-    let asked = client.ask(method, path).header("accept", &ANY_KIND.join(", ")).send();
-    asked.unwrap_or_else(|none| panic!("{path} at {at}: {none}"))
-}
-
-fn by(reference: &str) -> String {
-    format!("/v2/hub/team/app/manifests/{reference}")
-}
-
-fn is_served(mesh: &Formed, at: usize, path: &str) -> Result<(), String> {
-    let answer = pull(mesh, at, Method::GET, path);
-    if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
-}
 
 fn is_refused(mesh: &Formed, at: usize, path: &str) -> Result<(), String> {
     let answer = pull(mesh, at, Method::GET, path);
@@ -40,13 +24,6 @@ fn is_refused(mesh: &Formed, at: usize, path: &str) -> Result<(), String> {
         }
         _ => Err(format!("HEAD {head}, GET {answer}")),
     }
-}
-
-fn set(mesh: &Formed, metadata: &Value) {
-    let path = format!("{PROJECTS}/hub");
-    let answer = mesh.client(0).send_json(Method::PUT, &path, &json!({"metadata": metadata}));
-    let answer = answer.unwrap_or_else(|none| panic!("{none}"));
-    assert_eq!(answer.status, 200, "{answer}");
 }
 
 fn overview(mesh: &Formed, image: &Image) -> Option<Value> {
@@ -127,7 +104,7 @@ fn what_is_pulled_through_is_scanned_and_refused_on_every_path() {
     assert_eq!(first, 412, "it was not scanned");
     wait::until_ok("the edge serves it", || is_served(&mesh, edge, &by("early")));
     // and the pull waits, if the project says so; a wait that is too short is to be repeated
-    set(&mesh, &json!({"vul_unscanned": "wait 60"}));
+    set(&mesh, "hub", &json!({"vul_unscanned": "wait 60"}));
     wait::until_ok("a pull waits for its scan", || is_served(&mesh, 1, &by("good")));
     wait::until_ok("the edge's too", || match pull(&mesh, edge, Method::GET, &by("late")) {
         answer if answer.status == 200 => Ok(()),
@@ -147,7 +124,7 @@ fn what_is_pulled_through_is_scanned_and_refused_on_every_path() {
         wait::until_ok("it is refused", || is_refused(&mesh, at, &by(bad.digest())));
     }
     let list = json!({"reuse_sys_cve_allowlist": "true"});
-    set(&mesh, &list);
+    set(&mesh, "hub", &list);
     let allowed = json!({"items": [{"cve_id": "CVE-2024-5535"}]});
     let answer = mesh.client(0).send_json(Method::PUT, "/api/v2.0/system/CVEAllowlist", &allowed);
     assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 200);

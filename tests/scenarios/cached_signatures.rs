@@ -1,36 +1,24 @@
 //! An image of a proxy project needs the signatures that its project demands: they are asked of the
 //! upstream, verified, and decide on every path from then on, also while the upstream cannot be asked.
 
+use std::time::Duration;
+
 use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::http::Answer;
-use tests::image::{ANY_KIND, Blob, INDEX, Image, MANIFEST};
+use tests::hub::{by, is_served, pull, set};
+use tests::image::{Blob, INDEX, Image, MANIFEST};
 use tests::process::{self, Finished};
-use tests::proxies::{PROJECTS, REGISTRIES, id_of, make};
+use tests::proxies::{PROJECTS, REGISTRIES, create_proxy, id_of, make};
 use tests::repository::create_project;
-use tests::shop::{atoll, did};
+use tests::shop::{atoll, did, in_days};
 use tests::signers::{P256, Signers};
 use tests::upstream::{Manner, Spoiling, Upstream};
 use tests::wait;
 
 const TWO: [(&str, &str); 2] = [("one", "us-east-1"), ("two", "us-west-2")];
-
-fn pull(mesh: &Formed, at: usize, method: Method, path: &str) -> Answer {
-    let client = mesh.members()[at].anyone();
-    let asked = client.ask(method, path).header("accept", &ANY_KIND.join(", ")).send();
-    asked.unwrap_or_else(|none| panic!("{path} at {at}: {none}"))
-}
-
-fn by(reference: &str) -> String {
-    format!("/v2/hub/team/app/manifests/{reference}")
-}
-
-fn is_served(mesh: &Formed, at: usize, path: &str) -> Result<(), String> {
-    let answer = pull(mesh, at, Method::GET, path);
-    if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
-}
 
 /// Whether GET and HEAD are refused for `why`, whatever the client has already.
 fn is_refused(mesh: &Formed, at: usize, path: &str, why: &str) -> Result<(), String> {
@@ -42,13 +30,6 @@ fn is_refused(mesh: &Formed, at: usize, path: &str, why: &str) -> Result<(), Str
         true => Ok(()),
         false => Err(format!("HEAD {head}, GET {answer}")),
     }
-}
-
-fn set(mesh: &Formed, project: &str, metadata: &Value) {
-    let path = format!("{PROJECTS}/{project}");
-    let answer = mesh.client(0).send_json(Method::PUT, &path, &json!({"metadata": metadata}));
-    let answer = answer.unwrap_or_else(|none| panic!("{none}"));
-    assert_eq!(answer.status, 200, "{answer}");
 }
 
 fn trust(mesh: &Formed, project: &str, name: &str, key: &str) {
@@ -133,6 +114,15 @@ fn what_is_pulled_through_is_refused_without_the_signatures_that_its_project_dem
         let sig = format!("{}.sig", signed.digest().replace(':', "-"));
         wait::until_ok("the signature is served", || is_served(&mesh, at, &by(&sig)));
     }
+    // each remembers what it has let pass
+    for at in 0..=edge {
+        wait::until("it decides from memory", || {
+            is_served(&mesh, at, &by(signed.digest())).ok()?;
+            let metrics = mesh.client(at).get("/metrics").ok()?.body;
+            let from_memory = "atoll_gate_decisions_total{from=\"memory\"}";
+            String::from_utf8_lossy(&metrics).contains(from_memory).then_some(())
+        });
+    }
     wait::until_ok("it shows them now", || is_served(&mesh, 1, &by("lied")));
     // nobody signs here, so nobody needs to read it
     let administrator = mesh.client(0).get(&by("bare"));
@@ -183,10 +173,23 @@ fn what_is_pulled_through_is_refused_without_the_signatures_that_its_project_dem
     wait::until_ok("for what it lists, too", || {
         is_refused(&mesh, edge, &by(child.digest()), "the signer ci is revoked: lost")
     });
+    let all = format!("hub/team/app@{}", index.digest);
+    let ordered = atoll(&mesh, 1, "exempt", &[&all, "--reason", "a night", "--until", &in_days(1)]);
+    assert!(ordered.success && ordered.out.contains("with the 1 that it lists"), "{ordered:?}");
+    for at in 0..=edge {
+        for reference in [&*index.digest, child.digest()] {
+            wait::until_ok("the index is exempted", || is_served(&mesh, at, &by(reference)));
+        }
+    }
+    let why = atoll(&mesh, 1, "explain", &[&format!("hub/team/app@{}", child.digest())]);
+    assert!(why.out.contains(&format!("has exempted the index {}", index.digest)), "{why:?}");
+    did(&atoll(&mesh, 1, "exempt", &[&all, "--end"]));
+    wait::until_ok("and not any more", || {
+        is_refused(&mesh, 0, &by(child.digest()), "the signer ci is revoked: lost")
+    });
     let exact = format!("hub/team/app@{}", late.digest());
-    let days = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
-    let day = (days.as_secs() + 86_400).to_string();
-    did(&atoll(&mesh, 1, "exempt", &[&exact, "--reason", "the upstream is away", "--until", &day]));
+    let away = [&*exact, "--reason", "the upstream is away", "--until", &in_days(1)];
+    did(&atoll(&mesh, 1, "exempt", &away));
     for at in 0..=edge {
         wait::until_ok("somebody has a reason", || is_served(&mesh, at, &by(late.digest())));
     }
@@ -254,4 +257,93 @@ fn signatures_in_an_upstreams_list_of_referrers_are_found_and_a_warning_refuses_
     let login = ["--username", "admin", "--password", mesh.password()];
     did(&ann.notation("sign", &login, &format!("own/app@{}", other.digest())));
     wait::until_ok("it is served", || is_served(&mesh, 0, path));
+}
+
+/// A registry of this name, and a project that caches it.
+fn cache(mesh: &Formed, name: &str, upstream: &Upstream) {
+    create_proxy(&mesh.client(0), name, "docker-registry", upstream.url(), true);
+}
+
+#[test]
+fn an_upstream_that_is_slow_away_or_lies_keeps_nobody_from_what_is_known() {
+    let more = "upstreams: {allow_loopback: true, fresh_for: 1s, missing_for: 1s, questions: 120, questions_per_minute: 1}\n";
+    let mesh = Formed::of(&TWO[..1], more);
+    let (slow, quick) = (Upstream::start(), Upstream::start());
+    for (name, upstream) in [("slow", &slow), ("hub", &quick)] {
+        cache(&mesh, name, upstream);
+    }
+    let ann = Signers::new(quick.authority(), "any", "body");
+    let ci = ann.key("ci", P256);
+    let [signed, bare, long] = [64, 65, 66].map(|size| Image::random(&[size]));
+    let there = quick.repository("team/app");
+    for (image, tag) in [(&signed, "signed"), (&bare, "bare"), (&long, "long")] {
+        there.push(image, tag).unwrap_or_else(|no| panic!("{no}"));
+        is_served(&mesh, 0, &by(image.digest())).expect("there is no policy yet");
+    }
+    for image in [&signed, &long] {
+        did(&ann.cosign2("sign", &ci, &[], &format!("team/app@{}", image.digest())));
+    }
+    trust(&mesh, "hub", "ci", &ci.pem());
+
+    // a manifest that says of a signature's blob that it is shorter than it is
+    let sig = format!("{}.sig", long.digest().replace(':', "-"));
+    let right = there.manifest(&sig).unwrap_or_else(|no| panic!("{no}")).1;
+    let mut lies: Value = serde_json::from_slice(&right).expect("a manifest");
+    let size = lies["layers"][0]["size"].as_u64().expect("a size");
+    lies["layers"][0]["size"] = json!(size - 1);
+    there.put_bytes(&sig, MANIFEST, lies.to_string().into()).unwrap_or_else(|no| panic!("{no}"));
+    set(&mesh, "hub", &json!({"signature_policy": "enforce"}));
+    wait::until_ok("it is no signature", || {
+        is_refused(&mesh, 0, &by(long.digest()), "a cosign signature does not count")
+    });
+    there.put_bytes(&sig, MANIFEST, right).unwrap_or_else(|no| panic!("{no}"));
+    wait::until_ok("the right one is", || is_served(&mesh, 0, &by(long.digest())));
+
+    // more is asked of an upstream that thinks for long than there are places for one client
+    let eager: Vec<Image> = (0..40).map(|n| Image::random(&[70 + n])).collect();
+    let path = |image: &Image| format!("/v2/slow/team/app/manifests/{}", image.digest());
+    for image in &eager {
+        let pushed = slow.repository("team/app").push(image, "any");
+        pushed.unwrap_or_else(|no| panic!("{no}"));
+        is_served(&mesh, 0, &path(image)).expect("there is no policy yet");
+    }
+    set(&mesh, "slow", &json!({"signature_policy": "enforce"}));
+    slow.think(Duration::from_secs(600));
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let asks = eager.iter().map(|image| {
+            let path = path(image);
+            scope.spawn(|| pull(&mesh, 0, Method::GET, &{ path }))
+        });
+        let asks: Vec<_> = asks.collect();
+        asks.into_iter().map(|ask| ask.join().expect("an answer")).collect()
+    });
+    for answer in answers {
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{answer}");
+    }
+    // they are asked for still, and others have their turn
+    wait::until_ok("another project's is found", || is_served(&mesh, 0, &by(signed.digest())));
+
+    // a client that has no questions left
+    let asked = (0..1_000).map(|n| pull(&mesh, 0, Method::GET, &by(&format!("none{n}"))).status);
+    assert!(asked.take_while(|status| *status != 429).count() < 1_000);
+    assert_eq!(pull(&mesh, 0, Method::GET, &by(bare.digest())).status, 429);
+    assert_eq!(is_served(&mesh, 0, &by(signed.digest())), Ok(()), "what is known needs none");
+    set(&mesh, "hub", &json!({"signature_policy": "warn"}));
+    wait::until_ok("it is only warned of", || is_served(&mesh, 0, &by(bare.digest())));
+    for _ in 0..3 {
+        assert_eq!(is_served(&mesh, 0, &by(bare.digest())), Ok(()), "with 429 and 503 nowhere");
+    }
+
+    // an upstream that is away is not waited for: another client, which has questions, is refused
+    quick.behave(Manner::Refuse);
+    set(&mesh, "hub", &json!({"signature_policy": "enforce", "signature_wait": "60"}));
+    let other = mesh.members()[0].anyone().from("127.0.0.2");
+    wait::until_ok("it is refused, and not told to come again", || {
+        let answer = other.get(&by(bare.digest())).map_err(|none| none.to_string())?;
+        let said = answer.envelope().unwrap_or_default().1;
+        match answer.status == 403 && said.contains("its upstream could not be asked") {
+            true => Ok(()),
+            false => Err(answer.to_string()),
+        }
+    });
 }

@@ -19,7 +19,7 @@ use tests::people::{create_robot, robot_of};
 use tests::process::{self, Finished};
 use tests::repository::create_project;
 use tests::shop::{
-    THREE, anybody, asks, atoll, did, named, refused, served, set, trust, with_shop,
+    THREE, anybody, asks, atoll, did, in_days, named, refused, served, set, trust, with_shop,
 };
 use tests::signers::{KeyPair, P256, Signers};
 use tests::{tools, wait};
@@ -57,7 +57,7 @@ fn attest(hand: &Signers, key: &KeyPair, image: &str) -> Finished {
 #[test]
 fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     // long, so that it learns of each change only because it is told
-    let (mesh, edge) = with_shop("", "1h");
+    let (mesh, edge) = with_shop("retention: {pulls_every: 1s}\n", "1h");
     let web = mesh.repository(0, "shop/web");
     let image = Image::tiny();
     web.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
@@ -72,6 +72,12 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     }
     let preview = atoll(&mesh, 1, "signatures", &["--unsigned", "shop"]);
     assert!(preview.success && preview.out.contains("1 of 1 tags would be refused"), "{preview:?}");
+    web.push(&Image::random(&[69]), "idle").unwrap_or_else(|no| panic!("{no}"));
+    let lately = "/api/v2.0/projects/shop/unsigned?pulled_within_days=1";
+    wait::until("one of two was pulled lately", || {
+        let said = mesh.client(2).get(lately).ok()?.json();
+        (said["artifacts"] == 1 && said["refused_in_all"] == 1).then_some(())
+    });
     set(&mesh, &json!({"signature_policy": "enforce"}));
     for at in 0..=edge {
         for reference in ["1", digest] {
@@ -225,12 +231,6 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     }
 }
 
-fn in_days(days: u64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
-    (now.as_secs() + days * 86_400).to_string()
-}
-
-/// The tag of cosign's signatures of an image.
 fn tag_of(image: &Image) -> String {
     format!("{}.sig", image.digest().replace(':', "-"))
 }

@@ -8,11 +8,11 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
-use tests::image::Image;
+use tests::image::{Blob, INDEX, Image, MANIFEST};
 use tests::mesh::primary;
 use tests::process::{self, Finished};
 use tests::repository::create_project;
-use tests::shop::{THREE, atoll, did, named, refused, served, set, trust, with_shop};
+use tests::shop::{THREE, atoll, did, in_days, named, refused, served, set, trust, with_shop};
 use tests::signers::{P256, PASSPHRASE, Signers};
 use tests::wait;
 
@@ -90,6 +90,30 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
         });
         wait::until_ok("it is refused", || refused(&mesh, at, "v1", "it is not signed"));
     }
+    // an exemption of an index is one of what it lists, and no reason to sign
+    let size = image.manifest.bytes.len();
+    let entry = json!({"mediaType": MANIFEST, "digest": image.digest(), "size": size});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+    let index = Blob::of(index.to_string());
+    web.put_bytes("v0", INDEX, index.bytes.clone()).unwrap_or_else(|no| panic!("{no}"));
+    let (exact, listed) = (format!("shop/web@{}", index.digest), image.digest());
+    let order = [&*exact, "--reason", "a night", "--until", &in_days(1)];
+    did(&atoll(&mesh, 1, "exempt", &order));
+    for at in 0..=edge {
+        wait::until_ok("it is served", || served(&mesh, at, "v0"));
+        wait::until_ok("with what it lists", || served(&mesh, at, listed));
+        wait::until_ok("and says why, and what is still waited for", || {
+            explained(&mesh, at, &format!("shop/web@{listed}"), "has exempted the index sha256:")?;
+            explained(&mesh, at, "shop/web:v0", "has exempted it until")?;
+            explained(&mesh, at, "shop/web:v0", "signing   waits (signature_auto=v*)")
+        });
+    }
+    did(&atoll(&mesh, 1, "exempt", &[&exact, "--end"]));
+    wait::until_ok("it is refused", || refused(&mesh, edge, listed, "it is not signed"));
+    let gone = format!("/v2/shop/web/manifests/{}", index.digest);
+    let gone = mesh.client(0).ask(Method::DELETE, &gone).send();
+    assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 202);
+
     assert_eq!(logged(&mesh, 1), 0);
     did(&ann.cosign2("sign", &ci, &[], &named(&mesh, 1, &image)));
     for at in 0..=edge {

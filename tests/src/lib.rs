@@ -43,6 +43,7 @@ pub mod disk;
 pub mod footprint;
 pub mod formed;
 pub mod http;
+pub mod hub;
 pub mod image;
 pub mod intruder;
 pub mod islands;

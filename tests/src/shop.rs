@@ -39,6 +39,16 @@ pub fn did(finished: &Finished) {
     assert!(finished.success, "{finished:?}");
 }
 
+/// The time in so many days, as `--until` takes it.
+///
+/// # Panics
+/// If the clock is before 1970.
+#[must_use]
+pub fn in_days(days: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
+    (now.as_secs() + days * 86_400).to_string()
+}
+
 /// The image as clients name it at a node.
 #[must_use]
 pub fn named(mesh: &Formed, at: usize, image: &Image) -> String {

@@ -15,7 +15,7 @@ use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
 use rules::policies::signatures::metadata as signed;
 use rules::policies::signatures::{
     self, Context, Own, Policy as SignaturePolicy, Refusal, Rule, SignatureRecord, counts,
-    signed_under,
+    exempting, signed_under,
 };
 use rules::policies::vulnerabilities::{
     Decision, Gate, ScanStatus, Unscanned, Weakness, decide, metadata,
@@ -117,7 +117,7 @@ impl Harbor {
                     None => records.scan_of(name, &one)?,
                 };
                 let signatures = match &signing {
-                    Some(policy) => Some(records.signature_facts(policy, project.id, name, &one)?),
+                    Some(_) => Some(records.signature_facts(project.id, name, &one)?),
                     None => None,
                 };
                 looked_into += manifest.bytes.len();
@@ -366,9 +366,14 @@ fn with_signatures(
 
 /// By what an image passes that needs signatures.
 fn enough(policy: &SignaturePolicy, facts: &SignatureFacts, context: &Context<'_>) -> String {
-    if let Some(exemption) = facts.own.exempt.as_ref().filter(|one| context.now < one.until) {
-        let (until, by) = (exemption.until, &exemption.by);
-        return format!("{by} has exempted it until {until}: {}", exemption.why);
+    if let Some((index, exemption)) = exempting(&facts.own, &facts.parents, context.now) {
+        let (until, by, why) = (exemption.until, &exemption.by, &exemption.why);
+        return match index.and_then(|at| facts.own.parents.get(at)) {
+            Some(index) => {
+                format!("{by} has exempted the index {index}, which lists it, until {until}: {why}")
+            }
+            None => format!("{by} has exempted it until {until}: {why}"),
+        };
     }
     let parents = facts.parents.iter().filter(|_| policy.children);
     let names = |record: &SignatureRecord| {

@@ -12,7 +12,7 @@ use rules::ledger::signatures::{LookForSignatures, SignatureChange, check_signer
 use rules::policies::selectors::Pattern;
 use rules::policies::signatures::{
     Anchor, By, Context, Decision, Exemption, Format, Mode, Policy, Seen, Signer, State, counts,
-    decide,
+    decide, exempting,
 };
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
@@ -354,8 +354,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let digest = self.digest_of(name, reference).await?;
         let policy = Policy::of(&project.metadata).unwrap_or(Policy::NOTHING);
-        let look =
-            |records: &dyn ReadRecords| records.signature_facts(&policy, project.id, name, &digest);
+        let look = |records: &dyn ReadRecords| records.signature_facts(project.id, name, &digest);
         let facts = self.read(look).await?;
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
@@ -372,15 +371,21 @@ impl Harbor {
                 "signatures": one.signatures.iter().map(show).collect::<Vec<_>>(),
             })
         });
-        let inherited = facts.own.parents.iter().zip(&facts.parents).map(|(digest, record)| {
+        let inherited = facts.own.parents.iter().zip(&facts.parents).filter(|_| policy.children);
+        let inherited = inherited.map(|(digest, record)| {
             let signatures = record.evidence.iter().flat_map(|one| &one.signatures).map(show);
             json!({
                 "index": digest.to_string(),
                 "signatures": signatures.collect::<Vec<_>>(),
             })
         });
-        let exempt = facts.own.exempt.as_ref().map(|exemption| {
+        let exempt = exempting(&facts.own, &facts.parents, now);
+        // one that has ended is told of, too
+        let exempt = exempt.or_else(|| facts.own.exempt.as_ref().map(|own| (None, own)));
+        let exempt = exempt.map(|(index, exemption)| {
+            let index = index.and_then(|at| facts.own.parents.get(at));
             json!({
+                "index": index.map(ToString::to_string),
                 "until": exemption.until.to_string(),
                 "reason": exemption.why,
                 "by": exemption.by,
@@ -460,10 +465,9 @@ impl Harbor {
         exemption: Option<Exemption>,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
-        let repository = name.clone();
-        let change = SignatureChange::Exempt { repository, digest, exemption };
-        match self.signatures.commit(change, by).await {
-            Ok(_) => Ok(answer(StatusCode::OK)),
+        match self.signatures.exempt(name, digest, exemption, by).await {
+            Ok(Some(listed)) => Ok(json_answer(StatusCode::OK, &json!({ "listed": listed }))),
+            Ok(None) => Ok(answer(StatusCode::OK)),
             Err(Refusal::NotFound) => {
                 Err(missing(&format!("artifact {name}@{digest}, or an exemption of it,")))
             }
@@ -518,7 +522,7 @@ fn would_refuse(
                 continue;
             }
             looked += 1;
-            let facts = records.signature_facts(policy, project.id, &repository, &digest)?;
+            let facts = records.signature_facts(project.id, &repository, &digest)?;
             let tag = Some(&tag);
             let context =
                 Context { repository: &repository, cached, tag, pushed: Timestamp(0), now };

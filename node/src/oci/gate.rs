@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ground::clock;
 use http::header;
-use rules::ledger::admitted::{Admission, Pull};
+use rules::ledger::admitted::{AT_AN_EDGE, Admission, Pull, Stamp};
 use rules::ledger::cached_scans::decide_cached;
 use rules::ledger::records::{ManifestRecord, Project};
 use rules::ledger::scanning::{Facts, LookForScans};
@@ -90,7 +90,7 @@ impl Default for Basis {
 
 impl Basis {
     /// Something was read that holds until this moment.
-    fn rests_on(&mut self, freshness: Freshness, until: Option<Timestamp>) {
+    pub(super) fn rests_on(&mut self, freshness: Freshness, until: Option<Timestamp>) {
         self.is_fresh &= freshness == Freshness::Fresh;
         self.until = self.until.into_iter().chain(until).min();
     }
@@ -117,19 +117,9 @@ impl Registry {
         let pull =
             Pull { project: project.id, repository: repository.clone(), digest: *digest, tag };
         let stamp = self.door.stamp(repository);
-        if let Some(stamp) = stamp {
-            let mut admissions = self.admissions.lock();
-            let found = admissions.find(&pull, &project.metadata, stamp, clock::timestamp());
-            if let Some(lacking) = found.map(|admission| admission.lacking.clone()) {
-                drop(admissions);
-                metrics::counter!("atoll_gate_decisions_total", "from" => "memory").increment(1);
-                if let Some(refusal) = lacking {
-                    warn_unsigned(repository, digest, &refusal);
-                }
-                return Ok(());
-            }
+        if self.was_admitted(&pull, project, stamp) {
+            return Ok(());
         }
-        metrics::counter!("atoll_gate_decisions_total", "from" => "records").increment(1);
         let mut basis = Basis::default();
         let passes = match Policy::of(&project.metadata) {
             Some(policy) => {
@@ -141,15 +131,49 @@ impl Registry {
             let served = Served::of(digest, manifest);
             self.check_scans(&gate, project, repository, &served, &mut basis).await?;
         }
-        if let (Some(stamp), true, true) = (stamp, basis.is_fresh, passes) {
-            let Basis { until, lacking, .. } = basis;
-            // not earlier: something may have begun to count since
-            let at = clock::timestamp();
-            let metadata = project.metadata.clone();
-            let admission = Admission { metadata, stamp, at, until, lacking };
-            self.admissions.lock().remember(pull, admission);
+        if passes {
+            self.remember(pull, project, stamp, basis);
         }
         Ok(())
+    }
+
+    /// Whether this pull was let pass, and nothing has changed since.
+    pub(super) fn was_admitted(
+        &self,
+        pull: &Pull,
+        project: &Project,
+        stamp: Option<Stamp>,
+    ) -> bool {
+        let lacking = stamp.and_then(|stamp| {
+            let mut admissions = self.admissions.lock();
+            let found = admissions.find(pull, &project.metadata, stamp, clock::timestamp());
+            found.map(|admission| admission.lacking.clone())
+        });
+        let from = if lacking.is_some() { "memory" } else { "records" };
+        metrics::counter!("atoll_gate_decisions_total", "from" => from).increment(1);
+        if let Some(Some(refusal)) = &lacking {
+            warn_unsigned(&pull.repository, &pull.digest, refusal);
+        }
+        lacking.is_some()
+    }
+
+    /// Remembers that a pull was let pass, if all that was read for it was fresh. The stamp is from
+    /// before that.
+    pub(super) fn remember(
+        &self,
+        pull: Pull,
+        project: &Project,
+        stamp: Option<Stamp>,
+        basis: Basis,
+    ) {
+        let Basis { is_fresh: true, until, lacking } = basis else { return };
+        let Some(stamp) = stamp else { return };
+        // not earlier: something may have begun to count since
+        let at = clock::timestamp();
+        let end = self.neighbours.is_edge().then(|| at.after(AT_AN_EDGE));
+        let until = until.into_iter().chain(end).min();
+        let admission = Admission { metadata: project.metadata.clone(), stamp, at, until, lacking };
+        self.admissions.lock().remember(pull, admission);
     }
 
     /// Refuses the manifest for what was found in it. What no runtime could run passes.
@@ -256,8 +280,7 @@ impl Registry {
         }
         let mut patience = Patience::default();
         loop {
-            let (facts, freshness) =
-                self.signature_facts(policy, project, repository, digest).await?;
+            let (facts, freshness) = self.signature_facts(project, repository, digest).await?;
             let SignatureFacts { signers, own, parents } = &facts;
             let (pushed, now) = (manifest.pushed, clock::timestamp());
             let context = Context { repository, cached: false, tag, pushed, now };
@@ -320,14 +343,12 @@ impl Registry {
     /// What decides. An edge that is cut off and knows nothing of an image counts it as unsigned.
     pub(super) async fn signature_facts(
         &self,
-        policy: &Policy,
         project: &Project,
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<(SignatureFacts, Freshness), Failure> {
-        let read = self
-            .door
-            .read(|records| records.signature_facts(policy, project.id, repository, digest));
+        let read =
+            self.door.read(|records| records.signature_facts(project.id, repository, digest));
         match read.await {
             Err(_) if self.neighbours.is_edge() => {
                 Ok((SignatureFacts::default(), Freshness::Stale))

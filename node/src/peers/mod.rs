@@ -137,8 +137,9 @@ impl Rooms for Peers {
             Ask::Tags { repository, query } => {
                 Answer::Tags(self.proxies.lists().tags_here(&repository, &query).await)
             }
-            Ask::Seek { repository, digest } => {
-                Answer::Sought(self.seeking.seek_here(from.node, &repository, &digest).await)
+            Ask::Seek { repository, digest, client } => {
+                let asker = (from.node, client);
+                Answer::Sought(self.seeking.seek_here(asker, &repository, &digest).await)
             }
             Ask::Revoke { repository, digest } => {
                 match self.store.revoke(digest, &repository).await {

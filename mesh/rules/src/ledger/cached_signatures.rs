@@ -9,14 +9,18 @@
 //! That is little, bounded for each project, and goes when nobody has cached the image any more. Of an
 //! image without signatures nothing is recorded: it is refused as what nothing is known of.
 
+use serde::{Deserialize, Serialize};
+
 use super::records::{Look, Project, RecordError};
 use super::scanning::key as scans_key;
-use crate::policies::signatures::{Policy, is_on};
+use crate::policies::signatures::{By, Policy, SignatureRecord, Signer, State, exempting, is_on};
 use crate::words::digest::Digest;
+use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, RepositoryName};
 
 /// The maximum number of images of a project of whose signatures something is known, without what signed
-/// indexes list. With one more, the one is forgotten about which something was found first.
+/// indexes list. With one more, the one is forgotten that is worth least ([`Worth`]), and of those the
+/// one about which something was found first.
 pub const MOST_KNOWN: u64 = 2_000;
 /// The maximum number of artifacts of signatures about one image that are read.
 pub const MOST_FOUND: usize = 32;
@@ -24,6 +28,37 @@ pub const MOST_FOUND: usize = 32;
 pub const MOST_UNKNOWN: usize = 8;
 /// The maximum number of images that are forgotten at once.
 pub const AT_ONCE: usize = 100;
+
+/// How much it would matter if what is known of an image were forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Worth {
+    /// Nobody who is trusted has signed it: whoever can write to the upstream can make such evidence.
+    Nothing,
+    /// Somebody who is trusted has signed it.
+    Signed,
+    /// Somebody has exempted it.
+    Exempt,
+}
+
+impl Worth {
+    /// What this is worth at `now`, if these are trusted. A signer that counts for nothing, or that is
+    /// trusted no more, makes nothing worth more; nor does an exemption that has ended.
+    pub fn of(record: &SignatureRecord, signers: &[Signer], now: Timestamp) -> Self {
+        if exempting(record, &[], now).is_some() {
+            return Worth::Exempt;
+        }
+        let counts = |by: &By| {
+            let is_ended =
+                |state: &State| matches!(state, State::Revoked { compromised: true, .. });
+            signers.iter().any(|signer| signer.is(by) && !is_ended(&signer.state))
+        };
+        let mut seen = record.evidence.iter().flat_map(|one| &one.signatures);
+        match seen.any(|seen| seen.signature.is_known() && counts(&seen.signature.by)) {
+            true => Worth::Signed,
+            false => Worth::Nothing,
+        }
+    }
+}
 
 /// Keys of these records. What is known of an image has the key of every image's
 /// ([`signatures`](super::signatures::key::signatures)).
@@ -34,10 +69,10 @@ pub mod key {
     pub fn last() -> Vec<u8> {
         b"$b".to_vec()
     }
-    /// An image of which something is known, in the order in which that was found; the value is the key
-    /// of what is known.
-    pub fn known(project: ProjectId, number: u64) -> Vec<u8> {
-        [&all_known(project)[..], &number.to_be_bytes()].concat()
+    /// An image of which something is known, by what that is worth, and then in the order in which it
+    /// was found; the value is the key of what is known.
+    pub fn known(project: ProjectId, (worth, number): (Worth, u64)) -> Vec<u8> {
+        [&all_known(project)[..], &[worth as u8], &number.to_be_bytes()].concat()
     }
     /// All of a project.
     pub fn all_known(project: ProjectId) -> Vec<u8> {
@@ -47,7 +82,7 @@ pub mod key {
     pub fn count(project: ProjectId) -> Vec<u8> {
         [b"$x", &project.0.to_be_bytes()[..]].concat()
     }
-    /// The number of an image in [`known`].
+    /// The worth and number of an image in [`known`].
     pub fn number(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
         [b"$y", repository.as_str().as_bytes(), b"\0", &digest.to_key()].concat()
     }

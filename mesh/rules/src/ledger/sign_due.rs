@@ -122,7 +122,7 @@ pub trait LookForDue: Look {
             }
         }
         let Some(policy) = Policy::of(&project.metadata) else { return Ok(None) };
-        let facts = self.signature_facts(&policy, project.id, repository, digest)?;
+        let facts = self.signature_facts(project.id, repository, digest)?.without_exemptions();
         let Some(policy) = without_own(policy, &facts.signers) else { return Ok(None) };
         let context = Context { repository, cached: false, tag: None, pushed, now };
         Ok(match decide(&policy, &facts.signers, &facts.own, &facts.parents, &context) {

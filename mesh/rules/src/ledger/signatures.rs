@@ -13,8 +13,8 @@ use super::level::Level;
 use super::records::{Look, RecordError};
 use super::sign_log::{LogEntry, MeshKey, NotationIdentity};
 use crate::policies::signatures::{
-    Anchor, Evidence, Exemption, LONGEST_PEM, LONGEST_TEXT, MOST_SIGNERS, Policy, SignatureRecord,
-    Signer, State, is_signer_name,
+    Anchor, Evidence, Exemption, LONGEST_PEM, LONGEST_TEXT, MOST_SIGNERS, SignatureRecord, Signer,
+    State, is_signer_name,
 };
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -152,6 +152,17 @@ pub enum SignatureChange {
         /// The images, a limited number at a time.
         digests: Vec<Digest>,
     },
+    /// Serves an index, and all that it lists, without signatures for a while.
+    ExemptIndex {
+        /// The repository.
+        repository: RepositoryName,
+        /// The index.
+        digest: Digest,
+        /// What it lists, at most [`MOST_CHILDREN`].
+        children: Vec<Digest>,
+        /// For how long and why.
+        exemption: Exemption,
+    },
 }
 
 /// A key that is sealed anew.
@@ -172,7 +183,8 @@ impl SignatureChange {
             SignatureChange::Verified { repository, .. }
             | SignatureChange::FoundCached { repository, .. }
             | SignatureChange::ForgetCached { repository, .. }
-            | SignatureChange::Exempt { repository, .. } => repository.project(),
+            | SignatureChange::Exempt { repository, .. }
+            | SignatureChange::ExemptIndex { repository, .. } => repository.project(),
             SignatureChange::Log(entry) => entry.repository.project(),
             SignatureChange::Skip { project, .. }
             | SignatureChange::SetKey { project, .. }
@@ -197,7 +209,9 @@ impl SignatureChange {
             SignatureChange::RemoveSigner { .. } => "remove_signer",
             SignatureChange::SetKey { .. } => "set_signing_key",
             SignatureChange::Log(_) => "log_signature",
-            SignatureChange::Exempt { .. } => "exempt_from_signatures",
+            SignatureChange::Exempt { .. } | SignatureChange::ExemptIndex { .. } => {
+                "exempt_from_signatures"
+            }
             SignatureChange::SetIdentity { .. } => "set_notation_identity",
             SignatureChange::Reseal { .. } => "reseal_signing_keys",
         }
@@ -207,9 +221,9 @@ impl SignatureChange {
     pub fn level(&self) -> Level {
         match self {
             SignatureChange::SetIdentity { .. } | SignatureChange::Reseal { .. } => Level::SIGNING,
-            SignatureChange::FoundCached { .. } | SignatureChange::ForgetCached { .. } => {
-                Level::CACHED_SIGNATURES
-            }
+            SignatureChange::FoundCached { .. }
+            | SignatureChange::ForgetCached { .. }
+            | SignatureChange::ExemptIndex { .. } => Level::CACHED_SIGNATURES,
             _ => Level::SIGNATURES,
         }
     }
@@ -323,8 +337,17 @@ pub struct Facts {
     pub signers: Vec<Signer>,
     /// What is known of the image's own signatures.
     pub own: SignatureRecord,
-    /// What is known of those of signed indexes that list it.
+    /// What is known of those of signed or exempted indexes that list it.
     pub parents: Vec<SignatureRecord>,
+}
+
+impl Facts {
+    /// The same without exemptions: what is served in an emergency is no better for that.
+    pub fn without_exemptions(mut self) -> Self {
+        self.own.exempt = None;
+        self.parents.iter_mut().for_each(|parent| parent.exempt = None);
+        self
+    }
 }
 
 /// Typed reading of signatures.
@@ -345,10 +368,9 @@ pub trait LookForSignatures: Look {
     fn verified_against(&self, project: ProjectId) -> Result<Option<u64>, RecordError> {
         self.record(&key::up_to_date(project))
     }
-    /// What decides about a pull of an image from a project with this policy.
+    /// What decides about a pull of an image.
     fn signature_facts(
         &self,
-        policy: &Policy,
         project: ProjectId,
         repository: &RepositoryName,
         digest: &Digest,
@@ -356,7 +378,7 @@ pub trait LookForSignatures: Look {
         let own = self.signatures_of(repository, digest)?;
         let signers = self.trusted(project)?.signers;
         let mut parents = Vec::new();
-        for parent in own.parents.iter().filter(|_| policy.children).take(MOST_PARENTS) {
+        for parent in own.parents.iter().take(MOST_PARENTS) {
             parents.push(self.signatures_of(repository, parent)?);
         }
         Ok(Facts { signers, own, parents })

@@ -24,7 +24,8 @@ use crate::words::names::Tag;
 mod deciding;
 mod rule;
 pub use deciding::{
-    Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, is_on, unknown_in,
+    Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, exempting, is_on,
+    unknown_in,
 };
 pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
 
@@ -292,9 +293,9 @@ pub struct Exemption {
 pub struct SignatureRecord {
     /// What was found in each artifact of signatures, the first first.
     pub evidence: Vec<Evidence>,
-    /// The signed indexes of the repository that list this manifest.
+    /// The signed or exempted indexes of the repository that list this manifest.
     pub parents: Vec<Digest>,
-    /// What this manifest lists, if it is a signed index.
+    /// What this manifest lists, if it is a signed or exempted index.
     pub children: Vec<Digest>,
     /// Whether it is served without signatures for a while.
     pub exempt: Option<Exemption>,

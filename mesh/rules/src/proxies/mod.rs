@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod denials;
 pub mod mirror;
+pub mod places;
 pub mod proxy;
 pub mod shelf;
 pub mod tags;

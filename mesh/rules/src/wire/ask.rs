@@ -4,6 +4,7 @@
 //! A variant's position is its number on the wire. Add new ones at the end, and add a row to the
 //! table of kinds.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -193,6 +194,8 @@ pub enum Ask {
         repository: RepositoryName,
         /// The image.
         digest: Digest,
+        /// The client that wants it, as budgets count clients: each has a share of the places.
+        client: IpAddr,
     },
     /// Do you take blobs, and which of these, at most [`MAX_HAVE`], are damaged at yours?
     Condition(Vec<Digest>),

@@ -1,5 +1,6 @@
 //! Typed questions: each names the type of its answer.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use super::{
@@ -109,8 +110,8 @@ question!(Upkeep { ask: UpkeepAsk } -> Vec<RunningUpkeep>,
     Ask::Upkeep(ask), Answer::Upkeep(runs) => runs);
 question!(Tally { project: ProjectName, shards: Shards, at: Revision } -> tally::Tally,
     Ask::Tally { project, shards, at }, Answer::Tally(tally) => tally);
-question!(Seek { repository: RepositoryName, digest: Digest } -> Sought,
-    Ask::Seek { repository, digest }, Answer::Sought(sought) => sought);
+question!(Seek { repository: RepositoryName, digest: Digest, client: IpAddr } -> Sought,
+    Ask::Seek { repository, digest, client }, Answer::Sought(sought) => sought);
 question!(Condition { digests: Vec<Digest> } -> holding::Condition,
     Ask::Condition(digests), Answer::Condition(condition) => condition);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());

@@ -39,16 +39,6 @@ impl<Q: Clone + Eq + Hash, A> UnderWay<Q, A> {
         Some((heard, Some(answer)))
     }
 
-    /// The number of questions of this kind that are under way.
-    pub(crate) fn count(&self, is_such: impl Fn(&Q) -> bool) -> usize {
-        self.all.keys().filter(|question| is_such(question)).count()
-    }
-
-    /// Whether `question` is under way.
-    pub(crate) fn is_asked(&self, question: &Q) -> bool {
-        self.all.contains_key(question)
-    }
-
     /// Nobody asks `question` any more.
     pub(crate) fn leave(&mut self, question: &Q) {
         self.all.remove(question);
@@ -70,8 +60,6 @@ mod tests {
             asked.push(unasked.expect("nobody asks it yet"));
         }
         assert!(under_way.join(&question(AT_A_TIME)).is_none(), "one too many");
-        assert_eq!(under_way.count(|question| question < &"x=3".to_owned()), 3);
-        assert!(under_way.is_asked(&question(0)) && !under_way.is_asked(&question(AT_A_TIME)));
         // those that are under way are joined, also now
         let (heard, unasked) = under_way.join(&question(7)).expect("it is under way");
         assert!(unasked.is_none(), "it is asked already");

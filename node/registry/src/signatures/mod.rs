@@ -36,7 +36,7 @@ use rules::ledger::records::{
     Look, Project, ReadRecords, RecordError, TagRecord, decode, key as records_key,
 };
 use rules::ledger::signatures::{LookForSignatures, SignatureChange, Unverified, key};
-use rules::policies::signatures::{Policy, Signer, is_evidence};
+use rules::policies::signatures::{Exemption, Policy, Signer, is_evidence};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
@@ -52,6 +52,7 @@ use crate::view::neighbours::Neighbours;
 use crate::writes::{Refusal, Writes};
 use keks::Keks;
 use store::Store;
+use verifying::{Allowance, listed};
 
 /// The time between two looks at the queue. Whoever signs and then deploys waits for it.
 const LOOK: Duration = Duration::from_millis(200);
@@ -174,6 +175,47 @@ impl Signatures {
         self.commit(change, by).await.map(drop)
     }
 
+    /// Serves an image, and what it lists if it is an index, without signatures for a while; `None` ends
+    /// that. What an index lists that is on no node now is not known here, and needs an exemption of its
+    /// own then. Says how many manifests are served with the image, if it is exempted.
+    pub async fn exempt(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+        exemption: Option<Exemption>,
+        by: &Actor,
+    ) -> Result<Option<usize>, Refusal> {
+        let repository = repository.clone();
+        let Some(exemption) = exemption else {
+            let change = SignatureChange::Exempt { repository, digest, exemption: None };
+            return self.commit(change, by).await.map(|_| None);
+        };
+        let caches = self.confirming.caches();
+        let manifest = match self
+            .neighbours
+            .records
+            .read(|records| records.manifest(&repository, &digest))
+            .await
+        {
+            Ok((Some(manifest), _)) => Some(manifest),
+            _ => caches.manifest(&repository, &digest, false).await,
+        };
+        let children = manifest.map(|manifest| listed(&manifest)).unwrap_or_default();
+        if !children.is_empty() {
+            let (repository, exemption) = (repository.clone(), exemption.clone());
+            let count = children.len();
+            let change = SignatureChange::ExemptIndex { repository, digest, children, exemption };
+            match self.commit(change, by).await {
+                // the index alone is what this mesh can exempt
+                Err(Refusal::Level { .. }) => {}
+                committed => return committed.map(|_| Some(count)),
+            }
+        }
+        let exemption = Some(exemption);
+        let change = SignatureChange::Exempt { repository, digest, exemption };
+        self.commit(change, by).await.map(|_| Some(0))
+    }
+
     /// Commits a change of what a project knows of signatures, at its primary.
     pub async fn commit(&self, change: SignatureChange, by: &Actor) -> Result<Outcome, Refusal> {
         let project = change.project();
@@ -247,7 +289,7 @@ impl Signatures {
     /// count as missing. Returns whether it need not be tried again.
     async fn carry_out(&self, one: Waiting, last: bool) -> bool {
         let place = one.number.map(|number| (one.project.id, number));
-        let change = match self.verify(&one, last).await {
+        let change = match self.verify(&one, last, &Allowance::of_one()).await {
             Ok(Some(change)) => change,
             Ok(None) => match one.number {
                 Some(number) => SignatureChange::Skip { project: one.project.name.clone(), number },

@@ -7,6 +7,7 @@
 //! own are kept by its client.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ use rules::ledger::signatures::{
     LookForSignatures, SignatureChange, Unverified, key as signed_key,
 };
 use rules::policies::signatures::{Evidence, Fault, SignatureRecord, is_evidence};
-use rules::proxies::budget::{BudgetTerms, Budgets};
+use rules::proxies::budget::{BudgetTerms, Budgets, client_of};
+use rules::proxies::places::{PlaceTerms, Places};
 use rules::proxies::tags::RecentAnswers;
 use rules::wire::{Referring, Resolution, Sought, questions};
 use rules::words::digest::Digest;
@@ -34,21 +36,22 @@ use rules::words::manifest::Referrer;
 use rules::words::names::{NodeId, ProjectId, Reference, RepositoryName, Tag};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tracing::{debug, info};
 
+use super::verifying::Allowance;
 use super::{Signatures, Waiting};
 use crate::proxies::resolving::Proxies;
 use crate::proxies::under_way::UnderWay;
 
 /// How many images each node may have sought in a project: at once, and more in each minute.
 const ASKED: BudgetTerms = BudgetTerms { burst: 200, per_minute: 120 };
-/// The maximum number of images that wait or are sought.
-const UNDER_WAY: usize = 256;
-/// The maximum number of those of one project.
-const OF_A_PROJECT: usize = 64;
-/// The maximum number of images that are sought at a time, and of those of one project.
-const AT_A_TIME: (usize, usize) = (16, 4);
+/// How many of these one client may cause.
+const ASKED_BY_ONE: BudgetTerms = BudgetTerms { burst: 100, per_minute: 60 };
+/// The maximum number of images that wait or are sought, of all projects and of one. Each project, and
+/// each client in it, has a share of the places.
+const PLACES: PlaceTerms =
+    PlaceTerms { all: 256, of_a_project: 64, at_a_time: 16, of_a_project_at_a_time: 4 };
 /// The maximum number of artifacts of one image that are fetched at a time.
 const FETCHED: usize = 4;
 /// How long one image may take.
@@ -59,6 +62,9 @@ const RETRY: Duration = Duration::from_secs(5);
 const PAGES: usize = 4;
 /// The maximum length of an artifact's manifest in bytes.
 const LARGEST: u64 = 1 << 20;
+/// The maximum number of bytes of all artifacts of one image, with their blobs. Somewhat more may
+/// arrive, because manifests are as long as the upstream has them.
+const OF_ONE_IMAGE: u64 = 16 << 20;
 /// The maximum number of bytes of answers that are remembered, and what one costs beside its name.
 const REMEMBERED: usize = 4 << 20;
 /// See [`REMEMBERED`].
@@ -72,7 +78,7 @@ const LOOKED_FOR: usize = 50;
 const UNTOLD: &str = "application/vnd.oci.empty.v1+json";
 
 /// An image.
-type Place = (RepositoryName, Digest);
+type Image = (RepositoryName, Digest);
 
 /// What the upstream was asked about, and what came of that.
 #[derive(Clone)]
@@ -91,12 +97,53 @@ pub struct Seeking {
     proxies: Arc<Proxies>,
     /// How long an answer counts.
     missing_for: Duration,
-    under_way: Mutex<UnderWay<Place, Sought>>,
-    lately: Mutex<RecentAnswers<Place, Asked>>,
+    under_way: Mutex<UnderWay<Image, Sought>>,
+    lately: Mutex<RecentAnswers<Image, Asked>>,
     budgets: Mutex<Budgets<(NodeId, ProjectId)>>,
-    places: Semaphore,
-    /// Those of each project that is asked about now.
-    of_projects: Mutex<HashMap<ProjectId, Arc<Semaphore>>>,
+    of_clients: Mutex<Budgets<(IpAddr, ProjectId)>>,
+    turns: Arc<Mutex<Turns>>,
+}
+
+/// The places of questions, and who waits for a turn.
+struct Turns {
+    places: Places<ProjectId, IpAddr>,
+    waiting: HashMap<u64, oneshot::Sender<()>>,
+}
+
+impl Turns {
+    /// Tells those whose turn it is.
+    fn begin(&mut self) {
+        for number in self.places.begin() {
+            if let Some(turn) = self.waiting.remove(&number) {
+                let _ = turn.send(());
+            }
+        }
+    }
+}
+
+/// A place of a question. It is free when this is dropped.
+struct Place {
+    turns: Arc<Mutex<Turns>>,
+    number: u64,
+    turn: Option<oneshot::Receiver<()>>,
+}
+
+impl Place {
+    /// Waits until it is this question's turn.
+    async fn turn(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            let _ = turn.await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut turns = self.turns.lock();
+        turns.waiting.remove(&self.number);
+        turns.places.leave(self.number);
+        turns.begin();
+    }
 }
 
 /// What the upstream has about an image, as far as it could be asked.
@@ -125,11 +172,14 @@ impl Seeking {
             signatures,
             proxies,
             missing_for,
-            under_way: Mutex::new(UnderWay::new(UNDER_WAY)),
+            under_way: Mutex::new(UnderWay::new(PLACES.all)),
             lately: Mutex::new(RecentAnswers::new(REMEMBERED)),
             budgets: Mutex::new(Budgets::new(ASKED)),
-            places: Semaphore::new(AT_A_TIME.0),
-            of_projects: Mutex::default(),
+            of_clients: Mutex::new(Budgets::new(ASKED_BY_ONE)),
+            turns: Arc::new(Mutex::new(Turns {
+                places: Places::new(PLACES),
+                waiting: HashMap::new(),
+            })),
         })
     }
 
@@ -143,25 +193,25 @@ impl Seeking {
         }
     }
 
-    /// Has the project's primary ask the upstream for signatures of an image. `None` if there is no
-    /// answer within this time; it goes on then.
+    /// Has the project's primary ask the upstream for signatures of an image that this client wants.
+    /// `None` if there is no answer within this time; it goes on then.
     pub async fn seek(
         self: &Arc<Self>,
         project: &Project,
-        repository: &RepositoryName,
-        digest: &Digest,
+        (repository, digest): (&RepositoryName, &Digest),
+        client: IpAddr,
         within: Duration,
     ) -> Option<Sought> {
-        let neighbours = &self.signatures.neighbours;
+        let (neighbours, client) = (&self.signatures.neighbours, client_of(client));
         if project.primary == neighbours.me {
-            let sought = self.seek_here(neighbours.me, repository, digest);
+            let sought = self.seek_here((neighbours.me, client), repository, digest);
             return tokio::time::timeout(within, sought).await.ok();
         }
         let away = || Some(Sought::Failed("the project's primary cannot be reached".into()));
         if neighbours.members.down().contains(&project.primary) {
             return away();
         }
-        let ask = questions::Seek { repository: repository.clone(), digest: *digest };
+        let ask = questions::Seek { repository: repository.clone(), digest: *digest, client };
         match neighbours.links.ask(project.primary, ask, within).await {
             Ok(sought) => Some(sought),
             Err(LinkError::Deadline) => None,
@@ -172,11 +222,11 @@ impl Seeking {
         }
     }
 
-    /// As the project's primary: asks the upstream for signatures of an image, because a client of
-    /// `asker` wants it.
+    /// As the project's primary: asks the upstream for signatures of an image, because a client of the
+    /// asking node wants it.
     pub async fn seek_here(
         self: &Arc<Self>,
-        asker: NodeId,
+        (asker, client): (NodeId, IpAddr),
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Sought {
@@ -185,31 +235,26 @@ impl Seeking {
             Ok(None) => return Sought::Failed("this node does not judge it".into()),
             Err(error) => return Sought::Failed(error.to_string()),
         };
-        let place = (repository.clone(), *digest);
+        let image = (repository.clone(), *digest);
         let replaced = self.proxies.upstreams().replaced();
-        let lately = self.lately.lock().get(clock::now(), &place).cloned();
+        let lately = self.lately.lock().get(clock::now(), &image).cloned();
         let counts = |asked: &Asked| (asked.anchors, asked.replaced) == (anchors, replaced);
         if let Some(asked) = lately.filter(counts) {
             return asked.failed.map_or(Sought::Known, Sought::Failed);
         }
-        let joined = {
-            let mut under_way = self.under_way.lock();
-            // an upstream that is slow takes no places of other projects
-            let of_project = |asked: &Place| asked.0.project() == project.name;
-            match under_way.count(of_project) < OF_A_PROJECT || under_way.is_asked(&place) {
-                true => under_way.join(&place),
-                false => None,
-            }
-        };
+        let joined = self.under_way.lock().join(&image);
         let Some((mut heard, unasked)) = joined else { return Sought::Busy };
         if let Some(answer) = unasked {
-            if self.budgets.lock().take(clock::now(), &(asker, project.id)).is_err() {
-                self.under_way.lock().leave(&place);
+            let Some(mut place) = self.enter(project.id, asker, client) else {
+                answer.send_replace(Some(Sought::Busy));
+                self.under_way.lock().leave(&image);
                 return Sought::Busy;
-            }
+            };
             let seeking = self.clone();
             self.signatures.tasks.spawn("signatures.seek", async move {
-                let (sought, failed) = seeking.look(&project, &place).await;
+                place.turn().await;
+                let (sought, failed) = seeking.look(&project, &image).await;
+                drop(place);
                 let result = match (&sought, &failed) {
                     (Sought::Found, _) => "found",
                     (_, Some(_)) => "failed",
@@ -217,18 +262,37 @@ impl Seeking {
                 };
                 metrics::counter!("atoll_signatures_sought_total", "result" => result).increment(1);
                 let time = if failed.is_some() { RETRY } else { seeking.missing_for };
-                let size = OVERHEAD + place.0.as_str().len();
+                let size = OVERHEAD + image.0.as_str().len();
                 let asked = Asked { anchors, replaced, failed };
                 let mut lately = seeking.lately.lock();
-                lately.remember(clock::now(), place.clone(), asked, size, time);
+                lately.remember(clock::now(), image.clone(), asked, size, time);
                 drop(lately);
-                seeking.under_way.lock().leave(&place);
+                seeking.under_way.lock().leave(&image);
                 answer.send_replace(Some(sought));
             });
         }
         let heard = heard.wait_for(Option::is_some).await;
         let sought = heard.ok().and_then(|answer| answer.clone());
         sought.unwrap_or_else(|| Sought::Failed("the node is stopping".into()))
+    }
+
+    /// A place for a question of this client, which is one of `asker`; `None` if one of them has as many
+    /// as it may have, or has asked too often.
+    fn enter(&self, project: ProjectId, asker: NodeId, client: IpAddr) -> Option<Place> {
+        let now = clock::now();
+        let place = {
+            let (mut turns, (tell, turn)) = (self.turns.lock(), oneshot::channel());
+            let number = turns.places.enter(&project, &client)?;
+            turns.waiting.insert(number, tell);
+            turns.begin();
+            Place { turns: self.turns.clone(), number, turn: Some(turn) }
+        };
+        self.of_clients.lock().take(now, &(client, project)).ok()?;
+        if self.budgets.lock().take(now, &(asker, project)).is_err() {
+            self.of_clients.lock().give_back(&(client, project));
+            return None;
+        }
+        Some(place)
     }
 
     /// The project, if it demands signatures of what it caches, and this node is its primary; and the
@@ -250,16 +314,8 @@ impl Seeking {
 
     /// Looks for signatures, verifies and records them. Returns what came of it, and why the upstream
     /// could not be asked for all, if it could not.
-    async fn look(&self, project: &Project, place: &Place) -> (Sought, Option<String>) {
-        let own = {
-            let mut all = self.of_projects.lock();
-            all.retain(|_, places| Arc::strong_count(places) > 1);
-            let places = all.entry(project.id);
-            places.or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME.1))).clone()
-        };
-        let _own = own.acquire().await;
-        let _place = self.places.acquire().await;
-        match tokio::time::timeout(LONGEST, self.look_now(project, place)).await {
+    async fn look(&self, project: &Project, image: &Image) -> (Sought, Option<String>) {
+        match tokio::time::timeout(LONGEST, self.look_now(project, image)).await {
             Ok(Ok((true, failed))) => (Sought::Found, failed),
             Ok(Ok((false, None))) => (Sought::Nothing, None),
             Ok(Ok((false, Some(why))) | Err(why)) => (Sought::Failed(why.clone()), Some(why)),
@@ -274,9 +330,9 @@ impl Seeking {
     async fn look_now(
         &self,
         project: &Project,
-        place: &Place,
+        image: &Image,
     ) -> Result<(bool, Option<String>), String> {
-        let (repository, digest) = place;
+        let ((repository, digest), allowance) = (image, &Allowance::new(OF_ONE_IMAGE));
         // what an index lists is read out of it, so it has to be here before its signatures are
         if self.proxies.caches().manifest(repository, digest, false).await.is_none() {
             match self.proxies.resolve_here(repository, &Reference::Digest(*digest)).await {
@@ -285,11 +341,11 @@ impl Seeking {
                 other => return Err(failure(other)),
             }
         }
-        let Listed { artifacts, mut failed } = self.list(repository, digest).await;
+        let Listed { artifacts, mut failed } = self.list(image, allowance).await;
         let verified = artifacts.into_iter().map(|(manifest, tag)| async move {
             let what = Unverified { repository: repository.clone(), manifest, tag };
             let one = Waiting { project: project.clone(), number: None, what };
-            self.signatures.verify(&one, true).await
+            self.signatures.verify(&one, true, allowance).await
         });
         let verified: Vec<_> =
             futures::stream::iter(verified).buffer_unordered(FETCHED).collect().await;
@@ -335,7 +391,8 @@ impl Seeking {
 
     /// What the upstream has about an image that may have signatures. If it cannot be asked, what is
     /// cached of that.
-    async fn list(&self, repository: &RepositoryName, digest: &Digest) -> Listed {
+    async fn list(&self, image: &Image, allowance: &Allowance) -> Listed {
+        let (repository, digest) = image;
         let (mut listed, mut signed, mut of_all) = (Listed::default(), Vec::new(), None);
         for tag in tags_about(digest) {
             let ending = Fallback::of(&tag).map(|of| of.ending.to_owned());
@@ -353,8 +410,10 @@ impl Seeking {
         let (signed, referring) = tokio::join!(signed, self.referring(repository, digest));
         for (tag, named) in signed {
             match named {
-                Ok(Some(manifest)) => listed.add((manifest, Some(tag))),
-                Ok(None) => {}
+                Ok(Some(manifest)) if self.fits(repository, &manifest, allowance) => {
+                    listed.add((manifest, Some(tag)));
+                }
+                Ok(_) => {}
                 Err(why) => listed.failed = Some(why),
             }
         }
@@ -372,17 +431,35 @@ impl Seeking {
         // each manifest is here before it is verified
         let fetched = referring.into_iter().take(MOST_FOUND).map(|manifest| async move {
             let reference = Reference::Digest(manifest);
-            (manifest, self.proxies.resolve_here(repository, &reference).await)
+            let resolution = match allowance.is_used_up() {
+                true => Resolution::Missing,
+                false => self.proxies.resolve_here(repository, &reference).await,
+            };
+            let is_there = matches!(resolution, Resolution::Fresh(_) | Resolution::Stale(..));
+            let fits = is_there && self.fits(repository, &manifest, allowance);
+            (manifest, resolution, fits)
         });
         let fetched: Vec<_> = futures::stream::iter(fetched).buffered(FETCHED).collect().await;
-        for (manifest, resolution) in fetched {
+        for (manifest, resolution, fits) in fetched {
             match resolution {
-                Resolution::Fresh(_) | Resolution::Stale(..) => listed.add((manifest, None)),
+                Resolution::Fresh(_) | Resolution::Stale(..) if fits => {
+                    listed.add((manifest, None));
+                }
+                Resolution::Fresh(_) | Resolution::Stale(..) => {}
                 Resolution::Missing | Resolution::Denied(_) => {}
                 other => listed.failed = Some(failure(other)),
             }
         }
         listed
+    }
+
+    /// Whether the manifest, which is cached here, is no longer than it may be, whatever the upstream
+    /// has said, and there is still room for it.
+    fn fits(&self, repository: &RepositoryName, digest: &Digest, allowance: &Allowance) -> bool {
+        let record =
+            at_length(|| self.signatures.neighbours.records.view()?.manifest(repository, digest));
+        let length = record.ok().flatten().map_or(0, |record| record.bytes.len() as u64);
+        length <= LARGEST && allowance.take(length)
     }
 
     /// What a tag names upstream, which is cached then.
@@ -483,7 +560,7 @@ impl Seeking {
 
     /// Images of whose signatures something is known, and whose manifest this node, the primary, does
     /// not have. What somebody has exempted is not forgotten before that ends.
-    fn not_cached_here(&self) -> Result<Vec<Place>, RecordError> {
+    fn not_cached_here(&self) -> Result<Vec<Image>, RecordError> {
         let neighbours = &self.signatures.neighbours;
         let view = neighbours.records.view()?;
         let (mut missing, now) = (Vec::new(), clock::timestamp());

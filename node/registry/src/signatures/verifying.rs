@@ -1,11 +1,12 @@
 //! What one artifact of signatures is worth.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ground::supervise::{at_length, blocking};
 use rules::blobs::pacing::Class;
-use rules::ledger::records::{Look, RecordError};
+use rules::ledger::records::{Look, ManifestRecord, RecordError};
 use rules::ledger::signatures::{MOST_CHILDREN, SignatureChange, Unverified};
 use rules::policies::signatures::{Evidence, MOST_SIGNATURES, Seen, Signature};
 use rules::words::digest::Digest;
@@ -39,13 +40,49 @@ pub(super) enum NotYet {
     Failed(String),
 }
 
+/// How many bytes may still be read.
+pub(super) struct Allowance(AtomicU64);
+
+impl Allowance {
+    /// So many.
+    pub(super) fn new(bytes: u64) -> Self {
+        Allowance(AtomicU64::new(bytes))
+    }
+
+    /// For one artifact.
+    pub(super) fn of_one() -> Self {
+        Allowance::new(MOST_BYTES)
+    }
+
+    /// Takes so many, if they are left. Otherwise nothing is left from now on.
+    pub(super) fn take(&self, bytes: u64) -> bool {
+        let taken = |left: u64| Some(left.saturating_sub(bytes));
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        before.is_ok_and(|left| left >= bytes)
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// The manifests that an index lists, at most [`MOST_CHILDREN`].
+pub(super) fn listed(index: &ManifestRecord) -> Vec<Digest> {
+    let read = Manifest::read_served(&index.media_type, &index.bytes);
+    let children = read.map(|manifest| manifest.children).unwrap_or_default();
+    let children = children.iter().filter(|child| child.manifest);
+    children.map(|child| child.digest).take(MOST_CHILDREN).collect()
+}
+
 impl Signatures {
-    /// What to record of it; `None` if it is not there any more, or no artifact of signatures. At the
-    /// `last` try blobs that are not here count as missing.
+    /// What to record of it; `None` if it is not there any more, no artifact of signatures, or longer
+    /// than the allowance. At the `last` try blobs that are not here count as missing.
     pub(super) async fn verify(
         &self,
         one: &Waiting,
         last: bool,
+        allowance: &Allowance,
     ) -> Result<Option<SignatureChange>, NotYet> {
         let Unverified { repository, manifest, tag } = &one.what;
         let fallback = tag.as_ref().and_then(Fallback::of);
@@ -75,11 +112,14 @@ impl Signatures {
         };
         let Some(subject) = subject else { return Ok(None) };
         let mut blobs = BTreeMap::new();
-        let mut total = 0;
+        let mut total = 0_u64;
         for (blob, size) in &evidence.blobs {
-            total += size;
+            total = total.saturating_add(*size);
             if total > MOST_BYTES {
                 break; // the rest counts as missing
+            }
+            if !allowance.take(*size) {
+                return Ok(None);
             }
             match self.bytes_of(one, *blob, *size).await {
                 Ok(bytes) => drop(blobs.insert(*blob, bytes)),
@@ -112,12 +152,8 @@ impl Signatures {
             Evidence { manifest: digest, tag: tag.clone(), is_text, signatures: seen.collect() };
         let children = at_length(|| {
             let view = self.neighbours.records.view()?;
-            let Some(record) = view.manifest(repository, &subject)? else { return Ok(Vec::new()) };
-            let Ok(manifest) = Manifest::read_served(&record.media_type, &record.bytes) else {
-                return Ok(Vec::new());
-            };
-            let children = manifest.children.iter().filter(|child| child.manifest);
-            Ok::<_, RecordError>(children.map(|child| child.digest).take(MOST_CHILDREN).collect())
+            let subject = view.manifest(repository, &subject)?;
+            Ok::<_, RecordError>(subject.as_ref().map(listed).unwrap_or_default())
         })?;
         Ok(Some(SignatureChange::Verified {
             repository: repository.clone(),
@@ -147,9 +183,20 @@ impl Signatures {
         let open = match self.store.open_sound(&digest).await? {
             Some(open) => open,
             None => {
-                let flight = self.flights.join(digest, Sources::Find { via }, Class::Copy);
-                match tokio::time::timeout(self.terms.fetch, flight.finished()).await {
-                    Ok(Ok(_)) => {}
+                // one for a client ends when nobody waits for it
+                let class = if via.is_some() { Class::Pull } else { Class::Copy };
+                let flight = self.flights.join(digest, Sources::Find { via }, class);
+                let whole = async {
+                    let begun = flight.begun(digest, self.terms.fetch).await?;
+                    match begun.size == size {
+                        true => flight.finished().await.map(Some),
+                        false => Ok(None),
+                    }
+                };
+                match tokio::time::timeout(self.terms.fetch, whole).await {
+                    Ok(Ok(Some(_))) => {}
+                    // nobody needs the rest of a blob that is longer than its manifest says
+                    Ok(Ok(None)) => return Ok(Bytes::new()),
                     Ok(Err(error)) => return Err(NotYet::Missing(digest, error.to_string())),
                     Err(_) => {
                         return Err(NotYet::Missing(digest, "it did not arrive in time".into()));
@@ -169,5 +216,21 @@ impl Signatures {
         });
         let read = read.await.map_err(|e| NotYet::Failed(e.to_string()))?;
         read.map_err(|e| NotYet::Failed(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_ends_the_allowance_so_that_nothing_smaller_comes_after_it() {
+        let allowance = Allowance::new(10);
+        assert!(allowance.take(4) && !allowance.is_used_up());
+        assert!(!allowance.take(7), "six are left");
+        assert!(allowance.is_used_up() && !allowance.take(1));
+        let exactly = Allowance::new(3);
+        assert!(exactly.take(3) && exactly.is_used_up() && exactly.take(0));
+        assert!(Allowance::new(u64::MAX).take(u64::MAX), "sizes are what manifests say");
     }
 }

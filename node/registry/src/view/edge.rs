@@ -18,6 +18,7 @@ use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use parking_lot::Mutex;
 use rules::edges::{EdgeTerms, Known, Remembered, Use, until_told, usable};
+use rules::ledger::admitted::{Heard, Stamp};
 use rules::ledger::cached::Owner;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{
@@ -69,7 +70,8 @@ pub struct EdgeRecords {
     unreachable_until: Mutex<Moment>,
     verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
     people: Mutex<People>,
-    verdicts_version: Mutex<Version>,
+    /// How often what decides about images was changed, as far as this edge has heard.
+    decided: Mutex<Heard>,
     /// Replicas that did not answer lately, and when.
     silent: Mutex<HashMap<NodeId, Moment>>,
 }
@@ -82,13 +84,6 @@ struct People {
     since: (Timestamp, Moment),
     /// When this edge last asked for a version that a replica then told.
     heard: Option<(Timestamp, Moment)>,
-}
-
-/// How often what decides about vulnerable images was changed, as far as this edge has heard.
-struct Version {
-    number: u64,
-    /// When this edge heard of it first. What was kept before may be wrong.
-    since: Timestamp,
 }
 
 /// What `status` shows about an edge.
@@ -135,7 +130,7 @@ impl EdgeRecords {
                 since: (Timestamp(0), Moment::from_micros(0)),
                 heard: None,
             }),
-            verdicts_version: Mutex::new(Version { number: 0, since: Timestamp(0) }),
+            decided: Mutex::default(),
         });
         for node in edge.view().nodes().unwrap_or_default() {
             edge.links.know(node.id, node.address);
@@ -457,13 +452,15 @@ impl EdgeRecords {
         people.heard = (version != 0).then_some(asked);
     }
 
-    /// A replica has said how often what decides about vulnerable images was changed.
-    fn handle_verdicts(self: &Arc<Self>) {
+    /// A replica that was asked at `asked` has said how often what decides about images was changed.
+    fn handle_decided(self: &Arc<Self>, asked: Moment) {
         let number = self.view().verdicts_version().unwrap_or_default();
-        let mut version = self.verdicts_version.lock();
-        if version.number != number {
-            *version = Version { number, since: clock::timestamp() };
-        }
+        self.decided.lock().hear(number, asked, clock::timestamp());
+    }
+
+    /// The state of what decides about pulls; `None` while this edge may not hear of changes.
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.decided.lock().stamp(clock::now())
     }
 
     /// Whether an answer to `query` of this time is about vulnerable or unsigned images, and was given
@@ -472,7 +469,7 @@ impl EdgeRecords {
         let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
         let is_of_verdicts =
             scanning::key::is_of_verdicts(place) || signatures::key::is_of_verdicts(place);
-        is_of_verdicts && at <= self.verdicts_version.lock().since
+        is_of_verdicts && at <= self.decided.lock().since()
     }
 
     /// Whether an answer to `query` of this time may be about an earlier project of the same name:
@@ -657,8 +654,9 @@ async fn follow(edge: Arc<EdgeRecords>) {
         if !alone {
             edge.ask_quietly(tables_of_groups()).await;
         }
+        let asked = clock::now();
         if !alone && matches!(edge.ask_quietly(tables_of_scans()).await, Some((_, true))) {
-            edge.handle_verdicts();
+            edge.handle_decided(asked);
         }
         let asked = (clock::timestamp(), clock::now());
         if !alone && matches!(edge.ask_quietly(tables_of_people()).await, Some((_, true))) {

@@ -127,11 +127,14 @@ impl Records {
         }
     }
 
-    /// The state of what decides about pulls of a repository's images; `None` at an edge, which judges
-    /// what it keeps anew each time. Take it before the records are read that decide, and after a read
+    /// The state of what decides about pulls of a repository's images; `None` at an edge that may not
+    /// hear of changes now. Take it before the records are read that decide, and after a read
     /// that was fresh.
     pub fn stamp(&self, repository: &RepositoryName) -> Option<Stamp> {
-        self.ledger().map(|ledger| ledger.stamp(repository))
+        match self {
+            Records::Ledger(ledger, _) => Some(ledger.stamp(repository)),
+            Records::Edge(edge) => edge.stamp(),
+        }
     }
 
     /// Whether writes can succeed now: the node hears the ledger's majority. Always false at an

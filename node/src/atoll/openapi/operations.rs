@@ -243,8 +243,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Answer::Shows("Anything")).body("NewSigningKey"),
     get("/api/v2.0/projects/{project}/signing/log", "What the mesh has signed", "Anything")
         .query(&["after", "verify"]),
-    put("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures/exemption",
-        "Serve an artifact for a while without signatures", "NewExemption"),
+    operation("PUT",
+        "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures/exemption",
+        "Serve an artifact for a while without signatures, with what it lists",
+        Answer::Shows("Anything")).body("NewExemption"),
     delete("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/signatures/exemption",
         "End an exemption"),
     get("/api/v2.0/projects/{project}/signers", "Whom a project trusts to sign", "Anything[]").paged(),

@@ -362,8 +362,12 @@ async fn show(api: &Api, image: &str) -> io::Result<()> {
     println!("{}, policy {}", text(&answer["artifact"]), text(&answer["policy"]));
     let exemption = &answer["exemption"];
     if exemption.is_object() {
+        let of = match exemption["index"].as_str() {
+            Some(index) => format!(", as the index {index} is that lists it"),
+            None => String::new(),
+        };
         println!(
-            "exempt until {} by {}: {}",
+            "exempt{of} until {} by {}: {}",
             text(&exemption["until"]),
             text(&exemption["by"]),
             text(&exemption["reason"])
@@ -433,11 +437,12 @@ pub(in crate::cli) fn exempt(command: &ExemptCommand) -> io::Result<()> {
             api.say(&format!("{} needs its signatures again", command.image));
         } else {
             let body = json!({"reason": command.reason, "until": command.until});
-            api.send(Method::PUT, &path, Some(&body)).await?;
-            api.say(&format!(
-                "{} is served without signatures until then; what an index lists needs an exemption of its own",
-                command.image
-            ));
+            let answer = api.send(Method::PUT, &path, Some(&body)).await?;
+            let with = match answer.body["listed"].as_u64() {
+                Some(count @ 1..) => format!(", with the {count} that it lists,"),
+                _ => String::new(),
+            };
+            api.say(&format!("{}{with} is served without signatures until then", command.image));
         }
         Ok(())
     })

@@ -67,3 +67,32 @@ fn a_change_ends_what_it_may_be_about_and_nothing_else() {
     changes.count_all();
     assert_ne!(changes.stamp(&here), before);
 }
+
+#[test]
+fn an_edge_remembers_only_while_it_would_hear_of_a_change() {
+    let at = |seconds: u64| Moment::from_micros(seconds * 1_000_000);
+    let mut heard = Heard::default();
+    assert_eq!(heard.stamp(at(100)), None, "nobody has told it anything");
+    heard.hear(7, at(100), Timestamp(1));
+    let first = heard.stamp(at(101));
+    assert!(first.is_some());
+    heard.hear(7, at(104), Timestamp(4));
+    assert_eq!((heard.stamp(at(109)), heard.since()), (first, Timestamp(1)), "nothing has changed");
+    assert_eq!(heard.stamp(at(110)), None, "it may have been cut off since");
+    heard.hear(8, at(111), Timestamp(11));
+    let second = heard.stamp(at(111));
+    assert!(second.is_some() && second != first);
+    assert_eq!(heard.since(), Timestamp(11), "what it kept before is read again");
+    // a mesh that was made anew may count the same
+    heard.hear(9, at(112), Timestamp(12));
+    heard.hear(8, at(113), Timestamp(13));
+    assert!(![first, second].contains(&heard.stamp(at(113))));
+
+    let (mut admissions, metadata) = (Admissions::new(10), BTreeMap::new());
+    let (stamp, at) = (heard.stamp(at(113)).unwrap(), Timestamp(10));
+    let until = Some(at.after(AT_AN_EDGE));
+    let one = Admission { metadata: metadata.clone(), stamp, at, until, lacking: None };
+    admissions.remember(pull(1), one);
+    let mut found = |now| admissions.find(&pull(1), &metadata, stamp, now).is_some();
+    assert!(found(Timestamp(10)) && found(Timestamp(2_009)) && !found(Timestamp(2_010)));
+}

@@ -3,17 +3,29 @@
 
 use std::collections::BTreeMap;
 
-use super::{EMPTIED_AT_ONCE, scan_queue};
+use super::known_images::{KnownImages, Place};
+use super::scan_queue;
 use crate::ledger::cached_scans::{
     LookForCachedScans, MOST_KNOWN, MOST_WAITING, begins_to_judge, key, numbers,
 };
 use crate::ledger::command::Outcome;
 use crate::ledger::level::Level;
-use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode};
+use crate::ledger::records::{Look, Project, RecordError, WriteRecords};
 use crate::ledger::scanning::{AT_ONCE, LookForScans, key as scans_key};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, RepositoryName};
+
+/// The images of which something is known, in the order in which scans were asked for.
+fn list(project: ProjectId) -> KnownImages {
+    KnownImages {
+        all: key::all_known(project),
+        count: key::count(project),
+        judged: key::judged(project),
+        image: scans_key::scanned,
+        most: MOST_KNOWN,
+    }
+}
 
 /// Puts images into the queue, as far as that has room.
 pub(super) fn ask<R: WriteRecords>(
@@ -40,7 +52,7 @@ pub(super) fn ask<R: WriteRecords>(
         let of_before: Vec<u64> = known.iter().flat_map(numbers).collect();
         if of_before.is_empty() {
             make_room(records, project.id)?;
-            add(records, project.id, 1)?;
+            list(project.id).add(records, 1)?;
         }
         scan_queue::ask(records, at, project.id, repository, digest, first)?;
         for number in of_before {
@@ -80,18 +92,10 @@ pub(super) fn leave_project<R: WriteRecords>(
     if project.upstream.is_none() || records.level()? < Level::CACHED_SCANS {
         return Ok(false);
     }
-    let some = records.scan(&key::all_known(project.id), None, EMPTIED_AT_ONCE)?;
-    for (_, place) in &some {
-        if let Some((repository, digest)) = scans_key::scanned(place) {
-            forget_one(records, project.id, &repository, &digest)?;
-        }
-    }
-    if some.len() == EMPTIED_AT_ONCE {
-        return Ok(true);
-    }
-    records.remove(&key::count(project.id))?;
-    records.remove(&key::judged(project.id))?;
-    Ok(false)
+    let forget = |records: &mut R, (repository, digest): &Place| {
+        forget_one(records, project.id, repository, digest)
+    };
+    list(project.id).leave_project(records, forget)
 }
 
 /// A project's metadata was written. What it said before this level had no effect.
@@ -103,7 +107,7 @@ pub(super) fn configured<R: WriteRecords>(
     if records.level()? >= Level::CACHED_SCANS
         && begins_to_judge(project.upstream.is_some(), written.iter())
     {
-        records.put(&key::judged(project.id), &encode(&1_u64)?)?;
+        list(project.id).judge(records)?;
     }
     Ok(())
 }
@@ -119,11 +123,11 @@ fn refuses(project: &Project, digests: &[Digest]) -> Option<Outcome> {
 /// Forgets the image whose scan was asked for first, if there are as many as there may be. One that
 /// waits or runs stays.
 fn make_room<R: WriteRecords>(records: &mut R, project: ProjectId) -> Result<(), RecordError> {
-    if records.record::<u64>(&key::count(project))?.unwrap_or(0) < MOST_KNOWN {
+    let list = list(project);
+    if !list.is_full(records)? {
         return Ok(());
     }
-    for (_, place) in records.scan(&key::all_known(project), None, 2 * MOST_WAITING + 1)? {
-        let Some((repository, digest)) = scans_key::scanned(&place) else { continue };
+    for (repository, digest) in list.first(records, 2 * MOST_WAITING + 1)? {
         let known = records.scan_of(&repository, &digest)?;
         if known.is_none_or(|known| known.wanted.is_none()) {
             return forget_one(records, project, &repository, &digest);
@@ -142,11 +146,6 @@ fn forget_one<R: WriteRecords>(
     for number in numbers(&known) {
         records.remove(&key::known(project, number))?;
     }
-    add(records, project, -1)?;
+    list(project).add(records, -1)?;
     scan_queue::forget(records, repository, digest)
-}
-
-fn add<R: WriteRecords>(records: &mut R, project: ProjectId, more: i64) -> Result<(), RecordError> {
-    let count = records.record::<u64>(&key::count(project))?.unwrap_or(0);
-    records.put(&key::count(project), &encode(&count.saturating_add_signed(more))?)
 }

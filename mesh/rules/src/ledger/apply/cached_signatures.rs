@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{EMPTIED_AT_ONCE, next_number, signatures};
-use crate::ledger::cached_signatures::{AT_ONCE, MOST_FOUND, MOST_KNOWN, MOST_UNKNOWN, key};
+use super::known_images::{KnownImages, Place};
+use super::signatures::exempting::Order;
+use super::{next_number, signatures};
+use crate::ledger::cached_signatures::{AT_ONCE, MOST_FOUND, MOST_KNOWN, MOST_UNKNOWN, Worth, key};
 use crate::ledger::command::Outcome;
 use crate::ledger::level::Level;
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode};
@@ -12,14 +14,25 @@ use crate::ledger::signatures::{
     LookForSignatures, MOST_CHILDREN, SignatureChange, key as signatures_key,
 };
 use crate::policies::signatures::{
-    Evidence, Exemption, MOST_SIGNATURES, Policy, Seen, SignatureRecord, is_on,
+    Evidence, MOST_SIGNATURES, Policy, Seen, SignatureRecord, Signer, is_on,
 };
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, RepositoryName};
 
-/// The maximum number of exempted images that are passed over when one is to be forgotten.
-const PASSED_OVER: usize = 200;
+/// The maximum number of images that are looked at when one is to be forgotten.
+const LOOKED_AT: usize = 200;
+
+/// The images of whose signatures something is known.
+fn list(project: ProjectId) -> KnownImages {
+    KnownImages {
+        all: key::all_known(project),
+        count: key::count(project),
+        judged: key::judged(project),
+        image: signatures_key::signed,
+        most: MOST_KNOWN,
+    }
+}
 
 /// Applies a change of what is known of signatures: of a proxy project here.
 pub(super) fn change<R: WriteRecords>(
@@ -38,8 +51,8 @@ pub(super) fn change<R: WriteRecords>(
         SignatureChange::ForgetCached { repository, digests } => {
             forget(records, project, repository, digests)
         }
-        SignatureChange::Exempt { repository, digest, exemption } => {
-            exempt(records, at, project, (repository, digest), exemption.as_ref())
+        SignatureChange::Exempt { .. } | SignatureChange::ExemptIndex { .. } => {
+            exempt(records, at, project, change)
         }
         change => signatures::change(records, at, project, change),
     }
@@ -51,17 +64,17 @@ fn exempt<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     project: &Project,
-    (repository, digest): (&RepositoryName, &Digest),
-    exemption: Option<&Exemption>,
+    change: &SignatureChange,
 ) -> Result<Outcome, RecordError> {
-    let mut known = records.signatures_of(repository, digest)?;
-    if let Some(refused) = signatures::not_exempted(at, &known, exemption) {
-        return Ok(refused);
+    let Some(order) = Order::of(change) else { return Ok(Outcome::NotFound) };
+    match order.carry_out(records, at)? {
+        Err(refused) => Ok(refused),
+        Ok(known) => {
+            keep(records, at, project.id, (order.repository, order.digest), &known)?;
+            signatures::count_change(records)?;
+            Ok(Outcome::Done)
+        }
     }
-    known.exempt = exemption.cloned();
-    keep(records, project.id, (repository, digest), &known)?;
-    signatures::count_change(records)?;
-    Ok(Outcome::Done)
 }
 
 /// Records what the upstream has about an image. What was verified before stays, also if the upstream
@@ -95,10 +108,12 @@ fn found<R: WriteRecords>(
     if known == before {
         return Ok(Outcome::Done);
     }
-    if is_known {
+    if !keep(records, at, project.id, (repository, subject), &known)? {
+        return Ok(Outcome::Done);
+    }
+    if is_known || known.exempt.is_some() {
         signatures::inherit(records, repository, subject, &known.children)?;
     }
-    keep(records, project.id, (repository, subject), &known)?;
     // of a project without a policy edges need not hear: its metadata they follow anyhow
     if Policy::of(&project.metadata).is_some() {
         signatures::count_change(records)?;
@@ -138,30 +153,38 @@ fn joined(known: Vec<Evidence>, mut new: Vec<Evidence>) -> Vec<Evidence> {
     all
 }
 
-/// Keeps what is known of an image, and makes room for it.
+/// Keeps what is known of an image, and makes room for it. Nothing is kept if all that there is room
+/// for is worth more.
 fn keep<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     project: ProjectId,
     (repository, digest): (&RepositoryName, &Digest),
     record: &SignatureRecord,
-) -> Result<(), RecordError> {
+) -> Result<bool, RecordError> {
     let is_nothing = record.evidence.is_empty() && record.exempt.is_none();
     if is_nothing {
-        return forget_one(records, project, repository, digest);
+        forget_one(records, project, repository, digest)?;
+        return Ok(true);
     }
+    let signers = records.trusted(project)?.signers;
+    let worth = Worth::of(record, &signers, at);
     let place = key::number(repository, digest);
-    match records.record::<u64>(&place)? {
+    match records.record::<(Worth, u64)>(&place)? {
         Some(before) => records.remove(&key::known(project, before))?,
         None => {
-            make_room(records, project)?;
-            add(records, project, 1)?;
+            if !make_room(records, at, project, &signers, worth)? {
+                return Ok(false);
+            }
+            list(project).add(records, 1)?;
         }
     }
     let number = next_number(records, &key::last())?;
-    records.put(&place, &encode(&number)?)?;
+    records.put(&place, &encode(&(worth, number))?)?;
     let of_record = signatures_key::signatures(repository, digest);
-    records.put(&key::known(project, number), &of_record)?;
-    signatures::keep(records, repository, digest, record)
+    records.put(&key::known(project, (worth, number)), &of_record)?;
+    signatures::keep(records, repository, digest, record)?;
+    Ok(true)
 }
 
 /// Forgets what is known of images.
@@ -190,18 +213,10 @@ pub(super) fn leave_project<R: WriteRecords>(
     if project.upstream.is_none() || records.level()? < Level::CACHED_SIGNATURES {
         return Ok(false);
     }
-    let some = records.scan(&key::all_known(project.id), None, EMPTIED_AT_ONCE)?;
-    for (_, place) in &some {
-        if let Some((repository, digest)) = signatures_key::signed(place) {
-            forget_one(records, project.id, &repository, &digest)?;
-        }
-    }
-    if some.len() == EMPTIED_AT_ONCE {
-        return Ok(true);
-    }
-    records.remove(&key::count(project.id))?;
-    records.remove(&key::judged(project.id))?;
-    Ok(false)
+    let forget = |records: &mut R, (repository, digest): &Place| {
+        forget_one(records, project.id, repository, digest)
+    };
+    list(project.id).leave_project(records, forget)
 }
 
 /// A project's metadata was written. What it said before this level had no effect.
@@ -212,30 +227,43 @@ pub(super) fn configured<R: WriteRecords>(
 ) -> Result<(), RecordError> {
     if records.level()? >= Level::CACHED_SIGNATURES && project.upstream.is_some() && is_on(written)
     {
-        records.put(&key::judged(project.id), &encode(&1_u64)?)?;
+        list(project.id).judge(records)?;
     }
     Ok(())
 }
 
-/// Forgets the images about which something was found first, if there are as many as there may be. What
-/// somebody has exempted stays as long as others can go.
-fn make_room<R: WriteRecords>(records: &mut R, project: ProjectId) -> Result<(), RecordError> {
-    if records.record::<u64>(&key::count(project))?.unwrap_or(0) < MOST_KNOWN {
-        return Ok(());
+/// Makes room for something of this worth, if there are as many as there may be: forgets what is worth
+/// least, and of that about which something was found first. `false` if all is worth more. What an image
+/// was worth when something was found about it counts, and for the first [`LOOKED_AT`] what it is worth
+/// now.
+fn make_room<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: ProjectId,
+    signers: &[Signer],
+    worth: Worth,
+) -> Result<bool, RecordError> {
+    let list = list(project);
+    if !list.is_full(records)? {
+        return Ok(true);
     }
-    let mut first = None;
-    for (_, place) in records.scan(&key::all_known(project), None, PASSED_OVER)? {
-        let Some(image) = signatures_key::signed(&place) else { continue };
-        let record = records.signatures_of(&image.0, &image.1)?;
-        if record.exempt.is_none() {
-            first = Some(image);
+    let mut least = None;
+    for image in list.first(records, LOOKED_AT)? {
+        let of_it = Worth::of(&records.signatures_of(&image.0, &image.1)?, signers, at);
+        if least.as_ref().is_none_or(|(least, _)| of_it < *least) {
+            least = Some((of_it, image));
+        }
+        if of_it == Worth::Nothing {
             break;
         }
-        first.get_or_insert(image);
     }
-    match first {
-        Some((repository, digest)) => forget_one(records, project, &repository, &digest),
-        None => Ok(()),
+    match least {
+        Some((of_it, _)) if of_it > worth => Ok(false),
+        Some((_, (repository, digest))) => {
+            forget_one(records, project, &repository, &digest)?;
+            Ok(true)
+        }
+        None => Ok(true),
     }
 }
 
@@ -246,15 +274,9 @@ fn forget_one<R: WriteRecords>(
     digest: &Digest,
 ) -> Result<(), RecordError> {
     let place = key::number(repository, digest);
-    let Some(number) = records.record::<u64>(&place)? else { return Ok(()) };
+    let Some(number) = records.record::<(Worth, u64)>(&place)? else { return Ok(()) };
     signatures::forget(records, repository, digest, None)?;
     records.remove(&place)?;
     records.remove(&key::known(project, number))?;
-    add(records, project, -1)
-}
-
-fn add<R: WriteRecords>(records: &mut R, project: ProjectId, more: i64) -> Result<(), RecordError> {
-    let place = key::count(project);
-    let count = records.record::<u64>(&place)?.unwrap_or(0).saturating_add_signed(more);
-    records.put(&place, &encode(&count)?)
+    list(project).add(records, -1)
 }

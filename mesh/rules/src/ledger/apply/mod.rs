@@ -9,6 +9,7 @@ mod draining;
 mod drills;
 mod events;
 mod jobs;
+mod known_images;
 mod labels;
 pub(in crate::ledger) mod manifests;
 mod members;

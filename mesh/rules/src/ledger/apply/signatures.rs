@@ -1,5 +1,6 @@
 //! Signatures: whom projects trust, and what their signatures are worth.
 
+pub(super) mod exempting;
 mod signing;
 
 use super::next_number;
@@ -12,7 +13,7 @@ use crate::ledger::sign_log::{
 };
 use crate::ledger::signatures::{
     LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_IN_ALL, MOST_PARENTS, SignatureChange,
-    Unverified, check_signer, has_room, is_short, key, may_exempt,
+    Unverified, check_signer, has_room, is_short, key,
 };
 use crate::policies::signatures::{
     Anchor, By, Evidence, Exemption, MESH, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State,
@@ -81,11 +82,7 @@ pub(super) fn forget<R: WriteRecords>(
 ) -> Result<(), RecordError> {
     let record = records.signatures_of(repository, digest)?;
     if record != SignatureRecord::default() {
-        for child in &record.children {
-            let mut known = records.signatures_of(repository, child)?;
-            known.parents.retain(|parent| parent != digest);
-            keep(records, repository, child, &known)?;
-        }
+        disinherit(records, repository, digest, &record.children)?;
         // whoever pushes it again finds that an index lists it
         let parents = record.parents;
         keep(records, repository, digest, &SignatureRecord { parents, ..Default::default() })?;
@@ -218,8 +215,8 @@ pub(super) fn change<R: WriteRecords>(
         }
         SignatureChange::SetKey { key, .. } => set_key(records, at, project, key),
         SignatureChange::Log(entry) => log(records, at, project, entry),
-        SignatureChange::Exempt { repository, digest, exemption } => {
-            exempt(records, at, repository, digest, exemption.as_ref())
+        SignatureChange::Exempt { .. } | SignatureChange::ExemptIndex { .. } => {
+            exempting::change(records, at, change)
         }
         SignatureChange::SetIdentity { identity, authority, .. } => {
             signing::set_identity(records, project, identity, authority)
@@ -299,7 +296,7 @@ pub(super) fn date<R: WriteRecords>(
     Ok(())
 }
 
-/// What a signed index lists is as good as the index.
+/// What a signed index lists is as good as the index, and so is what an exempted one lists.
 pub(super) fn inherit<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,
@@ -314,6 +311,21 @@ pub(super) fn inherit<R: WriteRecords>(
             of_child.parents.drain(..surplus);
             keep(records, repository, child, &of_child)?;
         }
+    }
+    Ok(())
+}
+
+/// What an index lists has nothing of it any more.
+pub(super) fn disinherit<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    index: &Digest,
+    children: &[Digest],
+) -> Result<(), RecordError> {
+    for child in children {
+        let mut known = records.signatures_of(repository, child)?;
+        known.parents.retain(|parent| parent != index);
+        keep(records, repository, child, &known)?;
     }
     Ok(())
 }
@@ -507,46 +519,6 @@ fn log<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-fn exempt<R: WriteRecords>(
-    records: &mut R,
-    at: Timestamp,
-    repository: &RepositoryName,
-    digest: &Digest,
-    exemption: Option<&Exemption>,
-) -> Result<Outcome, RecordError> {
-    if !records.has_manifest(repository, digest)? {
-        return Ok(Outcome::NotFound);
-    }
-    let mut known = records.signatures_of(repository, digest)?;
-    if let Some(refused) = not_exempted(at, &known, exemption) {
-        return Ok(refused);
-    }
-    known.exempt = exemption.cloned();
-    keep(records, repository, digest, &known)?;
-    count_change(records)?;
-    Ok(Outcome::Done)
-}
-
-/// Why an image cannot be exempted, or not any more.
-pub(super) fn not_exempted(
-    at: Timestamp,
-    known: &SignatureRecord,
-    exemption: Option<&Exemption>,
-) -> Option<Outcome> {
-    let refused = |why: &str| Some(Outcome::Refused(why.to_owned()));
-    match exemption {
-        None if known.exempt.is_none() => Some(Outcome::NotFound),
-        None => None,
-        Some(one) if !is_short(&one.why) => {
-            refused("an exemption needs a reason of at most 512 bytes")
-        }
-        Some(one) if !may_exempt(one.until, at) => {
-            refused("an exemption lasts at most 90 days from now")
-        }
-        Some(_) => None,
-    }
-}
-
 /// Counts a change of what decides about images; edges hear of it.
 pub(super) fn count_change<R: WriteRecords>(records: &mut R) -> Result<(), RecordError> {
     let version = records.verdicts_version()? + 1;
@@ -567,6 +539,12 @@ pub(super) fn news(change: &SignatureChange) -> Option<(&'static str, &'static s
         SignatureChange::Exempt { repository, digest, exemption: Some(exemption) } => {
             let Exemption { until, why, .. } = exemption;
             let what = format!("{repository}@{digest} until {until}: {why}");
+            ("create", "signature exemption", what)
+        }
+        SignatureChange::ExemptIndex { repository, digest, children, exemption } => {
+            let Exemption { until, why, .. } = exemption;
+            let count = children.len();
+            let what = format!("{repository}@{digest} and {count} in it until {until}: {why}");
             ("create", "signature exemption", what)
         }
         SignatureChange::Exempt { repository, digest, exemption: None } => {

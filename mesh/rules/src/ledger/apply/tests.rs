@@ -15,6 +15,7 @@ use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, UpstreamId};
 
 mod admitted;
+mod cached;
 mod cached_scans;
 mod cached_signatures;
 mod collecting;

@@ -218,7 +218,7 @@ pub fn decide(
     parents: &[SignatureRecord],
     context: &Context<'_>,
 ) -> Decision {
-    if exempts(own.exempt.as_ref(), context.now) {
+    if exempting(own, parents, context.now).is_some() {
         return Decision::Pass;
     }
     let refusal = match lacking(policy, signers, own, parents, context) {
@@ -246,16 +246,24 @@ pub fn changes_at(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let ends = signers.iter().flat_map(|signer| [signer.not_before, signer.not_after]);
-    let records = std::iter::once(own).chain(parents);
-    let expired = records.flat_map(|record| &record.evidence).flat_map(|one| &one.signatures);
+    let records = || std::iter::once(own).chain(parents);
+    let expired = records().flat_map(|record| &record.evidence).flat_map(|one| &one.signatures);
     let expired = expired.map(|seen| seen.signature.until);
-    let exempt = own.exempt.as_ref().map(|exemption| exemption.until);
-    ends.chain(expired).chain([exempt]).flatten().filter(|moment| *moment > now).min()
+    let exempt = records().map(|record| record.exempt.as_ref().map(|exemption| exemption.until));
+    ends.chain(expired).chain(exempt).flatten().filter(|moment| *moment > now).min()
 }
 
-/// Whether an exemption counts now.
-fn exempts(exemption: Option<&Exemption>, now: Timestamp) -> bool {
-    exemption.is_some_and(|exemption| now < exemption.until)
+/// The exemption by which an image passes now: its own, or that of an index that lists it, whose place
+/// in `parents` is told. It does not matter whether it would inherit signatures.
+pub fn exempting<'a>(
+    own: &'a SignatureRecord,
+    parents: &'a [SignatureRecord],
+    now: Timestamp,
+) -> Option<(Option<usize>, &'a Exemption)> {
+    let own = own.exempt.iter().map(|exemption| (None, exemption));
+    let of_parents = parents.iter().enumerate();
+    let of_parents = of_parents.filter_map(|(at, one)| Some((Some(at), one.exempt.as_ref()?)));
+    own.chain(of_parents).find(|(_, exemption)| now < exemption.until)
 }
 
 fn lacking(

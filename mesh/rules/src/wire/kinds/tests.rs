@@ -84,7 +84,10 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
                 at: Revision(1),
             },
         ),
-        ("Seek", Ask::Seek { repository: repository.clone(), digest }),
+        (
+            "Seek",
+            Ask::Seek { repository: repository.clone(), digest, client: [10, 0, 0, 1].into() },
+        ),
         ("Condition", Ask::Condition(vec![digest])),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),

@@ -29,8 +29,7 @@ fn judge(ledger: &Ledger, tag: &Tag, now: Timestamp) -> (Answer, Option<Timestam
     let project = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap();
     let (mut lacking, mut until, repository) = (None, None, place());
     if let Some(policy) = &Policy::of(&project.metadata) {
-        let facts =
-            ledger.records.signature_facts(policy, project.id, &repository, &image()).unwrap();
+        let facts = ledger.records.signature_facts(project.id, &repository, &image()).unwrap();
         let (signers, own, parents) = (&facts.signers, &facts.own, &facts.parents);
         let context = Context {
             repository: &repository,

@@ -1,20 +1,12 @@
 //! Scans of what proxy projects have cached: bounded, and forgotten with the project.
 
+use super::cached::{digest, left_after_deletion, of_a_proxy, place, project, set};
 use super::leaving::at_newest;
 use super::*;
 use crate::ledger::cached_scans::{LookForCachedScans, MOST_KNOWN, MOST_WAITING, key};
 use crate::ledger::change::Change;
-use crate::ledger::records::{Project, encode, key as records_key};
 use crate::ledger::scanning::{LookForScans, Report, ScanChange, ScanRecord, key as scans_key};
 use crate::words::digest::Digest;
-
-fn place() -> RepositoryName {
-    "demo/a".parse().unwrap()
-}
-
-fn digest(n: u64) -> Digest {
-    Digest::sha256(&n.to_be_bytes())
-}
 
 fn change(ledger: &mut Ledger, change: ScanChange) -> Outcome {
     let command = Change::Scan(Box::new(change)).under(ledger.epoch());
@@ -24,10 +16,6 @@ fn change(ledger: &mut Ledger, change: ScanChange) -> Outcome {
 fn ask(ledger: &mut Ledger, n: u64, first: bool) -> Outcome {
     let digests = vec![digest(n)];
     change(ledger, ScanChange::AskCached { repository: place(), digests, first })
-}
-
-fn project(ledger: &Ledger) -> Project {
-    ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap()
 }
 
 fn known(ledger: &Ledger, n: u64) -> Option<ScanRecord> {
@@ -49,15 +37,6 @@ fn end(ledger: &mut Ledger, n: u64) {
     };
     let report = ScanChange::Report { repository: place(), digest: digest(n), report };
     assert_eq!(change(ledger, report), Outcome::Done);
-}
-
-/// A ledger at the newest level whose project caches a registry.
-fn of_a_proxy() -> Ledger {
-    let mut ledger = at_newest();
-    let project = project(&ledger);
-    let cached = Project { upstream: Some(UpstreamId(1)), ..project };
-    ledger.records.put(&records_key::project(&cached.name), &encode(&cached).unwrap()).unwrap();
-    ledger
 }
 
 fn count(ledger: &Ledger) -> u64 {
@@ -117,28 +96,17 @@ fn what_is_known_goes_with_the_cache_and_with_the_project() {
     assert_eq!((known(&ledger, 0), count(&ledger)), (None, 2));
 
     // what the metadata said before this level had no effect
-    let set = |value: &str| {
-        let metadata = [("prevent_vul".to_owned(), value.to_owned())].into();
-        let (name, proxy) = ("demo".parse().unwrap(), Default::default());
-        Change::Configure { name, public: None, durability: None, proxy, metadata }
-    };
-    let epoch = ledger.epoch();
     assert!(!ledger.records.are_cached_judged(of).unwrap());
-    ledger.run(set("false").under(epoch));
+    set(&mut ledger, "prevent_vul", "false");
     assert!(!ledger.records.are_cached_judged(of).unwrap());
-    ledger.run(set("true").under(epoch));
+    set(&mut ledger, "prevent_vul", "true");
     assert!(ledger.records.are_cached_judged(of).unwrap());
     assert!(ledger.records.gate_of(&project(&ledger)).unwrap().is_some());
 
-    assert_eq!(
-        ledger.run(Change::Delete { name: "demo".parse().unwrap() }.under(epoch)),
-        Outcome::Done
-    );
+    let of_project = [key::all_known(of), key::count(of), scans_key::queue(of)];
+    assert_eq!(left_after_deletion(&mut ledger, &of_project), 0);
     for n in 0..3 {
         assert_eq!(known(&ledger, n), None);
     }
     assert!(!ledger.records.are_cached_judged(of).unwrap());
-    for left in [key::all_known(of), key::count(of), scans_key::queue(of)] {
-        assert!(ledger.records.scan(&left, None, 1).unwrap().is_empty(), "{left:?}");
-    }
 }

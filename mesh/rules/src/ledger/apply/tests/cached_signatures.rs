@@ -1,26 +1,23 @@
 //! Signatures of what proxy projects have cached: what was verified stays, bounded, and is forgotten
 //! with the cache and with the project.
 
+use super::cached::{digest, left_after_deletion, of_a_proxy, place, project, set};
 use super::leaving::at_newest;
 use super::*;
 use crate::ledger::cached_signatures::{
     LookForCachedSignatures, MOST_FOUND, MOST_KNOWN, MOST_UNKNOWN, key,
 };
 use crate::ledger::change::Change;
-use crate::ledger::records::{Project, encode, key as records_key};
-use crate::ledger::signatures::{LookForSignatures, SignatureChange, key as signed_key};
+use crate::ledger::records::{encode, key as records_key};
+use crate::ledger::scanning::LookForScans;
+use crate::ledger::signatures::{
+    LookForSignatures, MOST_CHILDREN, SignatureChange, key as signed_key,
+};
 use crate::policies::signatures::{
-    AnchorId, By, Evidence, Exemption, Fault, Format, Seen, Signature, SignatureRecord,
+    Anchor, AnchorId, By, Evidence, Exemption, Fault, Format, Seen, Signature, SignatureRecord,
+    Signer, State, exempting,
 };
 use crate::words::digest::Digest;
-
-fn place() -> RepositoryName {
-    "demo/a".parse().unwrap()
-}
-
-fn digest(n: u64) -> Digest {
-    Digest::sha256(&n.to_be_bytes())
-}
 
 fn signature(by: Option<u8>, payload: u64, fault: Option<Fault>) -> Seen {
     let by = match by {
@@ -72,29 +69,24 @@ fn forget(ledger: &mut Ledger, digests: &[u64]) -> Outcome {
     change(ledger, SignatureChange::ForgetCached { repository: place(), digests })
 }
 
+fn an_exemption() -> Exemption {
+    Exemption { until: Timestamp(60_000_000), why: "a test".into(), by: "ann".into() }
+}
+
+fn exempt_index(ledger: &mut Ledger, n: u64, children: &[u64]) -> Outcome {
+    let children = children.iter().map(|n| digest(*n)).collect();
+    let (repository, digest, exemption) = (place(), digest(n), an_exemption());
+    change(ledger, SignatureChange::ExemptIndex { repository, digest, children, exemption })
+}
+
 fn exempt(ledger: &mut Ledger, n: u64, exempt: bool) -> Outcome {
-    let exemption = exempt.then(|| {
-        let (why, by) = ("a test".to_owned(), "ann".to_owned());
-        Exemption { until: Timestamp(60_000_000), why, by }
-    });
+    let exemption = exempt.then(an_exemption);
     let (repository, digest) = (place(), digest(n));
     change(ledger, SignatureChange::Exempt { repository, digest, exemption })
 }
 
-fn project(ledger: &Ledger) -> Project {
-    ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap()
-}
-
 fn known(ledger: &Ledger, n: u64) -> SignatureRecord {
     ledger.records.signatures_of(&place(), &digest(n)).unwrap()
-}
-
-fn of_a_proxy() -> Ledger {
-    let mut ledger = at_newest();
-    let project = project(&ledger);
-    let cached = Project { upstream: Some(UpstreamId(1)), ..project };
-    ledger.records.put(&records_key::project(&cached.name), &encode(&cached).unwrap()).unwrap();
-    ledger
 }
 
 fn count(ledger: &Ledger) -> u64 {
@@ -167,22 +159,89 @@ fn what_a_signed_index_lists_is_as_good_for_as_long_as_the_index_is_known() {
     assert_eq!(count(&ledger), 1);
 }
 
+/// Trusts this key, or ends that.
+fn trust(ledger: &mut Ledger, key: u8, compromised: bool) {
+    let state = match compromised {
+        true => State::Revoked { at: Timestamp(0), compromised, why: String::new() },
+        false => State::Active,
+    };
+    let anchor = Anchor::Key { id: AnchorId([key; 32]), pem: "pem".into() };
+    let signer = Signer { logged: false, state, ..Signer::of_the_mesh("ci".into(), anchor) };
+    let project = "demo".parse().unwrap();
+    let set = SignatureChange::SetSigner { project, signer: Box::new(signer), new: !compromised };
+    assert_eq!(change(ledger, set), Outcome::Done);
+}
+
+/// Which of these images something is known of.
+fn are_known(ledger: &Ledger, images: &[u64]) -> Vec<bool> {
+    images.iter().map(|n| known(ledger, *n) != SignatureRecord::default()).collect()
+}
+
 #[test]
-fn of_so_many_images_the_one_is_forgotten_about_which_something_was_found_first() {
+fn what_nobody_who_is_trusted_has_signed_pushes_out_nothing_that_somebody_has() {
     let mut ledger = of_a_proxy();
+    trust(&mut ledger, 1, false);
     assert_eq!(exempt(&mut ledger, 0, true), Outcome::Done, "it needs not be recorded");
-    for n in 1..MOST_KNOWN {
+    for n in 1..=3 {
+        assert_eq!(found(&mut ledger, n, &[], vec![unknown(7)]), Outcome::Done);
+    }
+    for n in 4..MOST_KNOWN {
         assert_eq!(found(&mut ledger, n, &[], vec![good(7)]), Outcome::Done);
     }
     // something new is found about one of them
-    assert_eq!(found(&mut ledger, 1, &[], vec![good(8)]), Outcome::Done);
-    assert_eq!(found(&mut ledger, MOST_KNOWN, &[], vec![good(7)]), Outcome::Done);
-    assert_eq!(count(&ledger), MOST_KNOWN);
-    for (n, is_known) in [(0, true), (1, true), (2, false), (3, true), (MOST_KNOWN, true)] {
-        assert_eq!(known(&ledger, n) != SignatureRecord::default(), is_known, "{n}");
+    assert_eq!(found(&mut ledger, 1, &[], vec![unknown(8)]), Outcome::Done);
+    let last = MOST_KNOWN;
+    for (n, evidence, goes) in
+        [(last, unknown(7), 2), (last + 1, good(7), 3), (last + 2, good(8), 1)]
+    {
+        assert_eq!(are_known(&ledger, &[goes]), [true]);
+        assert_eq!(found(&mut ledger, n, &[], vec![evidence]), Outcome::Done);
+        assert_eq!(are_known(&ledger, &[goes, n]), [false, true], "{n}");
+        assert_eq!(count(&ledger), MOST_KNOWN);
     }
+    assert_eq!(found(&mut ledger, last + 3, &[], vec![good(7)]), Outcome::Done);
+    assert_eq!(are_known(&ledger, &[last, last + 3]), [false, true]);
+    // all is worth more than what is by nobody, whatever it lists
+    let verdicts = ledger.records.verdicts_version().unwrap();
+    assert_eq!(found(&mut ledger, 9_000, &[9_001], vec![unknown(7)]), Outcome::Done);
+    assert_eq!(are_known(&ledger, &[0, 4, 9_000, 9_001]), [true, true, false, false]);
+    assert_eq!(ledger.records.verdicts_version().unwrap(), verdicts, "nothing to hear of");
+    // and as much as what is signed
+    assert_eq!(found(&mut ledger, 9_000, &[9_001], vec![good(7)]), Outcome::Done);
+    assert_eq!(are_known(&ledger, &[0, 4, 5, 9_000, 9_001]), [true, false, true, true, true]);
+    // what was signed by a key that others have is worth nothing
+    trust(&mut ledger, 1, true);
+    assert_eq!(found(&mut ledger, 9_002, &[], vec![unknown(7)]), Outcome::Done);
+    assert_eq!(are_known(&ledger, &[0, 5, 9_002]), [true, false, true]);
     assert_eq!(exempt(&mut ledger, 0, false), Outcome::Done);
     assert_eq!((known(&ledger, 0), count(&ledger)), (SignatureRecord::default(), MOST_KNOWN - 1));
+}
+
+#[test]
+fn what_an_exempted_index_lists_is_exempted_until_that_ends() {
+    let mut ledger = of_a_proxy();
+    assert_eq!(exempt_index(&mut ledger, 1, &[2, 3]), Outcome::Done);
+    let exempted = |ledger: &Ledger, n| {
+        let facts = ledger.records.signature_facts(project(ledger).id, &place(), &digest(n));
+        let facts = facts.unwrap();
+        exempting(&facts.own, &facts.parents, Timestamp(1)).map(|(index, _)| index)
+    };
+    assert_eq!([1, 2, 4].map(|n| exempted(&ledger, n)), [Some(None), Some(Some(0)), None]);
+    assert_eq!(count(&ledger), 1, "what it lists takes no places");
+    // signatures of it stay when it ends, and what it lists is as good
+    assert_eq!(found(&mut ledger, 1, &[2, 3], vec![good(7)]), Outcome::Done);
+    assert_eq!(exempt(&mut ledger, 1, false), Outcome::Done);
+    assert_eq!([1, 2].map(|n| exempted(&ledger, n)), [None, None]);
+    assert_eq!(known(&ledger, 2).parents, [digest(1)]);
+    // one that nobody has signed leaves nothing
+    assert_eq!(exempt_index(&mut ledger, 5, &[6]), Outcome::Done);
+    assert_eq!(exempt(&mut ledger, 5, false), Outcome::Done);
+    assert_eq!(are_known(&ledger, &[5, 6]), [false, false]);
+    assert_eq!(exempt_index(&mut ledger, 5, &[6]), Outcome::Done);
+    assert_eq!(forget(&mut ledger, &[5]), Outcome::Done);
+    assert_eq!(are_known(&ledger, &[5, 6]), [false, false]);
+    let many: Vec<u64> = (0..=MOST_CHILDREN as u64).collect();
+    assert!(matches!(exempt_index(&mut ledger, 9, &many), Outcome::Refused(_)));
 }
 
 #[test]
@@ -192,30 +251,19 @@ fn what_is_known_goes_with_the_project_and_a_policy_of_before_has_no_effect() {
     for n in 0..3 {
         assert_eq!(found(&mut ledger, n, &[10 + n], vec![good(7)]), Outcome::Done);
     }
-    let set = |value: &str| {
-        let metadata = [("signature_policy".to_owned(), value.to_owned())].into();
-        let (name, proxy) = ("demo".parse().unwrap(), Default::default());
-        Change::Configure { name, public: None, durability: None, proxy, metadata }
-    };
-    let epoch = ledger.epoch();
     let mut before = project(&ledger);
     before.metadata.insert("enable_content_trust".into(), "true".into());
     ledger.records.put(&records_key::project(&before.name), &encode(&before).unwrap()).unwrap();
     let policy = |ledger: &Ledger| ledger.records.signature_policy_of(&project(ledger)).unwrap();
     assert_eq!(policy(&ledger), None);
-    ledger.run(set("off").under(epoch));
+    set(&mut ledger, "signature_policy", "off");
     assert_eq!(policy(&ledger), None);
-    ledger.run(set("enforce").under(epoch));
+    set(&mut ledger, "signature_policy", "enforce");
     assert!(policy(&ledger).is_some_and(|policy| policy.refuses()));
 
-    assert_eq!(
-        ledger.run(Change::Delete { name: "demo".parse().unwrap() }.under(epoch)),
-        Outcome::Done
-    );
     let of_repository = signed_key::signatures_in(&place());
     let numbers = key::number(&place(), &digest(0))[..8].to_vec();
-    for left in [key::all_known(of), key::count(of), of_repository, numbers] {
-        assert!(ledger.records.scan(&left, None, 1).unwrap().is_empty(), "{left:?}");
-    }
+    let of_project = [key::all_known(of), key::count(of), of_repository, numbers];
+    assert_eq!(left_after_deletion(&mut ledger, &of_project), 0);
     assert!(!ledger.records.are_cached_verified(of).unwrap());
 }

@@ -388,6 +388,40 @@ fn an_exemption_has_a_reason_an_end_and_an_image() {
     assert_eq!(known(&ledger, &image()), SignatureRecord::default());
 }
 
+#[test]
+fn what_an_exempted_index_lists_is_served_with_it_and_signed_by_nobody_for_that() {
+    let exempt = |children: &[u8]| SignatureChange::ExemptIndex {
+        repository: place(),
+        digest: image(),
+        children: children.iter().map(|n| Digest::sha256(&[*n, 0])).collect(),
+        exemption: Exemption { until: Timestamp(1_000_000), why: "night".into(), by: "ann".into() },
+    };
+    let mut early = Ledger::new();
+    assert_eq!(early.run(raise(Level::CACHED_SCANS)), Outcome::Done);
+    let put_first = put(early.epoch(), 1, "v1", &[1]);
+    assert_eq!(early.run(put_first), Outcome::Done);
+    assert!(matches!(change(&mut early, exempt(&[2])), Outcome::Refused(_)), "not at this level");
+    assert_eq!(known(&early, &Digest::sha256(&[2, 0])), SignatureRecord::default());
+
+    let mut ledger = with_image();
+    let child = Digest::sha256(&[2, 0]);
+    assert_eq!(change(&mut ledger, exempt(&[2, 3])), Outcome::Done);
+    let id = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap().id;
+    let facts = ledger.records.signature_facts(id, &place(), &child).unwrap();
+    assert!(facts.parents[0].exempt.is_some());
+    assert!(facts.without_exemptions().parents[0].exempt.is_none());
+    let end = || SignatureChange::Exempt { repository: place(), digest: image(), exemption: None };
+    assert_eq!(change(&mut ledger, end()), Outcome::Done);
+    assert_eq!(known(&ledger, &child), SignatureRecord::default());
+    assert_eq!(known(&ledger, &image()), SignatureRecord::default());
+    // its deletion ends it, too
+    assert_eq!(change(&mut ledger, exempt(&[2])), Outcome::Done);
+    let (epoch, repository, digest) = (ledger.epoch(), place(), image());
+    ledger.run(Command::DeleteManifest { epoch, repository, digest });
+    assert_eq!(known(&ledger, &child), SignatureRecord::default());
+    assert_eq!(change(&mut ledger, exempt(&[2])), Outcome::NotFound);
+}
+
 fn mesh_key(version: u32) -> MeshKey {
     MeshKey {
         id: AnchorId([100 + version as u8; 32]),

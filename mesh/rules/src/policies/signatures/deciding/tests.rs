@@ -282,6 +282,25 @@ fn an_exemption_ends() {
 }
 
 #[test]
+fn an_exemption_of_an_index_is_one_of_what_it_lists_whatever_children_inherit() {
+    let exempt = |until| Some(Exemption { until, why: "outage".into(), by: "ann".into() });
+    let parent = |until| SignatureRecord { exempt: exempt(until), ..SignatureRecord::default() };
+    let alone = policy(&[(metadata::MODE, "enforce"), (metadata::CHILDREN, "false")]);
+    let (repository, own) = ("shop/web".parse().unwrap(), SignatureRecord::default());
+    let pushed = Timestamp(0);
+    let context = Context { repository: &repository, cached: false, tag: None, pushed, now: NOW };
+    let end = Timestamp(NOW.0 + 1);
+    let parents = [parent(NOW), parent(end)];
+    for policy in [enforce(), alone] {
+        assert_eq!(decide(&policy, &[], &own, &parents, &context), Decision::Pass);
+        let ended = decide(&policy, &[], &own, &parents[..1], &context);
+        assert_eq!(ended, Decision::Refuse(Refusal::Unsigned));
+    }
+    assert_eq!(exempting(&own, &parents, NOW).map(|(index, _)| index), Some(Some(1)));
+    assert_eq!(changes_at(&[], &own, &parents, NOW), Some(end), "and nobody remembers it longer");
+}
+
+#[test]
 fn certificates_and_identities_are_known_by_what_is_in_them() {
     let signer = |anchor| [Signer { anchor, ..signer("ci", CI) }];
     let authority = |subjects: &[&str]| {

@@ -117,6 +117,17 @@ pub(crate) fn manifest(config: &Blob, layers: &[(Digest, usize)]) -> Blob {
     Blob::of(manifest.to_string().into_bytes())
 }
 
+/// A manifest made by [`manifest`] with a number in its padding: as long, and with a digest of its
+/// own.
+pub(crate) fn numbered(manifest: &Blob, number: usize) -> Blob {
+    let mark = b"\"padding\":\"";
+    let found = manifest.bytes.windows(mark.len()).position(|bytes| bytes == mark);
+    let at = found.expect("a manifest made here is padded") + mark.len();
+    let mut bytes = manifest.bytes.clone();
+    bytes[at..at + 12].copy_from_slice(format!("{number:012}").as_bytes());
+    Blob::of(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ mod machine;
 mod mesh;
 mod network;
 mod operations;
+mod outage;
 mod peers;
 mod people;
 mod process;
@@ -80,6 +81,8 @@ enum What {
     Gate(gate::Gate),
     /// Processor and memory of a mesh without requests
     Idle(idle::Idle),
+    /// A replica that is away while others write: what it catches up from, and how fast
+    Outage(outage::Outage),
     /// Tokens, and a mesh with very many robots and members
     People(people::People),
     /// What many cold clients of a pull-through cache cost its upstream; needs root
@@ -116,6 +119,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Faults(faults) => faults.run(&out),
         What::Gate(gate) => gate.run(&out),
         What::Idle(idle) => idle.run(&out),
+        What::Outage(outage) => outage.run(&out),
         What::People(people) => people.run(&out),
         What::Proxy(proxy) => proxy.run(&out),
         What::Scale(scale) => scale.run(&out),

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::content::{Blob, manifest};
+use crate::content::{Blob, manifest, numbered};
 use crate::cpu::{Reading, resident_bytes};
 use crate::figures::{Quantiles, plain};
 use crate::mesh::{Mesh, PATIENCE};
@@ -121,24 +121,17 @@ struct Content {
     config: Blob,
     layer: Blob,
     manifest: Blob,
-    /// Where the number is in the manifest.
-    at: usize,
 }
 
 impl Content {
     fn new() -> Self {
         let (config, layer) = (Blob::config(), Blob::random(1024));
         let manifest = manifest(&config, &[(layer.digest, layer.bytes.len())]);
-        let mark = b"\"padding\":\"";
-        let found = manifest.bytes.windows(mark.len()).position(|bytes| bytes == mark);
-        let at = found.expect("a manifest made here is padded") + mark.len();
-        Content { config, layer, manifest, at }
+        Content { config, layer, manifest }
     }
 
     fn numbered(&self, number: usize) -> Blob {
-        let mut bytes = self.manifest.bytes.clone();
-        bytes[self.at..self.at + 12].copy_from_slice(format!("{number:012}").as_bytes());
-        Blob::of(bytes)
+        numbered(&self.manifest, number)
     }
 
     /// The repository and the tag of a manifest. Every second one is in the large repository.

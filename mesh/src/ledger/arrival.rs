@@ -116,6 +116,8 @@ pub(super) struct Arrivals {
     next: AtomicU64,
     /// What arrived in ranges, in transfers that broke.
     pub(super) earlier: Earlier,
+    /// The number of states that came from a leader, and are this node's since.
+    installed: AtomicU64,
 }
 
 /// A snapshot that arrived completely. Dropping this removes its file.
@@ -143,7 +145,23 @@ impl Arrivals {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(Arrivals { folder: folder.into(), next: AtomicU64::new(1), earlier: Earlier::default() })
+        Ok(Arrivals {
+            folder: folder.into(),
+            next: AtomicU64::new(1),
+            earlier: Earlier::default(),
+            installed: AtomicU64::new(0),
+        })
+    }
+
+    /// A state that came from a leader is this node's now.
+    pub(super) fn note_installed(&self) {
+        self.installed.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("atoll_ledger_snapshots_total").increment(1);
+    }
+
+    /// How many states came from leaders since this process began.
+    pub(super) fn installed(&self) -> u64 {
+        self.installed.load(Ordering::Relaxed)
     }
 
     fn name(&self) -> PathBuf {

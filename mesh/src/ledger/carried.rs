@@ -92,6 +92,14 @@ pub(super) struct Arrived {
     pub(super) received: u64,
 }
 
+impl Arrived {
+    /// The number of compressed bytes of all that the receiver lacked, whichever transfer brought
+    /// it. As many were received in one that did not break.
+    pub(super) fn stored(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.stored() as u64).sum()
+    }
+}
+
 /// The records between two keys.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
@@ -120,7 +128,6 @@ impl Piece {
         unpack(&bytes, *raw).map(Some)
     }
 
-    #[cfg(test)]
     fn stored(&self) -> usize {
         match &self.from {
             Source::Base => 0,
@@ -381,6 +388,7 @@ pub(super) async fn take(
     // after an error the thread that cuts may wait for room in this channel
     drop(offered);
     let (kept, complete) = keeping.await.map_err(|e| broken(&e))?;
+    metrics::counter!("atoll_ledger_snapshot_bytes_total").increment(kept.received);
     let cut = cutting.await.map_err(|e| broken(&e))?;
     let outcome = transferred.and_then(|()| {
         cut.map_err(|e| broken(&e))?;

@@ -97,6 +97,7 @@ impl Atoll {
                 "released": ledger.released.0,
                 "log_from": ledger.log_from.0,
                 "log_bytes": ledger.log_bytes,
+                "snapshots": ledger.snapshots,
                 "term": ledger.term,
                 "voters": names(&ledger.voters),
                 "learners": names(&ledger.learners),

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::carried::{Earlier, Held, Unfinished};
 use super::database::other;
+use super::latest::Latest;
 use super::snapshot::{HASH_BYTES, snapshot_meta};
 use super::state::StateMachine;
 use super::types::{SnapshotMeta, Vote};
@@ -118,6 +119,8 @@ pub(super) struct Arrivals {
     pub(super) earlier: Earlier,
     /// The number of states that came from a leader, and are this node's since.
     installed: AtomicU64,
+    /// Whose records are taken.
+    pub(super) latest: Latest,
 }
 
 /// A snapshot that arrived completely. Dropping this removes its file.
@@ -150,6 +153,7 @@ impl Arrivals {
             next: AtomicU64::new(1),
             earlier: Earlier::default(),
             installed: AtomicU64::new(0),
+            latest: Latest::default(),
         })
     }
 

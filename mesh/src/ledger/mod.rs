@@ -27,6 +27,7 @@ mod carried;
 mod comparing;
 mod database;
 mod health;
+mod latest;
 mod leading;
 mod leases;
 mod log;

@@ -301,9 +301,13 @@ pub(super) async fn receive_state(
     let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
     let Announced { vote, meta, fingerprint } =
         postcard::from_bytes(announced).map_err(|e| broken(&e))?;
+    let Some(turn) = arrivals.latest.begin(vote).await else {
+        return Err(broken(&"a later leader sends its records"));
+    };
     let base = machine.held().map_err(|e| broken(&e))?;
     let file = arrivals.nameless().map_err(|e| broken(&e))?;
-    let taken = carried::take(base, fingerprint, &arrivals.earlier, file, send, receive).await;
+    let (earlier, streams) = (&arrivals.earlier, (&mut *send, receive));
+    let taken = carried::take(base, fingerprint, earlier, file, streams, turn.superseded()).await;
     let installed: Reply<SnapshotResponse<Consensus>> = match taken {
         Ok(arrived) => {
             tracing::info!(

@@ -26,6 +26,8 @@ const REPOSITORY: &str = "newcomer/filled";
 const OTHERS: usize = 3;
 /// The newcomer's number among the nodes.
 const NEW: usize = OTHERS;
+/// The bytes of one manifest. With a few more than a power of two its page would be twice as large.
+const EACH: usize = 1_000_000;
 /// The connections that fill.
 const FILLERS: usize = 4;
 /// How much has arrived when the leader is killed for the first time, and for the second.
@@ -94,7 +96,7 @@ impl Newcomer {
         let mut mesh = Formed::with_guests(&atoll, &sites, &[NEW], false, SETTINGS)?;
         mesh.create_project(PROJECT, 1)?;
         let content = Content::new();
-        let mut found = Found { manifests: self.size.0.div_ceil(MIB), ..Found::default() };
+        let mut found = Found { manifests: self.size.0.div_ceil(EACH), ..Found::default() };
         let begun = Instant::now();
         content.fill(&mesh, found.manifests)?;
         found.fill_seconds = begun.elapsed().as_secs_f64();
@@ -168,7 +170,7 @@ impl Newcomer {
         let mib = |bytes: u64| plain(bytes as f64 / MIB as f64);
         let mut table = Table::new(&["what", "found"]);
         let mut row = |what: &str, value: String| table.row(vec![what.to_owned(), value]);
-        row("manifests of 1 MiB", found.manifests.to_string());
+        row("manifests of 1 MB", found.manifests.to_string());
         row("filled in, s", plain(found.fill_seconds));
         row("network between the regions", self.over.clone());
         for (number, kill) in found.kills.iter().enumerate() {
@@ -236,7 +238,7 @@ struct Content {
 impl Content {
     fn new() -> Self {
         let (config, layer) = (Blob::config(), Blob::random(1024));
-        let manifest = manifest_of(&config, &[(layer.digest, layer.bytes.len())], MIB);
+        let manifest = manifest_of(&config, &[(layer.digest, layer.bytes.len())], EACH);
         Content { config, layer, manifest }
     }
 

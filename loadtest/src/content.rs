@@ -95,6 +95,26 @@ impl Bodies {
 
 /// An OCI image manifest of about two kilobytes.
 pub(crate) fn manifest(config: &Blob, layers: &[(Digest, usize)]) -> Blob {
+    padded(config, layers, |missing| "x".repeat(missing), MANIFEST_BYTES)
+}
+
+/// An OCI image manifest of this length, most of it random letters and digits.
+pub(crate) fn manifest_of(config: &Blob, layers: &[(Digest, usize)], length: usize) -> Blob {
+    let letters = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+-";
+    let random = |missing| {
+        let mut bytes = vec![0_u8; missing];
+        rand::fill(&mut bytes[..]);
+        bytes.iter().map(|byte| char::from(letters[usize::from(*byte) % letters.len()])).collect()
+    };
+    padded(config, layers, random, length)
+}
+
+fn padded(
+    config: &Blob,
+    layers: &[(Digest, usize)],
+    padding: impl Fn(usize) -> String,
+    length: usize,
+) -> Blob {
     let layers: Vec<_> = layers
         .iter()
         .map(|(digest, size)| {
@@ -112,9 +132,20 @@ pub(crate) fn manifest(config: &Blob, layers: &[(Digest, usize)]) -> Blob {
         "layers": layers,
         "annotations": { "padding": "" },
     });
-    let missing = MANIFEST_BYTES.saturating_sub(manifest.to_string().len());
-    manifest["annotations"]["padding"] = "x".repeat(missing).into();
+    let missing = length.saturating_sub(manifest.to_string().len());
+    manifest["annotations"]["padding"] = padding(missing).into();
     Blob::of(manifest.to_string().into_bytes())
+}
+
+/// A manifest made by [`manifest`] with a number in its padding: as long, and with a digest of its
+/// own.
+pub(crate) fn numbered(manifest: &Blob, number: usize) -> Blob {
+    let mark = b"\"padding\":\"";
+    let found = manifest.bytes.windows(mark.len()).position(|bytes| bytes == mark);
+    let at = found.expect("a manifest made here is padded") + mark.len();
+    let mut bytes = manifest.bytes.clone();
+    bytes[at..at + 12].copy_from_slice(format!("{number:012}").as_bytes());
+    Blob::of(bytes)
 }
 
 #[cfg(test)]
@@ -136,5 +167,8 @@ mod tests {
         let layer = Blob::random(10);
         let manifest = manifest(&Blob::config(), &[(layer.digest, 10)]);
         assert_eq!(manifest.bytes.len(), MANIFEST_BYTES);
+        let large = manifest_of(&Blob::config(), &[(layer.digest, 10)], MIB);
+        assert_eq!(numbered(&large, 7).bytes.len(), MIB);
+        assert_ne!(numbered(&large, 7).digest, numbered(&large, 8).digest);
     }
 }

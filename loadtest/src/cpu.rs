@@ -66,6 +66,32 @@ pub(crate) fn of_this_thread() -> f64 {
     spent.unwrap_or(0) as f64 / 1e9
 }
 
+/// What processes have read and written so far, by the system's count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DiskReading {
+    /// Calls that read a file, from the page cache or the disk; sockets are not counted.
+    pub(crate) reads: u64,
+    /// Bytes that are to be written to disk, or were.
+    pub(crate) written: u64,
+}
+
+impl DiskReading {
+    /// Of all these together. A process that is gone counts nothing.
+    pub(crate) fn of(pids: &[u32]) -> Self {
+        let mut sum = DiskReading::default();
+        for pid in pids {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+            let field = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+                line.trim().parse::<u64>().ok()
+            };
+            sum.reads += field("syscr:").unwrap_or(0);
+            sum.written += field("write_bytes:").unwrap_or(0);
+        }
+        sum
+    }
+}
+
 /// Bytes of memory that a process holds at the moment.
 pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -130,14 +130,7 @@ impl Formed {
     }
 
     fn admit(&mut self, at: usize, site: Site, http: &str, more: &str) -> Result<()> {
-        let here = address(at);
-        let role = if site.edge { "role: edge\n" } else { "" };
-        let settings = format!(
-            "data_dir: {}\nname: node-{at}\nregion: region-{}\n{role}http:\n  listen: {here}:5000\n{http}mesh:\n  listen: {here}:7946\n{more}",
-            self.data(at).display(),
-            site.region,
-        );
-        std::fs::write(self.settings(at), settings)?;
+        std::fs::write(self.settings(at), self.settings_of(at, site, http, more))?;
         if at == 0 {
             succeed(self.command(at, "init").arg("--config").arg(self.settings(at)))?;
             self.password =
@@ -147,6 +140,27 @@ impl Formed {
         }
         self.nodes.push(Mutex::new(None));
         self.start(at)
+    }
+
+    /// Lets one more node in, over a LAN or not, and starts it; does not wait until it is ready. Its
+    /// namespace is the next of the guests'.
+    pub(crate) fn let_in(&mut self, at: usize, site: Site, more: &str) -> Result<()> {
+        ensure!(at == self.nodes.len() && self.tls.is_none(), "node {at} is not the next one");
+        self.environments.push(Vec::new());
+        std::fs::write(self.settings(at), self.settings_of(at, site, "", more))?;
+        self.join(at, 0, if site.edge { "edge" } else { "replica" })?;
+        self.nodes.push(Mutex::new(None));
+        self.launch(at)
+    }
+
+    fn settings_of(&self, at: usize, site: Site, http: &str, more: &str) -> String {
+        let here = address(at);
+        let role = if site.edge { "role: edge\n" } else { "" };
+        format!(
+            "data_dir: {}\nname: node-{at}\nregion: region-{}\n{role}http:\n  listen: {here}:5000\n{http}mesh:\n  listen: {here}:7946\n{more}",
+            self.data(at).display(),
+            site.region,
+        )
     }
 
     /// Joins `at` with a token of the node `by`.

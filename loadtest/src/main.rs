@@ -20,7 +20,9 @@ mod load;
 mod machine;
 mod mesh;
 mod network;
+mod newcomer;
 mod operations;
+mod outage;
 mod peers;
 mod people;
 mod process;
@@ -81,6 +83,10 @@ enum What {
     Gate(gate::Gate),
     /// Processor and memory of a mesh without requests
     Idle(idle::Idle),
+    /// An empty replica over a wide area network while the leader dies twice; needs root
+    Newcomer(newcomer::Newcomer),
+    /// A replica that is away while others write: what it catches up from, and how fast
+    Outage(outage::Outage),
     /// Tokens, and a mesh with very many robots and members
     People(people::People),
     /// What many cold clients of a pull-through cache cost its upstream; needs root
@@ -119,6 +125,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Faults(faults) => faults.run(&out),
         What::Gate(gate) => gate.run(&out),
         What::Idle(idle) => idle.run(&out),
+        What::Newcomer(newcomer) => newcomer.run(&out),
+        What::Outage(outage) => outage.run(&out),
         What::People(people) => people.run(&out),
         What::Proxy(proxy) => proxy.run(&out),
         What::Regions(regions) => regions.run(&out),

@@ -163,4 +163,15 @@ fn below_its_feature_level_a_proxy_project_cannot_have_such_a_policy() {
         assert!(refused.status == 403 && refused.to_string().contains(level), "{refused}");
     }
     assert_eq!(project(json!({"prevent_vul": "false"})).status, 201);
+
+    // and what else such a project has not, with what it has instead
+    let hub = mesh.client(0).get("/api/v2.0/projects/hub").expect("an answer").json();
+    let place = format!("/api/v2.0/quotas/{}", hub["project_id"]);
+    let set = mesh.client(0).send_json(Method::PUT, &place, &json!({"hard": {"storage": 5}}));
+    let refused = set.unwrap_or_else(|none| panic!("{none}"));
+    assert!(refused.status == 404 && refused.to_string().contains("cache.budget"), "{refused}");
+    let place = "/api/v2.0/projects/hub/repositories/app/artifacts/1/explanation";
+    let unknown = mesh.client(0).get(place).unwrap_or_else(|none| panic!("{none}"));
+    let said = unknown.to_string();
+    assert!(unknown.status == 404 && said.contains("hub/app:1 is not cached"), "{unknown}");
 }

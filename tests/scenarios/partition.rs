@@ -112,7 +112,14 @@ fn nodes_that_have_all_lost_each_other_find_each_other_again() {
             let nodes = mesh.status(at).ok()?["nodes"].as_array()?.clone();
             (nodes.iter().filter(|node| node["state"] == "down").count() == 2).then_some(())
         });
-        refuses(&mesh, at, &new);
+        let said = refuses(&mesh, at, &new);
+        let status = mesh.status(at).unwrap_or_else(|no| panic!("{no}"));
+        let lost = status["majority"]["lost"].as_str().unwrap_or_default();
+        for other in (0..3).filter(|other| *other != at) {
+            let other = Islands::region(other);
+            assert!(lost.contains("1 of 3 voters up") && lost.contains(other), "{status}");
+            assert!(said.contains(other) && said.contains("no majority"), "{said}");
+        }
     }
     for at in 0..3 {
         mesh.heal(at);
@@ -190,7 +197,7 @@ fn cannot_know_who(mesh: &Islands, lone: usize, other: usize) {
 }
 
 /// A push to the lone node is refused, in words, long before a client would lose its patience.
-fn refuses(mesh: &Islands, lone: usize, image: &Image) {
+fn refuses(mesh: &Islands, lone: usize, image: &Image) -> String {
     let client = mesh.client(lone).patient_for(Duration::from_secs(10));
     let refusal = tests::repository::Repository::new(&client, "demo/cut").push(image, "moving");
     let refusal = refusal.expect_err("a minority acknowledged a push");
@@ -206,4 +213,5 @@ fn refuses(mesh: &Islands, lone: usize, image: &Image) {
     let (code, message) =
         answer.envelope().unwrap_or_else(|| panic!("not the specification's envelope: {answer}"));
     assert!(code == "UNAVAILABLE" && !message.is_empty(), "{answer}");
+    message
 }

@@ -1,5 +1,5 @@
 //! A node that was away for longer than the log remembers catches up by a snapshot and then serves
-//! everything, by itself.
+//! everything, by itself; one that was away for less gets what it missed from the log.
 //!
 //! The log is cut after every few entries here, so a node that misses hundreds of pushes can only
 //! come back by the state as a whole; so does one that joins late. Either must then know every tag,
@@ -19,6 +19,8 @@ use tests::wait;
 const SOON: &str = "ledger:\n  log_bytes: 64KiB\n";
 /// More than the log keeps behind a snapshot.
 const MISSED: usize = 250;
+/// Far less than the log keeps by default.
+const MISSED_LITTLE: usize = 600;
 
 const SITES: [(&str, &str); 3] =
     [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
@@ -26,6 +28,30 @@ const SITES: [(&str, &str); 3] =
 #[test]
 fn a_node_that_was_away_too_long_gets_the_records_that_it_lacks() {
     catches_up(Formed::of(&SITES, SOON));
+}
+
+/// An hour's outage at 20 writes a second is `loadtest outage`.
+#[test]
+fn a_node_that_was_killed_gets_what_it_missed_from_the_log() {
+    let mesh = Formed::of(&SITES, "");
+    let images: Vec<_> = (0..4).map(|_| Image::tiny()).collect();
+    for (number, image) in images.iter().enumerate() {
+        let repository = mesh.repository(number % 3, "demo/many");
+        let tag = format!("image-{number}");
+        wait::until_ok(&tag, || repository.push(image, &tag));
+    }
+    let away = 2;
+    let knew = entry(&mesh, away, "applied");
+    mesh.members()[away].stop(Signal::KILL);
+    push_tags(&mesh, &images, MISSED_LITTLE);
+    for at in 0..2 {
+        assert!(entry(&mesh, at, "log_from") <= knew + 1, "the log of {at} has all that it missed");
+        let newest = entry(&mesh, at, "applied");
+        assert!(newest >= knew + MISSED_LITTLE as u64, "{newest} at {at}, {knew} was known");
+    }
+    mesh.members()[away].serve();
+    knows_everything(&mesh, away, &images, MISSED_LITTLE);
+    assert_eq!(entry(&mesh, away, "snapshots"), 0, "it took a snapshot");
 }
 
 /// Until the mesh's level is 8, a peer may be of a build that takes files only.
@@ -53,7 +79,7 @@ fn catches_up(mut mesh: Formed) {
         seen.then(|| entry(&mesh, away, "applied"))
     });
     mesh.members()[away].stop(Signal::TERM);
-    push_tags(&mesh, &images);
+    push_tags(&mesh, &images, MISSED);
     let gone =
         mesh.client(1).ask(Method::DELETE, path).send().unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(gone.status, 202, "a tag is deleted while the node is away: {gone}");
@@ -64,8 +90,9 @@ fn catches_up(mut mesh: Formed) {
 
     let watch = Watch::on(&mesh.members()[away].data().join("ledger"));
     mesh.members()[away].serve();
-    knows_everything(&mesh, away, &images);
+    knows_everything(&mesh, away, &images, MISSED);
     assert!(watch.saw("snapshot.received"), "the log was cut, and it caught up without a snapshot");
+    assert!(entry(&mesh, away, "snapshots") > 0, "its status does not tell of the snapshot");
 
     // a node that was never there: the log does not go back to its beginning either
     let late = mesh.prepare("four", "ap-south-1", SOON);
@@ -74,7 +101,7 @@ fn catches_up(mut mesh: Formed) {
     let watch = Watch::on(&late.data().join("ledger"));
     late.serve();
     mesh.add(late);
-    knows_everything(&mesh, 3, &images);
+    knows_everything(&mesh, 3, &images, MISSED);
     assert!(
         watch.saw("snapshot.received"),
         "the log was cut, and it learnt all that without a snapshot"
@@ -103,12 +130,12 @@ fn entry(mesh: &Formed, at: usize, name: &str) -> u64 {
 }
 
 /// Two nodes put tags, half of them each: one entry of the log for each tag.
-fn push_tags(mesh: &Formed, images: &[Image]) {
+fn push_tags(mesh: &Formed, images: &[Image], count: usize) {
     std::thread::scope(|pushers| {
         for half in 0..2 {
             pushers.spawn(move || {
                 let repository = mesh.repository(half, "demo/many");
-                for number in (half..MISSED).step_by(2) {
+                for number in (half..count).step_by(2) {
                     let put = || {
                         repository
                             .put_manifest(&format!("tag-{number}"), &images[number % images.len()])
@@ -122,7 +149,7 @@ fn push_tags(mesh: &Formed, images: &[Image]) {
 
 /// Every tag and every image, without a warning, from a node that holds a lease and has applied
 /// what the first one has.
-fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
+fn knows_everything(mesh: &Formed, at: usize, images: &[Image], tags: usize) {
     mesh.members()[at].wait_ready();
     let target = entry(mesh, 0, "applied");
     wait::until("it has caught up", || (entry(mesh, at, "applied") >= target).then_some(()));
@@ -131,7 +158,7 @@ fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
         (lease == "held" || lease == "leader").then_some(())
     });
     let repository = mesh.repository(at, "demo/many");
-    for number in 0..MISSED {
+    for number in 0..tags {
         let found = repository.resolve(&format!("tag-{number}"));
         let found = found.unwrap_or_else(|no| panic!("tag-{number} at {at}: {no}"));
         let right = found.digest == images[number % images.len()].digest() && !found.may_be_stale;
@@ -152,7 +179,7 @@ fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
     let count = listed.json()["tags"].as_array().map(Vec::len);
     assert_eq!(
         count,
-        Some(MISSED + images.len()),
+        Some(tags + images.len()),
         "tags listed at {at}: what was deleted is gone: {listed}"
     );
 }

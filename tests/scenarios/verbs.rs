@@ -189,7 +189,15 @@ fn with_output_json_each_verb_prints_one_document() {
     done("tag add team/app:1 2");
     done("label add team/app:1 gold");
     done("label remove team/app:1 gold");
-    let rules = desk.json("immutable add team --tags v*");
+    let mut nothing = desk.command("immutable add team --tags v* --repositories team/app");
+    let said = process::finish(&mut nothing);
+    assert!(said.success && said.err.contains("You may mean app"), "{}", said.err);
+    let rules = desk.json("immutable list team");
+    done(&format!("immutable remove team {}", rules[0]["id"]));
+    let mut rightly = desk.command("immutable add team --tags v* --output json");
+    let said = process::finish(&mut rightly);
+    assert!(said.success && !said.err.contains("is about none"), "{}", said.err);
+    let rules: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
     done(&format!("immutable remove team {}", rules[0]["id"]));
     desk.json("retention apply team --preset environments --production main-*");
     let run = desk.json("retention run team --dry-run");
@@ -326,4 +334,45 @@ fn trust_rules_are_made_and_removed_from_the_command_line() {
     assert!(desk.refused("trust list robot$team+none").contains("robot$team+none"));
     desk.run(&format!("trust remove robot$team+ci {id}"));
     assert_eq!(desk.json("trust list robot$team+ci"), serde_json::json!([]));
+}
+
+/// Whoever has just started a mesh here means that one, and whoever has logged in since means the other.
+#[test]
+fn which_mesh_is_asked_is_what_came_last_and_it_is_said() {
+    let desk = Desk {
+        mesh: Mesh::up(3),
+        folder: TempDir::with_prefix("atoll-desk-").expect("a temporary folder"),
+    };
+    let [home, here] = [0, 1].map(|at| desk.mesh.nodes()[at].url.clone());
+    let file = desk.secret("password", desk.mesh.admin().1);
+    let ask = |line: &str| {
+        let said = process::finish(&mut desk.command(line));
+        assert!(said.success, "atoll {line}: {}", said.err);
+        said
+    };
+    desk.run(&format!("login {home} --password-file {file} --name home"));
+    let said = ask("status --no-copies");
+    assert!(said.out.starts_with(&format!("asked {home}\n")) && said.err.is_empty(), "{said:?}");
+    // what `atoll up` writes; for the command line it is another mesh
+    let data = desk.folder.path().join("atoll-data");
+    std::fs::create_dir(&data).expect("a folder");
+    let up = serde_json::json!({"nodes": [{"url": here}], "admin": {"password_file": file}});
+    std::fs::write(data.join("mesh.json"), up.to_string()).expect("a file");
+    let since = |path: &std::path::Path, seconds: u64| {
+        let file = std::fs::File::options().write(true).open(path).expect("a file");
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        file.set_modified(at).expect("a time");
+    };
+    since(&data.join("mesh.json"), 2_000_000);
+    since(&desk.contexts(), 1_000_000);
+    let said = ask("status --no-copies");
+    assert!(said.out.starts_with(&format!("asked {here}\n")), "{said:?}");
+    assert!(said.err.contains("--context home"), "it is said how the other is asked: {said:?}");
+    assert!(ask("status --no-copies --context home").out.contains(&home));
+    since(&desk.contexts(), 3_000_000);
+    let said = ask("status --no-copies");
+    assert!(said.out.starts_with(&format!("asked {home}\n")), "{said:?}");
+    assert!(said.err.contains("--data atoll-data"), "{said:?}");
+    let said = ask("project list --data atoll-data");
+    assert!(said.err.is_empty(), "nothing is said where it is clear: {said:?}");
 }

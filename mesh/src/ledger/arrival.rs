@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::carried::{Earlier, Held, Unfinished};
 use super::database::other;
+use super::latest::Latest;
 use super::snapshot::{HASH_BYTES, snapshot_meta};
 use super::state::StateMachine;
 use super::types::{SnapshotMeta, Vote};
@@ -116,6 +117,10 @@ pub(super) struct Arrivals {
     next: AtomicU64,
     /// What arrived in ranges, in transfers that broke.
     pub(super) earlier: Earlier,
+    /// The number of states that came from a leader, and are this node's since.
+    installed: AtomicU64,
+    /// Whose records are taken.
+    pub(super) latest: Latest,
 }
 
 /// A snapshot that arrived completely. Dropping this removes its file.
@@ -143,7 +148,24 @@ impl Arrivals {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(Arrivals { folder: folder.into(), next: AtomicU64::new(1), earlier: Earlier::default() })
+        Ok(Arrivals {
+            folder: folder.into(),
+            next: AtomicU64::new(1),
+            earlier: Earlier::default(),
+            installed: AtomicU64::new(0),
+            latest: Latest::default(),
+        })
+    }
+
+    /// A state that came from a leader is this node's now.
+    pub(super) fn note_installed(&self) {
+        self.installed.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("atoll_ledger_snapshots_total").increment(1);
+    }
+
+    /// How many states came from leaders since this process began.
+    pub(super) fn installed(&self) -> u64 {
+        self.installed.load(Ordering::Relaxed)
     }
 
     fn name(&self) -> PathBuf {

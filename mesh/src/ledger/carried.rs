@@ -92,6 +92,14 @@ pub(super) struct Arrived {
     pub(super) received: u64,
 }
 
+impl Arrived {
+    /// The number of compressed bytes of all that the receiver lacked, whichever transfer brought
+    /// it. As many were received in one that did not break.
+    pub(super) fn stored(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.stored() as u64).sum()
+    }
+}
+
 /// The records between two keys.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
@@ -120,7 +128,6 @@ impl Piece {
         unpack(&bytes, *raw).map(Some)
     }
 
-    #[cfg(test)]
     fn stored(&self) -> usize {
         match &self.from {
             Source::Base => 0,
@@ -328,17 +335,17 @@ impl Earlier {
 
 /// Receives a state: says on `send` what this node has (`base`, and what `earlier` transfers
 /// brought), and keeps in `file` what it does not have. `announced` is the state's fingerprint, if
-/// the sender has said it.
+/// the sender has said it. It ends early when `given_up` does.
 ///
 /// # Errors
-/// If the transfer breaks, or what arrived does not add up. What has arrived is in `earlier` then.
+/// If the transfer breaks or is given up, or what arrived does not add up. What has arrived is in `earlier` then.
 pub(super) async fn take(
     base: Held,
     announced: Option<Fingerprint>,
     earlier: &Earlier,
     file: File,
-    send: &mut SendStream,
-    receive: &mut RecvStream,
+    (send, receive): (&mut SendStream, &mut RecvStream),
+    given_up: impl Future<Output = ()>,
 ) -> Result<Arrived, LinkError> {
     let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
     let base = Arc::new(base);
@@ -377,10 +384,14 @@ pub(super) async fn take(
         drop(heard);
         Ok(())
     };
-    let transferred = tokio::try_join!(speak, hear).map(|_| ());
+    let transferred = tokio::select! {
+        transferred = async { tokio::try_join!(speak, hear) } => transferred.map(|_| ()),
+        () = given_up => Err(LinkError::Broken("a later transfer has begun".into())),
+    };
     // after an error the thread that cuts may wait for room in this channel
     drop(offered);
     let (kept, complete) = keeping.await.map_err(|e| broken(&e))?;
+    metrics::counter!("atoll_ledger_snapshot_bytes_total").increment(kept.received);
     let cut = cutting.await.map_err(|e| broken(&e))?;
     let outcome = transferred.and_then(|()| {
         cut.map_err(|e| broken(&e))?;

@@ -190,8 +190,9 @@ impl Ledger {
             let Announced { meta, fingerprint, .. } = heard(&mut receive).await?;
             let base = self.machine.held().map_err(|error| text(&error))?;
             let file = self.arrivals.nameless().map_err(|error| text(&error))?;
-            let (earlier, send) = (&self.arrivals.earlier, &mut send);
-            let taken = carried::take(base, fingerprint, earlier, file, send, &mut receive).await;
+            let (earlier, streams) = (&self.arrivals.earlier, (&mut send, &mut receive));
+            let never = std::future::pending();
+            let taken = carried::take(base, fingerprint, earlier, file, streams, never).await;
             let taken = taken.map_err(|error| text(&error))?;
             (meta, Carried::Arrived(Box::new(taken)), None)
         };

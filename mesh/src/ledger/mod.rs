@@ -27,6 +27,7 @@ mod carried;
 mod comparing;
 mod database;
 mod health;
+mod latest;
 mod leading;
 mod leases;
 mod log;
@@ -178,6 +179,9 @@ pub struct LedgerStatus {
     pub log_from: Revision,
     /// The number of bytes of the entries that its log still has.
     pub log_bytes: u64,
+    /// How many times since its process began this node has taken all that it lacked from a
+    /// leader, because no log had what it missed.
+    pub snapshots: u64,
     /// The settled voters. While the voters change, these are the nodes that vote both before and
     /// after the change, so a node in this list may be relied on when another one dies.
     pub voters: BTreeSet<NodeId>,
@@ -401,6 +405,7 @@ impl Ledger {
             applied: self.applied_now(),
             released: self.released_now(),
             log_bytes: self.log.bytes(),
+            snapshots: self.arrivals.installed(),
             log_from: Revision(metrics.purged.map_or(0, |last| last.index + 1)),
             learners: membership
                 .nodes()

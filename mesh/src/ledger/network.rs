@@ -279,7 +279,7 @@ pub(super) async fn receive_snapshot(
             tracing::info!(bytes = header.length, "a snapshot of the ledger arrived");
             let state = Carried::File(arrived.path().into());
             let snapshot = Snapshot { meta: header.meta, snapshot: state };
-            raft.install_full_snapshot(header.vote, snapshot).await.map_err(|e| e.to_string())
+            install(raft, arrivals, header.vote, snapshot).await
         }
         Err(error) => Err(broke(&error)),
     };
@@ -301,24 +301,41 @@ pub(super) async fn receive_state(
     let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
     let Announced { vote, meta, fingerprint } =
         postcard::from_bytes(announced).map_err(|e| broken(&e))?;
+    let Some(turn) = arrivals.latest.begin(vote).await else {
+        return Err(broken(&"a later leader sends its records"));
+    };
     let base = machine.held().map_err(|e| broken(&e))?;
     let file = arrivals.nameless().map_err(|e| broken(&e))?;
-    let taken = carried::take(base, fingerprint, &arrivals.earlier, file, send, receive).await;
+    let (earlier, streams) = (&arrivals.earlier, (&mut *send, receive));
+    let taken = carried::take(base, fingerprint, earlier, file, streams, turn.superseded()).await;
     let installed: Reply<SnapshotResponse<Consensus>> = match taken {
         Ok(arrived) => {
             tracing::info!(
                 received = arrived.received,
+                lacked = arrived.stored(),
                 ranges = arrived.pieces.len(),
                 "the ledger's records arrived from the leader"
             );
             let snapshot = Snapshot { meta, snapshot: Carried::Arrived(Box::new(arrived)) };
-            raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())
+            install(raft, arrivals, vote, snapshot).await
         }
         Err(error) => Err(broke(&error)),
     };
     write_message(send, &installed).await?;
     let _ = send.finish();
     Ok(())
+}
+
+/// Makes a state that has arrived this node's own.
+async fn install(
+    raft: &Raft,
+    arrivals: &Arrivals,
+    vote: Vote,
+    snapshot: Snapshot,
+) -> Reply<SnapshotResponse<Consensus>> {
+    let installed = raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
+    arrivals.note_installed();
+    Ok(installed)
 }
 
 /// Says that a snapshot did not arrive completely.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Atoll;
 use super::holdings::kept_by_all;
+use super::status::show_majority;
 use crate::http::answer::json_answer;
 use crate::http::{Code, Failure, Payload};
 
@@ -104,6 +105,7 @@ impl Atoll {
             scene.silent().into_iter().map(|id| self.neighbours.name_of(id)).collect();
         let answer = json!({
             "seen_from": self.neighbours.name_of(self.neighbours.me),
+            "majority": show_majority(&self.neighbours.majority()),
             "is_fresh": freshness == registry::view::Freshness::Fresh,
             "is_safe": fates.iter().all(Fate::is_harmless) && fates.len() > 1,
             "regions": regions,

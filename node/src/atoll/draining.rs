@@ -21,11 +21,14 @@ impl Atoll {
     pub(super) async fn show_drain(&self, name: &str) -> Result<Response<Payload>, Failure> {
         let node = self.node_named(name).await?;
         if node.role != Role::Replica {
-            let said = format!("{name} is an edge, which nobody depends on: it can be stopped");
+            let said = format!(
+                "{name} is an edge, which nobody depends on: stop it at any time; `atoll remove {name}` if it does not come back"
+            );
             return Err(Failure::new(Code::Conflict, said));
         }
         let Some(ledger) = self.records.ledger() else {
-            return Err(Failure::new(Code::Unavailable, "an edge does not know this".to_owned()));
+            let said = "an edge does not know this: ask a replica (`--url`, or `--context`)";
+            return Err(Failure::new(Code::Unsupported, said));
         };
         let (since, draining, primary_of) = {
             let view = self.records.view()?;

@@ -35,7 +35,7 @@ impl Atoll {
     /// The last drill, whether it is under way, and what becomes of the region's projects.
     pub(super) async fn show_drill(&self) -> Result<Response<Payload>, Failure> {
         let Some(ledger) = self.records.ledger() else {
-            let message = "this node is an edge, which does not know this; ask a replica";
+            let message = "this node is an edge, which does not know this; ask a replica (`--url`, or `--context`)";
             return Err(Failure::new(Code::Unsupported, message));
         };
         let ((drill, projects, nodes), _) = self
@@ -118,7 +118,7 @@ impl Atoll {
         let takes = self.neighbours.alive().iter().any(|one| one.region != region);
         if !takes {
             let message = format!(
-                "no replica of another region than {region} is up, and a drill of it would refuse all clients of the mesh"
+                "no replica of another region than {region} is up, and a drill of it would refuse all clients of the mesh: start one, or let one join there (`atoll invite`)"
             );
             return Err(Failure::new(Code::Conflict, message));
         }
@@ -131,7 +131,8 @@ impl Atoll {
     pub(super) async fn end_drill(&self, by: &Actor) -> Result<Response<Payload>, Failure> {
         match self.change_drill(DrillChange::End, by).await {
             Err(Refusal::NotFound) => {
-                Err(Failure::new(Code::NotFound, "no drill is under way".to_owned()))
+                let said = "no drill is under way; `atoll dr drill` shows the last one";
+                Err(Failure::new(Code::NotFound, said))
             }
             Err(refusal) => Err(refusal.into()),
             Ok(()) => self.show_drill().await,

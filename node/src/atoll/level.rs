@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use http::{Response, StatusCode};
+use rules::ledger::cached_signatures::LookForCachedSignatures;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::events::Actor;
 use rules::ledger::level::{self, Build, Level};
 use rules::ledger::records::{Look, NodeRecord, ReadRecords, Role, key};
 use rules::wire::questions;
 use rules::words::names::OperationId;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::info;
 
 use super::Atoll;
@@ -44,6 +45,7 @@ impl Atoll {
             "supports": Level::NEWEST.0,
             "nodes": builds,
             "moving": self.moving(level)?,
+            "without_effect": self.without_effect()?,
         });
         Ok(json_answer(StatusCode::OK, &shown))
     }
@@ -88,6 +90,21 @@ impl Atoll {
             }
         }
         Ok(moving)
+    }
+
+    /// What projects that cache a registry say about their images, and what has no effect: it was said
+    /// before the level that knows it. It would surprise if it began to refuse images by a raise, so it
+    /// has to be said again.
+    fn without_effect(&self) -> Result<Vec<Value>, Failure> {
+        let view = self.records.view()?;
+        let mut found = Vec::new();
+        for project in view.projects()?.into_iter().filter(|project| project.upstream.is_some()) {
+            for (key, value) in view.without_effect(&project)? {
+                let name = project.name.as_str();
+                found.push(json!({"project": name, "key": key, "value": value}));
+            }
+        }
+        Ok(found)
     }
 
     fn level(&self) -> Result<Level, Failure> {

@@ -245,5 +245,6 @@ impl Atoll {
 }
 
 fn missing(name: &str) -> Failure {
-    Failure::new(Code::NameUnknown, format!("no node of this mesh is called {name}"))
+    let said = format!("no node of this mesh is called {name}; `atoll status` lists them");
+    Failure::new(Code::NameUnknown, said)
 }

@@ -14,6 +14,7 @@ use rules::ledger::records::{Look, NodeRecord, Project, key};
 use rules::ledger::sealing::LookForKeys;
 use rules::ledger::sign_log::LookForSigning;
 use rules::ledger::trust::LookForTrust;
+use rules::members::majority::Majority;
 use rules::members::roster::Standing;
 use rules::members::signing::Openers;
 use rules::words::digest::Digest;
@@ -27,6 +28,18 @@ use crate::http::{Failure, Payload};
 use registry::blobs::transfers::Direction;
 use registry::signatures::keks::KekStanding;
 use registry::view::{EdgeStanding, Records};
+
+/// Which voters are up, and what to know if too few are; nothing where no voter is known.
+pub(super) fn show_majority(majority: &Majority) -> Value {
+    if majority.all() == 0 {
+        return Value::Null;
+    }
+    json!({
+        "up": majority.up,
+        "missing": majority.missing,
+        "lost": majority.lost(),
+    })
+}
 
 impl Atoll {
     pub(super) async fn status(&self, with_copies: bool) -> Result<Response<Payload>, Failure> {
@@ -86,6 +99,7 @@ impl Atoll {
                 "name": name(self.neighbours.me),
                 "region": self.neighbours.region.as_str(),
             },
+            "majority": show_majority(&self.neighbours.majority()),
             "leader": leader.map(|id| json!({"id": id.to_string(), "name": name(id)})),
             "lease": ledger.as_ref().map(|ledger| json!({"state": match ledger.lease {
                 LeaseState::Leader => "leader",
@@ -97,6 +111,7 @@ impl Atoll {
                 "released": ledger.released.0,
                 "log_from": ledger.log_from.0,
                 "log_bytes": ledger.log_bytes,
+                "snapshots": ledger.snapshots,
                 "term": ledger.term,
                 "voters": names(&ledger.voters),
                 "learners": names(&ledger.learners),

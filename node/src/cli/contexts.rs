@@ -6,6 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use http::StatusCode;
 use rules::words::secret::Secret;
@@ -35,10 +36,23 @@ impl Context {
 }
 
 /// All meshes that this user has logged in to.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Contexts {
     current: Option<String>,
     contexts: BTreeMap<String, Context>,
+    /// When the file was written last: by a login, or a logout.
+    #[serde(skip, default = "never")]
+    pub(super) since: SystemTime,
+}
+
+fn never() -> SystemTime {
+    SystemTime::UNIX_EPOCH
+}
+
+impl Default for Contexts {
+    fn default() -> Self {
+        Contexts { current: None, contexts: BTreeMap::new(), since: never() }
+    }
 }
 
 /// Where they are kept: `ATOLL_CONTEXTS`, or `atoll/contexts.json` in the user's configuration.
@@ -59,22 +73,28 @@ impl Contexts {
     pub(super) fn read() -> io::Result<Self> {
         let Ok(file) = file() else { return Ok(Contexts::default()) };
         match fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text)
-                .map_err(|e| io::Error::other(format!("{}: {e}", file.display()))),
+            Ok(text) => {
+                let read: Contexts = serde_json::from_str(&text)
+                    .map_err(|e| io::Error::other(format!("{}: {e}", file.display())))?;
+                let since = fs::metadata(&file).and_then(|about| about.modified());
+                Ok(Contexts { since: since.unwrap_or_else(|_| never()), ..read })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Contexts::default()),
             Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
         }
     }
 
     /// The one with this name, or the one of the last login.
-    pub(super) fn get(&self, name: Option<&str>) -> Option<&Context> {
-        self.contexts.get(name.or(self.current.as_deref())?)
+    pub(super) fn get(&self, name: Option<&str>) -> Option<(&str, &Context)> {
+        let found = self.contexts.get_key_value(name.or(self.current.as_deref())?);
+        found.map(|(name, context)| (name.as_str(), context))
     }
 
     /// The one for this URL, if there is one.
-    pub(super) fn at(&self, url: &str) -> Option<&Context> {
+    pub(super) fn at(&self, url: &str) -> Option<(&str, &Context)> {
         let plain = url.trim_end_matches('/');
-        self.contexts.values().find(|context| context.url == plain)
+        let found = self.contexts.iter().find(|(_, context)| context.url == plain);
+        found.map(|(name, context)| (name.as_str(), context))
     }
 
     /// Their names, separated by commas.

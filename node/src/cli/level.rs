@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::{Call, refusal};
 use super::node::Node;
-use super::shown::table;
+use super::shown::{safe, table};
 
 /// Arguments of `level`.
 #[derive(clap::Args)]
@@ -52,6 +52,32 @@ pub(super) fn run(command: &LevelCommand) -> io::Result<()> {
         if !moving.is_empty() {
             println!("What these projects cache is being moved out of the ledger: {}.", moving.join(", "));
         }
+        for one in shown["without_effect"].as_array().into_iter().flatten() {
+            println!("{}", ignored(one));
+        }
         Ok(())
     })
+}
+
+/// That a project's policy does nothing, and what would make it count.
+fn ignored(one: &Value) -> String {
+    let [project, key, value] =
+        ["project", "key", "value"].map(|name| safe(one[name].as_str().unwrap_or_default()));
+    format!(
+        "Project {project} has {key}={value} from before the feature level that knows it for projects that \
+         cache a registry: it refuses nothing, now and after a raise, until it is set again \
+         (`atoll project set {project} {key}={value}`)."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_does_nothing_is_told_with_the_command_that_helps() {
+        let one = serde_json::json!({"project": "hub", "key": "prevent_vul", "value": "true"});
+        let said = ignored(&one);
+        assert!(said.contains("`atoll project set hub prevent_vul=true`"), "{said}");
+    }
 }

@@ -3,15 +3,16 @@
 use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use super::client::Client;
 use super::contexts::{Context, Contexts};
+use super::shown::safe;
 
-/// A node, and credentials. Without any of these: the mesh of the last `atoll login`; without that,
-/// the one that `atoll up` started in `atoll-data`.
+/// A node, and credentials. Without any of these: the mesh of the last `atoll login`, or the one that
+/// `atoll up` runs in `atoll-data`, whichever came later.
 #[derive(clap::Args)]
 pub(super) struct Node {
     /// A node's address, http://HOST:PORT.
@@ -44,8 +45,22 @@ impl Node {
     /// A client for the node that was named, or for the first one of the mesh that `atoll up`
     /// started.
     pub(super) fn client(&self) -> io::Result<Client> {
-        if let Some(context) = self.context()? {
-            return context.client();
+        if let Some((name, context, since)) = self.context()? {
+            let here = self.is_silent().then(|| running_in(Path::new(DATA))).flatten();
+            let Some(here) = here.filter(|here| !here.urls.contains(&context.url)) else {
+                return context.client();
+            };
+            // which was meant: what was done last, and it is said that there is another one
+            if since >= here.since {
+                eprintln!(
+                    "atoll: asking {name}, where you have logged in last; `--data {DATA}` asks the mesh that `atoll up` runs here"
+                );
+                return context.client();
+            }
+            eprintln!(
+                "atoll: asking the mesh that `atoll up` runs here, at {}; `--context {name}` asks the one of your last login",
+                safe(&here.node.local_url)
+            );
         }
         let client = |url: &str, password_file: &Path| {
             Client::new(url, Some((&self.user, password_file)), self.ca.as_deref())
@@ -78,8 +93,15 @@ impl Node {
 }
 
 impl Node {
-    /// The login that is meant: the one that is named, the one for the URL, or the last one.
-    fn context(&self) -> io::Result<Option<Context>> {
+    /// Whether nothing says which mesh is meant.
+    fn is_silent(&self) -> bool {
+        let Node { url, data, password_file, context, .. } = self;
+        url.is_none() && data.is_none() && password_file.is_none() && context.is_none()
+    }
+
+    /// The login that is meant: the one that is named, the one for the URL, or the last one; with its
+    /// name, and when somebody has last logged in anywhere.
+    fn context(&self) -> io::Result<Option<(String, Context, SystemTime)>> {
         let named = self.context.as_deref();
         let silent = self.url.is_none() && self.data.is_none() && self.password_file.is_none();
         if named.is_none() && !silent && (self.url.is_none() || self.password_file.is_some()) {
@@ -95,9 +117,34 @@ impl Node {
                 "nobody is logged in to {name}; there are: {}",
                 contexts.names()
             ))),
-            (found, _) => Ok(found.cloned()),
+            (found, _) => {
+                Ok(found.map(|(name, context)| (name.to_owned(), context.clone(), contexts.since)))
+            }
         }
     }
+}
+
+/// A mesh that `atoll up` runs.
+struct Running {
+    /// The node to ask.
+    node: FoundNode,
+    /// The addresses of all its nodes.
+    urls: Vec<String>,
+    /// When it was started.
+    since: SystemTime,
+}
+
+/// The mesh that `atoll up` runs in `data`, if one of its nodes takes connections.
+fn running_in(data: &Path) -> Option<Running> {
+    let node = from_up(data).ok().filter(|node| answers(&node.local_url))?;
+    let path = data.join("mesh.json");
+    let since = std::fs::metadata(&path).and_then(|file| file.modified()).ok()?;
+    let mesh: Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    let nodes = mesh["nodes"].as_array().into_iter().flatten();
+    let urls = nodes.flat_map(|node| [&node["url"], &node["local_url"]]);
+    let plain = |url: &str| url.trim_end_matches('/').to_owned();
+    let urls = urls.filter_map(|url| url.as_str().map(plain)).collect();
+    Some(Running { node, urls, since })
 }
 
 /// A node of the mesh that `atoll up` started, as `mesh.json` has it.

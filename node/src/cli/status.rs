@@ -40,6 +40,9 @@ enum Output {
 /// Asks and prints the status.
 pub(super) fn run(status: &Status) -> io::Result<()> {
     let client = status.node.client()?;
+    if let Output::Table = status.output {
+        println!("asked {}", client.url());
+    }
     let (path, tables): (String, fn(&Value) -> String) =
         match (&status.under_replicated, &status.replicated) {
             (None, None) if status.no_copies => {
@@ -66,6 +69,14 @@ fn replication_path(short: Option<&str>, all: Option<&str>) -> String {
         _ => &mut query,
     };
     format!("/api/atoll/v1/replication?{}", query.finish())
+}
+
+/// Words that begin a sentence.
+pub(super) fn sentence(words: &str) -> String {
+    let words = safe(words);
+    let mut letters = words.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}", first.unwrap_or_default(), letters.as_str())
 }
 
 fn text(value: &Value) -> String {
@@ -115,6 +126,9 @@ fn tables(status: &Value) -> String {
             .collect::<Vec<_>>()
             .join(", "),
     );
+    if let Some(lost) = status["majority"]["lost"].as_str() {
+        out.push_str(&format!("{}.\n\n", sentence(lost)));
+    }
     let drill = &status["drill"];
     if !drill.is_null() {
         out.push_str(&format!(

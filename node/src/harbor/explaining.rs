@@ -30,7 +30,7 @@ use super::Harbor;
 use super::artifacts::listed_in;
 use super::stored::missing;
 use crate::http::answer::json_answer;
-use crate::http::{Failure, Payload};
+use crate::http::{Code, Failure, Payload};
 
 /// The metadata that the decision rests on.
 const READ: [&str; 17] = [
@@ -88,14 +88,16 @@ impl Harbor {
         };
         let now = clock::timestamp();
         let look = |records: &dyn ReadRecords| {
-            let (mut all, mut looked_into) = (Vec::new(), 0);
+            let (mut all, mut looked_into, mut gone) = (Vec::new(), 0, Vec::new());
             let gate = records.gate_of(project)?;
             let signing = records.signature_policy_of(project)?;
             let named = match reference {
                 Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
                 Reference::Digest(digest) => Some(*digest),
             };
-            let Some(digest) = named else { return Ok((all, None, 0, None, (gate, signing))) };
+            let Some(digest) = named else {
+                return Ok((all, None, (0, gone), None, (gate, signing)));
+            };
             let ruled = match tag {
                 Some(tag) => by_rule(records, project, name, (&digest, tag), now)?,
                 None => None,
@@ -107,7 +109,10 @@ impl Harbor {
                     break;
                 }
                 // what a sparse index lists need not be here
-                let Some(manifest) = records.manifest(name, &one)? else { continue };
+                let Some(manifest) = records.manifest(name, &one)? else {
+                    gone.push(one);
+                    continue;
+                };
                 let facts = match &gate {
                     Some(gate) => records.scan_facts(gate, project.id, name, &one)?,
                     None => None,
@@ -129,11 +134,14 @@ impl Harbor {
                 true => records.scan_database()?,
                 false => None,
             };
-            Ok::<_, RecordError>((all, database, listed, ruled, (gate, signing)))
+            Ok::<_, RecordError>((all, database, (listed, gone), ruled, (gate, signing)))
         };
         // a node that is cut off decides by what it has kept, and says so
-        let ((all, database, listed, ruled, (gate, signing)), freshness) =
+        let ((all, database, (listed, gone), ruled, (gate, signing)), freshness) =
             self.door.read_at_length(look).await?;
+        if all.is_empty() && project.upstream.is_some() {
+            return Err(not_cached(name, reference));
+        }
         if all.is_empty() {
             return Err(missing(&format!("artifact {name}@{reference}")));
         }
@@ -171,11 +179,45 @@ impl Harbor {
             }
             answer["signing"] = ruled;
         }
+        // what is not cached yet is asked of the upstream
+        if project.upstream.is_none() && !gone.is_empty() {
+            tell_of_gone(&mut answer, &project.name, listed, &gone);
+        }
         if listed > 0 {
             answer["images_in_all"] = listed.into();
             answer["images"] = children.into();
         }
         Ok(json_answer(StatusCode::OK, &answer))
+    }
+}
+
+/// Nothing decides about an image of a registry that nobody has pulled.
+fn not_cached(name: &RepositoryName, reference: &Reference) -> Failure {
+    let mark = if matches!(reference, Reference::Digest(_)) { '@' } else { ':' };
+    let said = format!(
+        "{name}{mark}{reference} is not cached at this node, so nothing is known of it: the registry \
+         that the project caches is asked when somebody pulls it. Pull it through this node, or \
+         ask a node that has it (--url)"
+    );
+    Failure::new(Code::NotFound, said)
+}
+
+/// An index is served also if images are not here that it lists; whoever wants one of them gets none.
+fn tell_of_gone(answer: &mut Value, project: &ProjectName, listed: usize, gone: &[Digest]) {
+    let why = answer["why"].as_str().unwrap_or_default();
+    let which = match gone.len() {
+        all if all == listed => "none of the images that it lists is here".to_owned(),
+        some => format!("{some} of the {listed} images that it lists are not here"),
+    };
+    answer["why"] =
+        format!("{why}; but {which}, and a pull of one that is not is answered 404").into();
+    answer["images_not_here"] = gone.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+    let remedy = format!(
+        "push the images that are not here again, or restore them if they were deleted: atoll trash list {project}"
+    );
+    match answer["remedies"].as_array_mut() {
+        Some(remedies) => remedies.push(remedy.into()),
+        None => answer["remedies"] = json!([remedy]),
     }
 }
 
@@ -541,6 +583,22 @@ mod tests {
         let scan = Some(ScanRecord { report: Some(report), ..ScanRecord::default() });
         let ids = ids.iter().map(|id| (*id).to_owned()).collect();
         Facts { scan, allowed: Allowlist { ids, expires: None } }
+    }
+
+    #[test]
+    fn an_index_without_its_images_is_not_said_to_be_whole() {
+        let project: ProjectName = "shop".parse().unwrap();
+        let gone = [Digest::sha256(b"a"), Digest::sha256(b"b")];
+        let mut answer = json!({"why": "it is an index", "remedies": []});
+        tell_of_gone(&mut answer, &project, 3, &gone);
+        let why = answer["why"].as_str().unwrap();
+        assert!(why.contains("2 of the 3 images that it lists are not here"), "{why}");
+        assert_eq!(answer["images_not_here"][1], gone[1].to_string());
+        assert!(answer["remedies"][0].as_str().unwrap().contains("atoll trash list shop"));
+        tell_of_gone(&mut answer, &project, 2, &gone);
+        assert!(answer["why"].as_str().unwrap().contains("none of the images"));
+        let said = not_cached(&"hub/library/nginx".parse().unwrap(), &"latest".parse().unwrap());
+        assert!(said.message().starts_with("hub/library/nginx:latest is not cached"), "{said:?}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use rules::policies::caching::UNUSED_AFTER;
 use rules::policies::quota::Limits;
 use rules::policies::signatures;
 use rules::policies::signatures::metadata::REQUIRE;
+use rules::policies::trash::TRASH;
 use rules::policies::vulnerabilities::{self, Allowlist};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
@@ -115,6 +116,19 @@ fn level_of(metadata: &BTreeMap<String, String>, caches: bool) -> Option<Level> 
         (false, true) => Some(Level::CACHED_SCANS),
         (false, false) => None,
     }
+}
+
+/// The feature level that these entries of the metadata of a project need that caches none: below it
+/// they would do nothing, and begin to with a raise, when nobody thinks of them.
+fn level_of_own(metadata: &BTreeMap<String, String>) -> Option<Level> {
+    let on = |key: &str| metadata.get(key).is_some_and(|value| value == "true");
+    let scans = on(vulnerabilities::metadata::PREVENT) || on(vulnerabilities::metadata::AUTO_SCAN);
+    let needs = [
+        (metadata.contains_key(TRASH), Level::TRASH),
+        (signatures::is_on(metadata), Level::SIGNATURES),
+        (scans, Level::SCANS),
+    ];
+    needs.into_iter().filter(|(says, _)| *says).map(|(_, level)| level).max()
 }
 
 /// What is cached of another registry is scanned when it is pulled, and at no other times; and it is
@@ -314,7 +328,11 @@ impl Harbor {
         self.check_edges_are_kept_out(&asked.metadata)?;
         check_cached(&asked.metadata, upstream.is_some())?;
         check_unused_after(&asked.metadata, upstream.is_some())?;
-        if let Some(level) = level_of(&asked.metadata, upstream.is_some()) {
+        let needs = match upstream {
+            Some(_) => level_of(&asked.metadata, true),
+            None => level_of_own(&asked.metadata),
+        };
+        if let Some(level) = needs {
             self.writes.check_level(level)?;
         }
         check_required(&asked.metadata, &[], &name)?;
@@ -434,7 +452,16 @@ impl Harbor {
         if metadata.get(UNUSED_AFTER) != project.metadata.get(UNUSED_AFTER) {
             check_unused_after(&metadata, project.upstream.is_some())?;
         }
-        if let Some(level) = level_of(&metadata, project.upstream.is_some()) {
+        let needs = match project.upstream {
+            Some(_) => level_of(&metadata, true),
+            // what is sent back unchanged is not looked at again
+            None => {
+                let known = &project.metadata;
+                let new = metadata.iter().filter(|(key, value)| known.get(*key) != Some(*value));
+                level_of_own(&new.map(|(key, value)| (key.clone(), value.clone())).collect())
+            }
+        };
+        if let Some(level) = needs {
             self.writes.check_level(level)?;
         }
         // what is sent back unchanged is not looked at again
@@ -495,5 +522,24 @@ impl Harbor {
             "current_user_role_id": role.map_or(0, ProjectRole::number),
             "current_user_role_ids": role.map(ProjectRole::number).into_iter().collect::<Vec<_>>(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_do_nothing_below_a_level_needs_that_level() {
+        let level = |entries: &[(&str, &str)]| {
+            let entry = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            level_of_own(&entries.iter().map(entry).collect())
+        };
+        assert_eq!(level(&[("severity", "high"), ("prevent_vul", "false")]), None);
+        assert_eq!(level(&[("prevent_vul", "true")]), Some(Level::SCANS));
+        assert_eq!(level(&[("signature_policy", "off")]), None);
+        let both = [("auto_scan", "true"), ("signature_policy", "warn")];
+        assert_eq!(level(&both), Some(Level::SIGNATURES));
+        assert_eq!(level(&[("trash", "7d"), both[0], both[1]]), Some(Level::TRASH));
     }
 }

@@ -15,7 +15,7 @@ use rules::ledger::trash::LookForTrash;
 use rules::people::configurations::Configured;
 use rules::policies::quota::{Counted, Limits};
 use rules::policies::trash;
-use rules::words::names::ProjectId;
+use rules::words::names::{ProjectId, ProjectName};
 use rules::words::query::{Field, Kind, number, text};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -139,6 +139,15 @@ pub(super) fn limits_of_new(
     Ok(limits)
 }
 
+/// Why a project that caches a registry has no quota, and what bounds it.
+fn caches(project: &ProjectName) -> String {
+    format!(
+        "project {project} caches a registry and has no quota: what it caches is evicted for each \
+         node's cache.budget, and when nobody has pulled it for its proxy_cache_unused_after \
+         (`atoll project set {project} proxy_cache_unused_after=3d`)"
+    )
+}
+
 impl Harbor {
     /// All quotas; those of projects that cache a registry do not exist.
     pub(super) async fn list_quotas(
@@ -171,11 +180,14 @@ impl Harbor {
         let found = self
             .read(|records| {
                 let project = records.project_numbered(id)?;
-                let project = project.filter(|project| project.upstream.is_none());
-                project.map(|project| Quota::of(records, project)).transpose()
+                match project {
+                    None => Ok(Err(format!("there is no quota {id}"))),
+                    Some(project) if project.upstream.is_some() => Ok(Err(caches(&project.name))),
+                    Some(project) => Quota::of(records, project).map(Ok),
+                }
             })
             .await?;
-        found.ok_or_else(|| Failure::new(Code::NotFound, format!("there is no quota {id}")))
+        found.map_err(|said| Failure::new(Code::NotFound, said))
     }
 
     pub(super) async fn show_quota(&self, id: ProjectId) -> Result<Response<Payload>, Failure> {

@@ -39,8 +39,9 @@ pub(super) struct PolicyBody {
     _id: Value,
     #[serde(default)]
     algorithm: String,
+    /// Read one by one, so that each says what is wrong with it.
     #[serde(default)]
-    rules: Vec<RuleBody>,
+    rules: Vec<Value>,
     #[serde(default)]
     trigger: Trigger,
     #[serde(default)]
@@ -111,48 +112,84 @@ struct RunBody {
 }
 
 impl RuleBody {
-    fn checked(&self) -> Result<RetentionRule, Failure> {
+    /// The rule, or all that is wrong with it.
+    fn checked(&self) -> Result<RetentionRule, Vec<String>> {
+        let mut wrong = Vec::new();
         if !matches!(self.action.as_str(), "" | "retain") {
-            return Err(bad("rules.action is retain"));
+            wrong.push("rules.action is retain".to_owned());
         }
-        let takes_one = Template::named(&self.template, None).map_err(bad)?.name().1.is_some();
+        let template = self.template().map_err(|said| wrong.push(said)).ok();
+        let mut note = |failure: Failure| wrong.push(failure.message().to_owned());
+        let repositories = repositories(&self.scope_selectors).map_err(&mut note).ok();
+        let tags = tags(&self.tag_selectors).map_err(&mut note).ok();
+        match (template, repositories, tags) {
+            (Some(template), Some(repositories), Some(tags)) if wrong.is_empty() => {
+                Ok(RetentionRule { disabled: self.disabled, template, repositories, tags })
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    fn template(&self) -> Result<Template, String> {
+        let takes_one = Template::named(&self.template, None)?.name().1.is_some();
         let number = match self.params.get(&self.template) {
             // a number under another name must not become a default
             None | Some(Value::Null) if takes_one => {
-                return Err(bad(format!("rules.params.{} is missing", self.template)));
+                return Err(format!("rules.params.{} is missing", self.template));
             }
             None | Some(Value::Null) => None,
             Some(value) => {
                 let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
                 Some(number.ok_or_else(|| {
-                    bad(format!("rules.params.{} is a number from 0 on", self.template))
+                    format!("rules.params.{} is a number from 0 on", self.template)
                 })?)
             }
         };
-        Ok(RetentionRule {
-            disabled: self.disabled,
-            template: Template::named(&self.template, number).map_err(bad)?,
-            repositories: repositories(&self.scope_selectors)?,
-            tags: tags(&self.tag_selectors)?,
-        })
+        Template::named(&self.template, number)
     }
 }
 
+/// The rules, or what is wrong with all of them.
+fn checked_rules(written: &[Value]) -> Result<Vec<RetentionRule>, Vec<String>> {
+    let (mut rules, mut wrong) = (Vec::new(), Vec::new());
+    for (at, rule) in written.iter().enumerate() {
+        let read = RuleBody::deserialize(rule).map_err(|error| vec![error.to_string()]);
+        match read.and_then(|rule| rule.checked()) {
+            Ok(rule) => rules.push(rule),
+            Err(all) => wrong.extend(all.iter().map(|one| format!("rule {}: {one}", at + 1))),
+        }
+    }
+    if wrong.is_empty() { Ok(rules) } else { Err(wrong) }
+}
+
 impl PolicyBody {
-    /// What stays, as it is written.
+    /// What stays, as it is written. A failure says all that is wrong: whoever writes a policy into a
+    /// file wants to correct it once.
     pub(super) fn checked(&self) -> Result<Retention, Failure> {
+        let mut wrong = Vec::new();
         if !matches!(self.algorithm.as_str(), "" | "or") {
-            return Err(bad("algorithm is or"));
+            wrong.push("algorithm is or".to_owned());
         }
         let cron = self.trigger.settings.as_ref().map(|s| s.cron.trim()).unwrap_or_default();
         if !matches!(self.trigger.kind.as_str(), "" | "Schedule") {
-            return Err(bad("trigger.kind is Schedule"));
+            wrong.push("trigger.kind is Schedule".to_owned());
         }
-        if !cron.is_empty() {
-            cron.parse::<Cron>().map_err(|e| bad(format!("trigger.settings.cron: {e}")))?;
+        if let Some(Err(error)) = (!cron.is_empty()).then(|| cron.parse::<Cron>()) {
+            wrong.push(format!("trigger.settings.cron: {error}"));
         }
-        let rules = match &self.preset {
-            None => self.rules.iter().map(RuleBody::checked).collect::<Result<_, _>>()?,
+        let rules = self.rules().unwrap_or_else(|all| {
+            wrong.extend(all);
+            Vec::new()
+        });
+        match wrong.is_empty() {
+            true => Ok(Retention { rules, cron: cron.to_owned() }),
+            false => Err(bad(wrong.join("; "))),
+        }
+    }
+
+    fn rules(&self) -> Result<Vec<RetentionRule>, Vec<String>> {
+        match &self.preset {
+            None => checked_rules(&self.rules),
             Some(preset) if preset.name == "environments" => {
                 let otherwise = Environments::default();
                 let or = |written: &Option<String>, otherwise: String| {
@@ -163,13 +200,12 @@ impl PolicyBody {
                     staging: or(&preset.staging, otherwise.staging),
                     development: or(&preset.development, otherwise.development),
                 };
-                environments(&of).map_err(|e| bad(format!("preset: {e}")))?
+                environments(&of).map_err(|e| vec![format!("preset: {e}")])
             }
             Some(preset) => {
-                return Err(bad(format!("there is no preset {:?}: environments", preset.name)));
+                Err(vec![format!("there is no preset {:?}: environments", preset.name)])
             }
-        };
-        Ok(Retention { rules, cron: cron.to_owned() })
+        }
     }
 }
 
@@ -543,5 +579,40 @@ impl Harbor {
             (_, Policy::Tasks(id)) => self.list_tasks(&request, &project, id).await,
             (_, Policy::Log(id, task)) => self.show_run_log(&project, id, task).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_wrong_with_a_policy_is_told_at_once() {
+        let rule = |template: &str, params: Value| {
+            json!({"template": template, "params": params,
+                "tag_selectors": [{"decoration": "matches", "pattern": "**"}]})
+        };
+        let mut other = rule("latestPushedK", json!({}));
+        other["scope_selectors"] = json!({"repository": [{"pattern": "{a"}]});
+        let mut unknown = rule("always", json!({}));
+        unknown["tag_selector"] = json!([]);
+        let right = rule("always", json!({}));
+        let wrong = json!({"rules": [right, other, rule("never", json!({})), unknown],
+            "trigger": {"kind": "Schedule", "settings": {"cron": "61 * * * *"}}});
+        let body: PolicyBody = serde_json::from_value(wrong).unwrap();
+        let said = body.checked().unwrap_err();
+        let said = said.message();
+        for part in [
+            "trigger.settings.cron:",
+            "rule 2: rules.params.latestPushedK is missing",
+            "rule 2: scope_selectors.repository.pattern:",
+            "rule 3:",
+            "rule 4: unknown field `tag_selector`",
+        ] {
+            assert!(said.contains(part), "{part} is not in: {said}");
+        }
+        assert!(!said.contains("rule 1"), "{said}");
+        let body: PolicyBody = serde_json::from_value(json!({"rules": [right]})).unwrap();
+        assert_eq!(body.checked().unwrap().rules.len(), 1);
     }
 }

@@ -281,6 +281,14 @@ fn describe() {
         "times that the ledger's disk took so long for a write that other nodes took over"
     );
     describe_counter!(
+        "atoll_ledger_snapshots_total",
+        "times that this node took the records that it lacked, because no log had what it missed"
+    );
+    describe_counter!(
+        "atoll_ledger_snapshot_bytes_total",
+        "compressed bytes of such records that came, in transfers that broke, too"
+    );
+    describe_counter!(
         "atoll_ledger_snapshots_broken_total",
         "snapshots of the ledger that did not arrive completely and were sent again"
     );

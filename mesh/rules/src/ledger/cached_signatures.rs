@@ -9,11 +9,15 @@
 //! That is little, bounded for each project, and goes when nobody has cached the image any more. Of an
 //! image without signatures nothing is recorded: it is refused as what nothing is known of.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::cached_scans::LookForCachedScans;
 use super::records::{Look, Project, RecordError};
 use super::scanning::key as scans_key;
 use crate::policies::signatures::{By, Policy, SignatureRecord, Signer, State, exempting, is_on};
+use crate::policies::vulnerabilities::Gate;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, RepositoryName};
@@ -103,6 +107,23 @@ pub trait LookForCachedSignatures: Look {
         let table = self.records::<u64>(&scans_key::verdicts())?;
         Ok(table.iter().any(|(place, _)| *place == judged))
     }
+
+    /// What a proxy project says about its images and what has no effect, as key and value, because it
+    /// was said before the feature level that knows it.
+    fn without_effect(&self, project: &Project) -> Result<Vec<(String, String)>, RecordError> {
+        if project.upstream.is_none() {
+            return Ok(Vec::new());
+        }
+        let judged = self.are_cached_judged(project.id)?;
+        let verified = self.are_cached_verified(project.id)?;
+        let ignored = |(key, value): &(&String, &String)| {
+            let alone = BTreeMap::from([((*key).clone(), (*value).clone())]);
+            !judged && Gate::of(&alone).is_some() || !verified && is_on(&alone)
+        };
+        let found = project.metadata.iter().filter(ignored);
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
     /// What a project demands of signatures, whether it caches a registry or not.
     fn signature_policy_of(&self, project: &Project) -> Result<Option<Policy>, RecordError> {
         if !is_on(&project.metadata)

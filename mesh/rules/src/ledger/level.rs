@@ -121,6 +121,8 @@ impl Level {
     /// From this level on signatures of images that proxy projects have cached are asked of their
     /// upstreams and verified, and such images may be refused without.
     pub const CACHED_SIGNATURES: Level = Level(14);
+    /// From this level on events say which ids a change of an allowlist added and took away.
+    pub const ALLOWED_IDS: Level = Level(14);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::CACHED_SIGNATURES;
 }

@@ -10,6 +10,7 @@
 //! | [`failover`] | when a project gets another primary |
 //! | [`signing`] | which replicas can sign for a project |
 //! | [`voters`] | which nodes vote, and the next step towards that |
+//! | [`majority`] | whether enough nodes vote, and what to do if not |
 //! | [`removal`] | what the removal of a replica costs |
 //! | [`door`] | which peers may come in through the mesh's port, and what they may do |
 
@@ -19,6 +20,7 @@ pub mod draining;
 pub mod drilling;
 pub mod failover;
 pub mod keeper;
+pub mod majority;
 pub mod placement;
 pub mod presence;
 pub mod removal;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rules::words::names::NodeId;
 
 use super::super::database::{META, STATE, Store, encode};
+use super::super::latest::Latest;
 use super::super::state::StateMachine;
+use super::super::types::Vote;
 use super::*;
 use crate::identity::Authority;
 use crate::links::{self, CongestionControl};
@@ -119,7 +121,8 @@ async fn bring(
     };
     let base = to.machine.held().unwrap();
     let file = tempfile::tempfile().unwrap();
-    let taking = take(base, announced, &to.earlier, file, &mut back, &mut there);
+    let never = std::future::pending();
+    let taking = take(base, announced, &to.earlier, file, (&mut back, &mut there), never);
     let (given, taken) = tokio::join!(giving, taking);
     if broken_after.is_none() && taken.is_ok() {
         given.unwrap();
@@ -186,6 +189,57 @@ async fn a_transfer_that_broke_goes_on_where_it_was_from_any_sender() {
     assert!(late.contents() == all);
 }
 
+/// A leader that died falls silent. Its transfer once went on until that was noticed, and what had
+/// arrived was not there for the next leader's, which began meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_silent_sender_brought_is_there_for_the_next_one() {
+    let all = records(0..60_000);
+    let (one, other) = (Replica::with(&all), Replica::with(&all));
+    let late = Replica::with(&Contents::new());
+    let mut patience = Duration::from_millis(50);
+    let latest = Latest::default();
+    let mut term = 0;
+    while late.earlier.pieces().is_empty() {
+        let pair = pair().await;
+        let (mut send, mut receive) = pair.dialled.open_bi().await.unwrap();
+        write_message(&mut send, &()).await.unwrap();
+        let (mut back, mut there) = pair.accepted.accept_bi().await.unwrap();
+        read_message_within::<()>(&mut there, 64).await.unwrap();
+        term += 2;
+        let turn = latest.begin(Vote::new(term, 1)).await.unwrap();
+        let base = late.machine.held().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let streams = (&mut back, &mut there);
+        let mut taking =
+            std::pin::pin!(take(base, None, &late.earlier, file, streams, turn.superseded()));
+        let mut giving = std::pin::pin!(give(one.machine.held().unwrap(), send, &mut receive));
+        tokio::select! {
+            _ = &mut giving => panic!("all was given before the sender fell silent"),
+            _ = &mut taking => panic!("all arrived before the sender fell silent"),
+            () = tokio::time::sleep(patience) => {}
+        }
+        // from here on nobody polls the sender: it is as dead, and nothing has told so
+        let next = latest.begin(Vote::new(term + 1, 2));
+        let (given_up, ()) = tokio::join!(
+            async {
+                let given_up = taking.await;
+                drop(turn);
+                given_up
+            },
+            async { assert!(next.await.is_some()) }
+        );
+        assert!(given_up.unwrap_err().to_string().contains("a later transfer"));
+        patience += Duration::from_millis(50);
+    }
+    let had: usize = late.earlier.pieces().iter().map(|piece| piece.stored()).sum();
+    let arrived = bring(&pair().await, &other, &late, None).await.unwrap();
+    let anew = usize::try_from(arrived.received).unwrap();
+    let whole = usize::try_from(arrived.stored()).unwrap();
+    assert!(had > 0 && whole <= anew + had && whole > anew, "{anew} of {whole}, {had} from before");
+    late.install(arrived).await;
+    assert!(late.contents() == all);
+}
+
 /// The thread that cut the receiver's records once waited for ever for somebody to send its ranges,
 /// and the transfer with it: it kept a read transaction open, and what had arrived from the next one.
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +253,8 @@ async fn a_transfer_whose_sender_gives_up_at_once_ends() {
     send.reset(1u32.into()).unwrap();
     let base = late.machine.held().unwrap();
     let file = tempfile::tempfile().unwrap();
-    let taking = take(base, None, &late.earlier, file, &mut back, &mut there);
+    let never = std::future::pending();
+    let taking = take(base, None, &late.earlier, file, (&mut back, &mut there), never);
     let ended = tokio::time::timeout(Duration::from_secs(120), taking).await;
     ended.expect("it ends").unwrap_err();
 }

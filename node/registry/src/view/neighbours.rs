@@ -13,6 +13,7 @@ use rules::blobs::holding::{Held, Stock};
 use rules::ledger::draining::LookForDraining;
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::draining;
+use rules::members::majority::Majority;
 use rules::members::placement::{self, Candidate};
 use rules::wire::questions::{Collection, Condition, Have};
 use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE};
@@ -119,6 +120,14 @@ impl Neighbours {
         let removed =
             self.records.view().and_then(|view| view.scan(&key::removals(), None, usize::MAX));
         removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
+    }
+
+    /// Which voters of the ledger are up. None are known at an edge.
+    pub fn majority(&self) -> Majority {
+        let voters = self.records.ledger().map(|ledger| ledger.status().voters);
+        let down = self.members.down();
+        let voters = voters.unwrap_or_default().into_iter();
+        Majority::of(voters.map(|id| (self.name_of(id), id == self.me || !down.contains(&id))))
     }
 
     /// The name of `node` for people. One that was removed has no name any more.

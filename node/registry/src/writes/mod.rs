@@ -130,9 +130,9 @@ impl Writes {
         let end = clock::now() + LEASE_WAIT;
         while !self.records.connected() {
             if clock::now() >= end {
-                return Err(Refusal::Unavailable(
-                    "this node cannot reach a majority of the ledger's voters, so nothing can be committed; pulls of blobs that it holds continue".into(),
-                ));
+                return Err(Refusal::Unavailable(self.neighbours.majority().lost().unwrap_or_else(|| {
+                    "this node cannot reach a majority of the ledger's voters, so nothing can be committed; pulls of blobs that it holds continue".into()
+                })));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

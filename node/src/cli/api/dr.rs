@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::drill::{self, DrillCommand};
 use super::{Api, Asking, text, with};
 use crate::cli::shown::table;
+use crate::cli::status::sentence;
 
 /// Arguments of `dr`.
 #[derive(clap::Args)]
@@ -87,7 +88,9 @@ fn told(answer: &Value) -> String {
             );
         }
     }
-    if answer["is_fresh"] != true {
+    if let Some(lost) = answer["majority"]["lost"].as_str() {
+        out += &format!("{}.\n", sentence(lost));
+    } else if answer["is_fresh"] != true {
         out += "this node does not hear the ledger's leader: it may be otherwise by now\n";
     }
     for advice in answer["advice"].as_array().into_iter().flatten() {

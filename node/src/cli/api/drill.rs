@@ -97,7 +97,7 @@ fn end(api: &Api, shown: &Value, waits: &Value) -> io::Result<()> {
     let waits: Vec<String> = waits.map(text).collect();
     if shown["could_write_without_it"] != true {
         return Err(io::Error::other(format!(
-            "without {} nothing could be written: {} of {} voters are elsewhere",
+            "without {} nothing could be written: {} of {} voters are elsewhere; start replicas in other regions, or let some join (`atoll invite`)",
             text(&shown["region"]),
             shown["voters_elsewhere"]["up"],
             shown["voters_elsewhere"]["of"]
@@ -105,7 +105,10 @@ fn end(api: &Api, shown: &Value, waits: &Value) -> io::Result<()> {
     }
     match waits.is_empty() {
         true => Ok(()),
-        false => Err(io::Error::other(format!("it did not come true that {}", waits.join("; ")))),
+        false => Err(io::Error::other(format!(
+            "it did not come true that {}; `atoll dr` says what the other regions lack, and a longer drill (--for) gives them more time",
+            waits.join("; ")
+        ))),
     }
 }
 

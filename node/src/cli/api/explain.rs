@@ -40,6 +40,9 @@ pub(in crate::cli) fn run(command: &ExplainCommand) -> io::Result<()> {
             let (rule, state) = (text(&signing["rule"]), text(&signing["state"]));
             println!("signing   {state} (signature_auto={rule}): {}", text(&signing["why"]));
         }
+        for digest in answer["images_not_here"].as_array().into_iter().flatten() {
+            println!("not here  {}", text(digest));
+        }
         println!("records   {}", text(&answer["records"]));
         let shown = answer["images"].as_array().map_or(0, Vec::len) as u64;
         let all = answer["images_in_all"].as_u64().unwrap_or_default();

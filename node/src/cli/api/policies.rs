@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use http::Method;
 use rules::policies::quota::bytes;
+use rules::policies::selectors::Pattern;
 use serde_json::{Value, json};
 
 use super::{Api, Asking, part, safe, text, with};
@@ -237,8 +238,35 @@ impl Apply {
         }
         let policy = api.get(&place(&self.project)).await?;
         api.print_policy(&policy);
+        for rule in policy["rules"].as_array().into_iter().flatten() {
+            api.warn_of_nothing(&self.project, &rule["scope_selectors"]).await;
+        }
         Ok(())
     }
+}
+
+/// Why a rule for these repositories is about none of those that a project has; `None` if it is about
+/// some, or the project has none yet. `names` are whole names, `all` says whether they are all.
+fn about_nothing(project: &str, pattern: &Pattern, names: &[String], all: bool) -> Option<String> {
+    let within = |name: &String| name.split_once('/').map(|(_, rest)| rest.to_owned());
+    let within: Vec<String> = names.iter().filter_map(within).collect();
+    if within.iter().any(|name| pattern.matches(name)) {
+        return None;
+    }
+    let written = pattern.written();
+    let begin = format!("{project}/");
+    let whole: Vec<&str> =
+        written.split(',').filter_map(|one| one.trim().strip_prefix(&begin)).collect();
+    if !whole.is_empty() {
+        return Some(format!(
+            "the rule for the repositories {written} is about none: patterns match names within the \
+             project, without {begin}. You may mean {}",
+            whole.join(",")
+        ));
+    }
+    (all && !within.is_empty()).then(|| {
+        format!("the rule for the repositories {written} is about none that {project} has now")
+    })
 }
 
 /// Begins a run, and prints its log and its end. Fails if the run did.
@@ -294,6 +322,7 @@ pub(in crate::cli) fn immutable(command: &ImmutableCommand) -> io::Result<()> {
                 });
                 api.send(Method::POST, &rules(project), Some(&body)).await?;
                 api.print(&api.all(&rules(project)).await?, &RULES);
+                api.warn_of_nothing(project, &body["scope_selectors"]).await;
                 Ok(())
             }
             ImmutableVerb::Remove { project, id } => {
@@ -327,7 +356,30 @@ fn row(name: &str, one: &Value) -> Vec<String> {
     [name.to_owned(), text(&one["artifacts"])].into_iter().chain(days).collect()
 }
 
+/// How many repositories are looked at for a warning.
+const LOOKED_AT: usize = 100;
+
 impl Api {
+    /// Warns if a rule is about no repository of a project.
+    async fn warn_of_nothing(&self, project: &str, scope: &Value) {
+        let one = &scope["repository"][0];
+        let pattern = Pattern::new(one["pattern"].as_str().unwrap_or_default());
+        let Some(pattern) = pattern.ok().filter(|_| one["decoration"] != "repoExcludes") else {
+            return;
+        };
+        let path =
+            format!("/api/v2.0/projects/{}/repositories?page_size={LOOKED_AT}", part(project));
+        // a rule is set whether they can be listed or not
+        let Ok(listed) = self.get(&path).await else { return };
+        let names = listed.as_array().into_iter().flatten();
+        let names = names.filter_map(|one| one["name"].as_str().map(str::to_owned));
+        let names: Vec<String> = names.collect();
+        let all = names.len() < LOOKED_AT;
+        if let Some(warning) = about_nothing(project, &pattern, &names, all) {
+            eprintln!("atoll: {}", safe(&warning));
+        }
+    }
+
     fn print_forecast(&self, told: &Value) {
         if self.is_json() {
             return self.print_one(told);
@@ -378,5 +430,28 @@ impl Api {
                 format!("runs at {cron} (UTC)")
             }
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_is_about_no_repository_is_told() {
+        let names = ["team/app".to_owned(), "team/deep/er".to_owned()];
+        let told = |written: &str, all| {
+            about_nothing("team", &Pattern::new(written).unwrap(), &names, all)
+        };
+        for right in ["app", "**", "deep/*", "other,app", "team/*,app"] {
+            assert_eq!(told(right, true), None, "{right}");
+        }
+        let said = told("team/app", true).unwrap();
+        assert!(said.contains("without team/. You may mean app"), "{said}");
+        assert!(told("team/app,team/x", false).unwrap().contains("mean app,x"));
+        assert!(told("other", true).unwrap().contains("none that team has now"));
+        assert_eq!(told("other", false), None, "it may be about one that was not looked at");
+        let none = about_nothing("team", &Pattern::new("other").unwrap(), &[], true);
+        assert_eq!(none, None, "a new project has no repositories yet");
     }
 }

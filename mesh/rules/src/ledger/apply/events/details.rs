@@ -5,13 +5,16 @@ use crate::ledger::command::Command;
 use crate::ledger::directory::{DirectoryChange, LookForGroups};
 use crate::ledger::events::MAX_TEXT;
 use crate::ledger::jobs::bounded;
+use crate::ledger::level::Level;
 use crate::ledger::people::{Grant, LookForPeople, PeopleChange, Robot, RobotTerms, Space};
 use crate::ledger::quotas::{LookForQuotas, QuotaChange};
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords};
+use crate::ledger::scanning::{LookForScans, ScanChange, ScannerChange};
 use crate::policies::quota::{Counted, Limits};
+use crate::policies::vulnerabilities::Allowlist;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::moment::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 /// The maximum length of one value, in characters: a long one must not hide the others.
@@ -61,6 +64,19 @@ pub(super) fn of<R: WriteRecords>(
         }
         Command::People(change) => of_people(records, change)?,
         Command::Quota(change) => of_quota(records, change)?,
+        Command::Scanner(change) => match &**change {
+            ScannerChange::Allow(list) if records.level()? >= Level::ALLOWED_IDS => {
+                of_allowlist(&records.system_allowlist()?, list)
+            }
+            _ => None,
+        },
+        Command::Scan { change, .. } => match &**change {
+            ScanChange::Allow { project, list } if records.level()? >= Level::ALLOWED_IDS => {
+                let Some(project) = records.project(project)? else { return Ok(None) };
+                of_allowlist(&records.allowlist(project.id)?, list)
+            }
+            _ => None,
+        },
         Command::Audited(inner) => match inner.command.command() {
             // it has no other one inside
             Command::Audited(_) => None,
@@ -108,6 +124,36 @@ fn of_quota<R: WriteRecords>(
         found.compare(resource.word(), &shown(&was), &shown(limits));
     }
     Ok(found.words())
+}
+
+/// Which ids are let pass from now on, which are not any more, and until when the list counts.
+fn of_allowlist(was: &Allowlist, is: &Allowlist) -> Option<String> {
+    let mut found = Differences::default();
+    let only = |of: &Allowlist, but: &Allowlist| -> Vec<String> {
+        let but: BTreeSet<&String> = but.ids.iter().collect();
+        of.ids.iter().filter(|id| !but.contains(id)).cloned().collect()
+    };
+    for (word, ids) in [("allows", only(is, was)), ("allows no longer", only(was, is))] {
+        if let Some(ids) = listed(&ids) {
+            found.0.push(format!("{word} {ids}"));
+        }
+    }
+    let end = |list: &Allowlist| list.expires.map_or("never".to_owned(), |at| at.to_string());
+    found.compare("expires", &end(was), &end(is));
+    found.words()
+}
+
+/// As many ids as leave room for the others, and how many more there are.
+fn listed(ids: &[String]) -> Option<String> {
+    let mut text = String::new();
+    for (at, id) in ids.iter().enumerate() {
+        if text.len() + id.len() > MAX_TEXT / 3 {
+            return Some(format!("{text} and {} more", ids.len() - at));
+        }
+        let comma = if at == 0 { "" } else { ", " };
+        text = format!("{text}{comma}{id}");
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 fn of_people<R: WriteRecords>(

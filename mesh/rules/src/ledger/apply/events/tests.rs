@@ -377,6 +377,29 @@ fn an_event_says_what_was_and_what_is_now_and_no_secret_from_its_level_on() {
     });
     assert_eq!(ledger.last(), "ann update project demo\nauto_scan: true -> (none)");
 
+    let allow = |ids: &[&str], expires: Option<u64>| crate::policies::vulnerabilities::Allowlist {
+        ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        expires: expires.map(Timestamp),
+    };
+    let of_mesh = |list| Command::Scanner(Box::new(ScannerChange::Allow(list)));
+    ledger.by_ann(of_mesh(allow(&["CVE-1", "CVE-2"], None)));
+    let told = "ann update allowlist of the mesh\nallows CVE-1, CVE-2";
+    assert_eq!(ledger.last(), told);
+    ledger.by_ann(of_mesh(allow(&["CVE-2", "CVE-3"], Some(0))));
+    let told = "ann update allowlist of the mesh\nallows CVE-3; allows no longer CVE-1; \
+                expires: never -> 1970-01-01T00:00:00Z";
+    assert_eq!(ledger.last(), told);
+    let of_demo = |list| Command::Scan {
+        epoch: Epoch::FIRST,
+        change: Box::new(crate::ledger::scanning::ScanChange::Allow { project: demo(), list }),
+    };
+    let many: Vec<String> = (0..500).map(|n| format!("CVE-2024-{n:05}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    ledger.by_ann(of_demo(allow(&many, None)));
+    let told = ledger.last();
+    assert!(told.starts_with("ann update allowlist demo\nallows CVE-2024-00000, "), "{told}");
+    assert!(told.ends_with(" more") && told.len() < 200, "{told}");
+
     let project = ledger.records.project(&demo()).unwrap().unwrap().id;
     let admin = UserId(1);
     let add = PeopleChange::AddMember { project, user: admin, role: ProjectRole::Guest };

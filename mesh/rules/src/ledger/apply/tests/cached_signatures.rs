@@ -253,13 +253,21 @@ fn what_is_known_goes_with_the_project_and_a_policy_of_before_has_no_effect() {
     }
     let mut before = project(&ledger);
     before.metadata.insert("enable_content_trust".into(), "true".into());
+    before.metadata.insert("prevent_vul".into(), "true".into());
+    before.metadata.insert("auto_scan".into(), "true".into());
     ledger.records.put(&records_key::project(&before.name), &encode(&before).unwrap()).unwrap();
     let policy = |ledger: &Ledger| ledger.records.signature_policy_of(&project(ledger)).unwrap();
     assert_eq!(policy(&ledger), None);
+    let idle = |ledger: &Ledger| -> Vec<String> {
+        let found = ledger.records.without_effect(&project(ledger)).unwrap();
+        found.into_iter().map(|(key, _)| key).collect()
+    };
+    assert_eq!(idle(&ledger), ["enable_content_trust", "prevent_vul"], "and it is told");
     set(&mut ledger, "signature_policy", "off");
     assert_eq!(policy(&ledger), None);
     set(&mut ledger, "signature_policy", "enforce");
     assert!(policy(&ledger).is_some_and(|policy| policy.refuses()));
+    assert_eq!(idle(&ledger), ["prevent_vul"]);
 
     let of_repository = signed_key::signatures_in(&place());
     let numbers = key::number(&place(), &digest(0))[..8].to_vec();

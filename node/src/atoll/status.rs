@@ -50,14 +50,16 @@ impl Atoll {
             nodes.iter().find(|n| n.id == id).map_or_else(|| id.to_string(), |n| n.name.to_string())
         };
         let projects = self.records.view()?.projects()?;
-        let blobs =
-            projects.iter().map(|project| self.blobs_of(project)).collect::<Result<Vec<_>, _>>()?;
-        let wanted: BTreeSet<Digest> = blobs.iter().flatten().copied().collect();
-        let held = if with_copies { Some(self.who_holds(&wanted).await?) } else { None };
+        // that reads a link for each blob of each repository, so it is not done for those who only
+        // watch the mesh
+        let copies: Vec<Option<(usize, Value)>> = match with_copies {
+            true => self.count_copies(&projects, &nodes).await?.into_iter().map(Some).collect(),
+            false => projects.iter().map(|_| None).collect(),
+        };
         let shown_projects: Vec<Value> = projects
             .iter()
-            .zip(&blobs)
-            .map(|(p, blobs)| self.show_project_status(p, blobs, &nodes, held.as_ref()))
+            .zip(copies)
+            .map(|(project, copies)| self.show_project_status(project, copies))
             .collect();
         let draining = self.neighbours.draining();
         let shown_nodes: Vec<Value> =
@@ -318,15 +320,24 @@ impl Atoll {
         Ok(stocks.into_iter().map(|(node, stock)| (node, held(stock))).collect())
     }
 
-    /// A project, with the number of its blobs that each region holds, if that was requested.
-    fn show_project_status(
+    /// The number of blobs of each project, and how many of them each region holds.
+    async fn count_copies(
         &self,
-        project: &Project,
-        blobs: &BTreeSet<Digest>,
+        projects: &[Project],
         nodes: &[NodeRecord],
-        held: Option<&BTreeMap<NodeId, BTreeMap<Digest, Held>>>,
-    ) -> Value {
-        let copies = held.map(|held| copies(blobs, nodes, held));
+    ) -> Result<Vec<(usize, Value)>, Failure> {
+        let blobs =
+            projects.iter().map(|project| self.blobs_of(project)).collect::<Result<Vec<_>, _>>()?;
+        let wanted: BTreeSet<Digest> = blobs.iter().flatten().copied().collect();
+        let held = self.who_holds(&wanted).await?;
+        let count = |blobs| json!(copies(blobs, nodes, &held));
+        Ok(blobs.iter().map(|blobs| (blobs.len(), count(blobs))).collect())
+    }
+
+    /// A project, with the number of its blobs and those that each region holds, if that was
+    /// requested.
+    fn show_project_status(&self, project: &Project, counted: Option<(usize, Value)>) -> Value {
+        let (blobs, copies) = counted.unzip();
         json!({
             "name": project.name.as_str(),
             "public": project.public,
@@ -335,7 +346,7 @@ impl Atoll {
             "home": self.neighbours.name_of(project.home),
             "primary": self.neighbours.name_of(project.primary),
             "epoch": project.epoch.get(),
-            "blobs": blobs.len(),
+            "blobs": blobs,
             "copies": copies,
         })
     }

@@ -103,9 +103,10 @@ impl Atoll {
         };
         let silent: Vec<String> =
             scene.silent().into_iter().map(|id| self.neighbours.name_of(id)).collect();
+        let majority = self.neighbours.majority();
         let answer = json!({
             "seen_from": self.neighbours.name_of(self.neighbours.me),
-            "majority": show_majority(&self.neighbours.majority()),
+            "majority": show_majority(&majority),
             "is_fresh": freshness == registry::view::Freshness::Fresh,
             "is_safe": fates.iter().all(Fate::is_harmless) && fates.len() > 1,
             "regions": regions,
@@ -113,7 +114,7 @@ impl Atoll {
             "short_blobs": counts(&short),
             "missing_blobs": counts(&missing),
             "silent": silent,
-            "advice": advice(&fates, &short, &missing, &silent),
+            "advice": advice(&fates, &short, &missing, (&silent, majority.is_lost())),
         });
         Ok(json_answer(StatusCode::OK, &answer))
     }
@@ -181,7 +182,7 @@ fn advice(
     fates: &[Fate],
     short: &BTreeMap<ProjectName, usize>,
     missing: &BTreeMap<ProjectName, usize>,
-    silent: &[String],
+    (silent, no_majority): (&[String], bool),
 ) -> Vec<String> {
     let names = |of: &mut dyn Iterator<Item = &ProjectName>| {
         let names: BTreeSet<&str> = of.map(ProjectName::as_str).collect();
@@ -189,10 +190,12 @@ fn advice(
     };
     let mut all = Vec::new();
     if !silent.is_empty() {
-        all.push(format!(
-            "start what does not answer, or remove what is gone for good (`atoll remove`): {}",
-            silent.join(", ")
-        ));
+        // without a majority nothing can be removed
+        let or_remove = match no_majority {
+            true => "",
+            false => ", or remove what is gone for good (`atoll remove`)",
+        };
+        all.push(format!("start what does not answer{or_remove}: {}", silent.join(", ")));
     }
     if !missing.is_empty() {
         all.push(format!(
@@ -248,16 +251,19 @@ mod tests {
         };
         let none = BTreeMap::new();
         let fine = [fate("east", false, (2, 3)), fate("west", false, (2, 3))];
-        assert!(advice(&fine, &none, &none, &[]).is_empty());
+        assert!(advice(&fine, &none, &none, (&[], false)).is_empty());
         let poor = [fate("east", true, (1, 3)), fate("west", false, (2, 3))];
-        let said = advice(&poor, &none, &none, &[]);
+        let said = advice(&poor, &none, &none, (&[], false));
         assert!(said[0].contains("durability=2` and `atoll repair PROJECT` for shop"), "{said:?}");
         assert!(said[1].contains("without east 1 of 3 voters"), "{said:?}");
         let short = [(project.clone(), 1)].into();
-        let said = advice(&poor, &short, &none, &["three".into()]);
+        let said = advice(&poor, &short, &none, (&["three".into()], false));
+        assert!(said[0].contains("`atoll remove`"), "{said:?}");
+        let said = advice(&poor, &short, &none, (&["three".into()], true));
+        assert!(!said[0].contains("`atoll remove`"), "nothing can be removed: {said:?}");
         assert!(said[0].contains("three") && said[1].contains("atoll repair shop"), "{said:?}");
         assert_eq!(said.len(), 3, "one advice for one thing: {said:?}");
-        let said = advice(&fine[..1], &none, &none, &[]);
+        let said = advice(&fine[..1], &none, &none, (&[], false));
         assert!(said[0].contains("one region"), "{said:?}");
     }
 

@@ -8,6 +8,7 @@ use config::Settings;
 use ground::supervise::Tasks;
 use mesh::secrets::Secrets;
 use metrics_exporter_prometheus::PrometheusHandle;
+use registry::blobs::checkups;
 use registry::blobs::collecting::Collecting;
 use registry::blobs::copies::Copies;
 use registry::blobs::flights::Flights;
@@ -48,7 +49,6 @@ use registry::signatures::seeking::Seeking;
 use registry::signatures::signing::Signing;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
-use registry::view::conditions;
 use registry::view::neighbours::Neighbours;
 use registry::writes::{Writes, counting, expiring, indexing};
 use rules::ledger::admitted::Admissions;
@@ -319,7 +319,7 @@ impl Rooms {
     pub(super) fn start_jobs(&self, on: &Foundation<'_>) {
         self.jobs.start();
         self.repairs.start(self.jobs.clone(), &on.tasks);
-        conditions::start(on.neighbours.clone(), on.store.clone(), &on.tasks);
+        checkups::start(on.neighbours.clone(), on.store.clone(), &on.tasks);
         on.tasks.spawn("scrub", self.blobs.rechecks.clone().scrub());
         on.tasks.spawn("lost", self.blobs.rechecks.clone().look_for_lost());
         self.blobs.collecting.start(&on.tasks);

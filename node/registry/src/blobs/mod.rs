@@ -10,6 +10,7 @@
 //! | [`collecting`] | what nothing refers to any more goes |
 //! | [`liars`], [`rechecks`] | peers that sent wrong bytes; checks of own copies |
 
+pub mod checkups;
 pub mod collecting;
 pub mod copies;
 pub mod flights;

@@ -1,25 +1,12 @@
 //! Which replicas should be given no blobs, by their own word: pushes choose others for their copies
-//! where they can, and people are shown why.
+//! where they can, and people are shown why. `blobs::checkups` asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::future::join_all;
-use ground::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::blobs::holding::Trouble;
-use rules::wire::questions::Condition;
 use rules::words::names::NodeId;
-use store::Store;
-use tracing::{info, warn};
-
-use super::neighbours::Neighbours;
-
-/// The time between two questions to each replica.
-const EVERY: Duration = Duration::from_secs(5);
-/// How long a replica may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the replicas have said last.
 #[derive(Clone, Default)]
@@ -37,7 +24,7 @@ impl Conditions {
     }
 
     /// Notes what `node` says. The result is whether it says something else than before.
-    fn note(&self, node: NodeId, trouble: Option<Trouble>) -> bool {
+    pub fn note(&self, node: NodeId, trouble: Option<Trouble>) -> bool {
         let mut known = self.0.lock();
         let before = match trouble {
             Some(trouble) => known.insert(node, trouble),
@@ -47,47 +34,8 @@ impl Conditions {
     }
 
     /// Only these are replicas now.
-    fn retain(&self, nodes: &BTreeSet<NodeId>) {
+    pub fn retain(&self, nodes: &BTreeSet<NodeId>) {
         self.0.lock().retain(|node, _| nodes.contains(node));
-    }
-}
-
-/// Asks the replicas again and again, as long as this node runs. An edge needs not to know.
-pub fn start(neighbours: Arc<Neighbours>, store: Arc<Store>, tasks: &Tasks) {
-    if neighbours.is_edge() {
-        return;
-    }
-    tasks.spawn("conditions", async move {
-        loop {
-            ask_all(&neighbours, &store).await;
-            tokio::time::sleep(EVERY).await;
-        }
-    });
-}
-
-async fn ask_all(neighbours: &Neighbours, store: &Store) {
-    let (me, conditions) = (neighbours.me, &neighbours.conditions);
-    let alive: BTreeSet<NodeId> = neighbours.alive().into_iter().map(|c| c.id).collect();
-    conditions.retain(&alive);
-    let others = alive.into_iter().filter(|node| *node != me).map(|node| async move {
-        let question = Condition { digests: Vec::new() };
-        let said = neighbours.links.ask(node, question, PATIENCE).await;
-        // one that does not say is taken for well: who is asked to take a blob has a deadline
-        (node, said.ok().and_then(|condition| condition.trouble))
-    });
-    let mut said = join_all(others).await;
-    said.push((me, store.trouble()));
-    for (node, trouble) in said {
-        if !conditions.note(node, trouble) {
-            continue;
-        }
-        let name = neighbours.name_of(node);
-        match trouble {
-            Some(trouble) => {
-                warn!(node = name, "copies go to other replicas than this one: {trouble}")
-            }
-            None => info!(node = name, "copies go to this replica again"),
-        }
     }
 }
 

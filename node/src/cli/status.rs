@@ -300,7 +300,7 @@ mod tests {
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<String> = out.lines().map(words).collect();
         for line in [
-            "hub - - - - of 7",
+            "hub - - - - not counted",
             "in eu-1 5 of 9 sha256:ab",
             "out us-1 3 -",
             "docker https://docker.io for 30 s 4 s ago: it limits requests",

@@ -9,7 +9,7 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::json;
 use tests::formed::Formed;
-use tests::image::Image;
+use tests::image::{Image, MANIFEST};
 use tests::metrics;
 use tests::repository::{Refusal, set_durability};
 use tests::wait;
@@ -180,6 +180,12 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
         });
     };
     repaired(1);
+    // a client that does not ask hears it with the manifest
+    let put = client(1).ask(Method::PUT, "/v2/demo/spoilt/manifests/2");
+    let put = put.header("content-type", MANIFEST).body(image.manifest.bytes.clone()).send();
+    let put = put.unwrap_or_else(|none| panic!("{none}"));
+    let code = put.envelope().map(|(code, _)| code);
+    assert!(put.status == 404 && code.as_deref() == Some("MANIFEST_BLOB_UNKNOWN"), "{put}");
     // a client that asks first, as all do, sends what is missing
     wait::until_ok("a push mends it", || mesh.repository(1, "demo/spoilt").push(&image, "1"));
     for at in 0..3 {

@@ -212,7 +212,8 @@ impl Pulls {
         known: &Known<'_>,
         at_hand: &AtHand,
     ) -> Result<(), PullError> {
-        let elsewhere = at_hand.opened.is_none() && known.linked && !known.proxied;
+        // also what was only uploaded or mounted lately: its manifest would not be taken
+        let elsewhere = at_hand.opened.is_none() && !known.proxied;
         if elsewhere && self.flights.is_lost(known.digest).await {
             return Err(FlightError::Lost(known.digest).into());
         }

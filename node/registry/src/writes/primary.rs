@@ -337,7 +337,14 @@ impl Writes {
                 WriteError::ManifestsUnknown(unlisted)
             });
         }
+        let scarce_blobs: Vec<Digest> = scarce.iter().map(|(digest, ..)| *digest).collect();
         let copied = self.spread(repository, scarce, regions_wanted, leaving).await;
+        if let Err(WriteError::NotDurable { .. }) = &copied {
+            let lost = self.lost(scarce_blobs).await;
+            if !lost.is_empty() {
+                return Err(WriteError::BlobsUnknown(lost));
+            }
+        }
         let copied = match (copied, leaving) {
             // whether it goes is known soon, and then how many regions there are
             (Err(WriteError::NotDurable { .. }), Some(node)) => Err(WriteError::Leaving(node)),
@@ -347,6 +354,18 @@ impl Writes {
             descriptor.kept_by.extend(copied.get(&descriptor.digest).into_iter().flatten());
         }
         Ok((collections, descriptors))
+    }
+
+    /// Those of `digests` of which no replica has a copy that is not damaged: the client has to send
+    /// them again, and waiting does not help.
+    async fn lost(&self, digests: Vec<Digest>) -> Vec<Digest> {
+        let mut lost = Vec::new();
+        for digest in digests {
+            if self.flights.is_lost(digest).await {
+                lost.push(digest);
+            }
+        }
+        lost
     }
 
     /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::{Blob, Image};
 use tests::people::must;
-use tests::repository::Repository;
+use tests::repository::{Repository, create_project};
+use tests::shop::in_days;
 use tests::{accounting, process, wait};
 
 const THREE: [(&str, &str); 3] =
@@ -56,6 +57,16 @@ fn atoll(mesh: &Formed, verb: &str, arguments: &[&str]) {
     command.args(arguments).args(["--url", &url]).arg("--password-file").arg(password);
     let told = process::finish(&mut command);
     assert!(told.success, "{verb} {arguments:?}: {told:?}");
+}
+
+/// How many records that decide about images an edge has read again, because they had changed.
+fn read_again(mesh: &Formed, edge: usize) -> u64 {
+    let said = mesh.client(edge).get("/metrics").unwrap_or_else(|none| panic!("{none}"));
+    let text = String::from_utf8_lossy(&said.body).into_owned();
+    let number = text.lines().find_map(|line| {
+        line.strip_prefix("atoll_edge_verdicts_read_again_total")?.rsplit(' ').next()?.parse().ok()
+    });
+    number.unwrap_or(0)
 }
 
 fn delete(mesh: &Formed, image: &Image) {
@@ -158,4 +169,80 @@ fn what_was_deleted_is_gone_at_an_edge_and_comes_back_only_when_it_is_restored()
             assert!(matches!(said, 404 | 503), "{path} after a restart without replicas: {said}");
         }
     }
+}
+
+#[test]
+fn an_edge_that_is_cut_off_knows_what_was_revoked_before_though_nobody_asked_it_for_that() {
+    let mut mesh = Formed::of(&THREE[..2], "");
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    mesh.members()[edge].wait_ready();
+    let gated = |name: &str, alone: &str| {
+        let metadata = json!({"signature_policy": "enforce", "gate_alone_for": alone});
+        let path = format!("/api/v2.0/projects/{name}");
+        must(&mesh.client(0), Method::PUT, &path, &json!({"metadata": metadata}), 200);
+    };
+    create_project(&mesh.client(0), "strict", true, 2);
+    gated("demo", "1h");
+    gated("strict", "0");
+    let images: Vec<Image> = (0..3).map(|_| Image::random(&[64])).collect();
+    let unsigned = Image::random(&[64]);
+    let push = |repository: &str, at: usize| {
+        let pushed = mesh.repository(0, repository).push(&images[at], &format!("v{at}"));
+        pushed.unwrap_or_else(|no| panic!("{no}"));
+        let named = format!("{repository}@{}", images[at].digest());
+        atoll(&mesh, "exempt", &[&named, "--reason", "a trial", "--until", &in_days(1)]);
+    };
+    (0..3).for_each(|at| push("demo/app", at));
+    push("strict/app", 0);
+    let said = |repository: &str, at: usize| {
+        let path = format!("/v2/{repository}/manifests/{}", images[at].digest());
+        status(&mesh, edge, &path)
+    };
+    for repository in ["demo/app", "strict/app"] {
+        let pushed = mesh.repository(0, repository).push(&unsigned, "unsigned");
+        pushed.unwrap_or_else(|no| panic!("{no}"));
+        let path = format!("/v2/{repository}/manifests/{}", unsigned.digest());
+        wait::until("the edge has heard of the policy", || {
+            (status(&mesh, edge, &path) == 403).then_some(())
+        });
+    }
+    let all = [("demo/app", 0), ("demo/app", 1), ("demo/app", 2), ("strict/app", 0)];
+    for (repository, at) in all {
+        wait::until("it is exempt", || (said(repository, at) == 200).then_some(()));
+    }
+
+    // the edge is asked for none of these after that
+    let before = read_again(&mesh, edge);
+    atoll(&mesh, "exempt", &[&format!("demo/app@{}", images[0].digest()), "--end"]);
+    let grows = |before: u64| match read_again(&mesh, edge) {
+        now if now > before => Ok(()),
+        now => Err(format!("{now} records were read again")),
+    };
+    wait::until_ok("the edge has read it again", || grows(before));
+    // the same bytes again are not what was exempted
+    let before = read_again(&mesh, edge);
+    delete(&mesh, &images[1]);
+    mesh.repository(0, "demo/app").push(&images[1], "again").unwrap_or_else(|no| panic!("{no}"));
+    wait::until_ok("and this one", || grows(before));
+
+    for at in 0..2 {
+        mesh.members()[at].stop(Signal::KILL);
+    }
+    let settled = |repository: &str, at: usize, expected: u16| {
+        wait::until_ok(&format!("{repository} {at}"), || match said(repository, at) {
+            status if status == expected => Ok(()),
+            other => Err(other.to_string()),
+        });
+    };
+    let judged = || {
+        settled("demo/app", 0, 403);
+        settled("demo/app", 1, 403);
+        settled("demo/app", 2, 200);
+        settled("strict/app", 0, 503);
+    };
+    judged();
+    // nor after a restart
+    mesh.members()[edge].stop(Signal::KILL);
+    mesh.members()[edge].serve();
+    judged();
 }

@@ -3,16 +3,19 @@
 //! An edge holds no lease. For each pull it asks the nearest replica what the tag names. Access and
 //! all other records may be up to `access_age` old. When no replica can be reached, it uses what it
 //! has kept for up to `alone_for`, and says how old that is. What it knows about people counts for
-//! `access_age` then, too: whoever was locked out of the mesh is locked out here after that time.
+//! `access_age` then, too: whoever was locked out of the mesh is locked out here after that time. What
+//! decides about vulnerable or unsigned images it reads again when a replica says that it has changed
+//! ([`verdict_changes`](crate::ledger::verdict_changes)). What has changed and could not be read again
+//! lets nothing pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ledger::cached::Owner;
 use crate::ledger::records::{EDGES, Look, Project, RecordError, key};
 use crate::ledger::{scanners, scanning, sign_log};
 use crate::proxies::proxy::patterns;
-use crate::wire::{Found, Query};
+use crate::wire::{ChangedVerdicts, Found, Query};
 use crate::words::names::ProjectName;
 
 /// How long an edge may use what it has kept.
@@ -33,14 +36,15 @@ impl EdgeTerms {
     }
 }
 
-/// How sure something about people is that was kept.
+/// How sure something is that was kept and of whose changes replicas tell: what is about people, and
+/// what decides about vulnerable or unsigned images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// How long ago it was asked for; `None` if nobody knows.
     pub asked: Option<Duration>,
-    /// How long ago a replica said how often people's records had been changed; `None` if none has.
+    /// How long ago a replica said how often such records had been changed; `None` if none has.
     pub heard: Option<Duration>,
-    /// Whether these records have changed since it was asked for.
+    /// Whether it may have changed since it was asked for.
     pub superseded: bool,
 }
 
@@ -65,6 +69,9 @@ pub enum Use {
     Ask,
     /// With what was kept, and its age, because no replica can be reached.
     Aged(Duration),
+    /// The same, but a replica has said before that it has changed since it was kept. It still counts
+    /// against an image, and for none.
+    Superseded(Duration),
     /// Not at all: nothing was kept, or it is too old.
     CutOff,
 }
@@ -91,6 +98,8 @@ pub struct Remembered {
     pub superseded: bool,
     /// How sure the answer is, if it is about people.
     pub of_people: Option<Known>,
+    /// How sure it is, if it decides about vulnerable or unsigned images.
+    pub of_verdicts: Option<Known>,
 }
 
 /// How to answer `query`. `kept` is the kept answer, if there is one; `alone` means that no replica
@@ -109,10 +118,14 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
         (Some(Remembered { of_people: Some(known), .. }), true) if terms.believes(&known) => {
             Use::Aged(known.age().unwrap_or_default())
         }
-        (Some(Remembered { age, of_people: None, .. }), true) => match age.unwrap_or_default() {
-            age if age <= terms.alone_for => Use::Aged(age),
-            _ => Use::CutOff,
-        },
+        (Some(Remembered { age, superseded, of_people: None, of_verdicts, .. }), true) => {
+            let known = of_verdicts.map_or(age, |known| known.age());
+            match known.unwrap_or_default() {
+                age if age > terms.alone_for => Use::CutOff,
+                age if superseded => Use::Superseded(age),
+                age => Use::Aged(age),
+            }
+        }
         (_, true) => Use::CutOff,
     }
 }
@@ -178,6 +191,29 @@ pub fn withhold<R: Look + ?Sized>(
     Ok(())
 }
 
+/// What the edge with this name is told of the records that decide about pulls and have changed.
+pub fn told<R: Look + ?Sized>(
+    records: &R,
+    edge: &str,
+    number: u64,
+    changed: Option<BTreeSet<Vec<u8>>>,
+) -> Result<ChangedVerdicts, RecordError> {
+    let Some(changed) = changed else { return Ok(ChangedVerdicts { number, keys: None }) };
+    let mut keys = Vec::with_capacity(changed.len());
+    for place in changed {
+        let may = match Owner::of(&place) {
+            Owner::Project(name) => {
+                records.project(&name)?.is_none_or(|project| may_serve(&project, edge))
+            }
+            _ => true,
+        };
+        if may && may_look(&Query::Key(place.clone())) {
+            keys.push(place.into());
+        }
+    }
+    Ok(ChangedVerdicts { number, keys: Some(keys) })
+}
+
 /// What is so as long as no replica has ever answered `query`; `None` if that must be asked. Replicas
 /// of builds without these tables refuse them, and edges are upgraded before replicas: there are no
 /// keys then, and nothing of people has changed. The edge asks for them by itself all the time. The
@@ -228,7 +264,8 @@ mod tests {
 
     fn aged(seconds: u64) -> Option<Remembered> {
         let age = Some(Duration::from_secs(seconds));
-        Some(Remembered { age, something: true, superseded: false, of_people: None })
+        let (of_people, of_verdicts) = (None, None);
+        Some(Remembered { age, something: true, superseded: false, of_people, of_verdicts })
     }
 
     /// Asked for and heard of so many seconds ago.
@@ -341,7 +378,8 @@ mod tests {
         let account = Query::Key(key::account(UserId(7)));
         let kept = |known: Known| {
             let (age, superseded) = (known.asked, known.superseded);
-            Some(Remembered { age, something: true, superseded, of_people: Some(known) })
+            let of_people = Some(known);
+            Some(Remembered { age, something: true, superseded, of_people, of_verdicts: None })
         };
         // asked for long ago; but a replica said a moment ago that nothing had changed
         let sure = known(3000, Some(30), false);
@@ -362,15 +400,26 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_of_before_a_change_is_asked_for_again_and_counts_alone_as_long_as_all_else() {
+    fn a_verdict_of_before_a_change_is_asked_for_again_and_alone_it_counts_against_an_image_only() {
         let image = "demo/a".parse().unwrap();
         let digest = crate::words::digest::Digest::sha256(b"x");
         let scan = Query::Key(scanning::key::scan(&image, &digest));
-        let kept = |superseded| aged(5).map(|kept| Remembered { superseded, ..kept });
-        assert_eq!(usable(&scan, kept(false), false, &TERMS), Use::Remembered);
-        assert_eq!(usable(&scan, kept(true), false, &TERMS), Use::Ask);
-        let alone = usable(&scan, kept(true), true, &TERMS);
-        assert_eq!(alone, Use::Aged(Duration::from_secs(5)), "a refusal stays one");
+        let kept = |asked, heard, superseded| {
+            let of_verdicts = Some(known(asked, heard, superseded));
+            aged(asked).map(|kept| Remembered { superseded, of_verdicts, ..kept })
+        };
+        let now = |kept| usable(&scan, kept, false, &TERMS);
+        assert_eq!(now(kept(5, Some(1), false)), Use::Remembered);
+        assert_eq!(now(kept(5, Some(1), true)), Use::Ask);
+        let alone = |kept| usable(&scan, kept, true, &TERMS);
+        let seconds = Duration::from_secs;
+        assert_eq!(alone(kept(5, Some(1), true)), Use::Superseded(seconds(5)));
+        // it was asked for long ago; but a replica said a moment ago that it had not changed
+        assert_eq!(alone(kept(5000, Some(1), false)), Use::Aged(seconds(1)));
+        assert_eq!(alone(kept(50, None, false)), Use::Aged(seconds(50)));
+        assert_eq!(alone(kept(5, None, false)), Use::Remembered);
+        assert_eq!(alone(kept(5000, Some(3601), false)), Use::CutOff);
+        assert_eq!(alone(kept(5000, Some(1), true)), Use::CutOff, "nobody confirmed that");
     }
 
     #[test]
@@ -438,6 +487,7 @@ mod tests {
                 Use::Aged(told) => prop_assert!(alone && told == age && age <= TERMS.alone_for),
                 Use::Ask => prop_assert!(!alone),
                 Use::CutOff => prop_assert!(alone && age > TERMS.alone_for),
+                Use::Superseded(_) => prop_assert!(false, "it was kept as no verdict"),
             }
         }
     }

@@ -351,6 +351,12 @@ impl Ledger {
         self.machine.stamp(repository)
     }
 
+    /// The number of changes of what decides about pulls, and which records have changed since it was
+    /// `since`; `None` if that is not known any more.
+    pub fn changed_verdicts(&self, since: u64) -> (u64, Option<BTreeSet<Vec<u8>>>) {
+        self.machine.changed_verdicts(since)
+    }
+
     /// The revision that this node has applied, as it grows.
     pub fn applied(&self) -> watch::Receiver<Revision> {
         self.applied.clone()

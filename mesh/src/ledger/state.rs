@@ -21,6 +21,8 @@ use rules::ledger::command::Outcome;
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::Unreleased;
 use rules::ledger::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecords};
+use rules::ledger::scanning::LookForScans;
+use rules::ledger::verdict_changes::Recent;
 use rules::words::names::{RepositoryName, Revision};
 use tokio::sync::watch;
 
@@ -43,6 +45,7 @@ pub(super) struct StateMachine {
     applied: watch::Sender<Revision>,
     fingerprints: Arc<Mutex<Fingerprints>>,
     changes: Arc<Mutex<Changes>>,
+    recent: Arc<Mutex<Recent>>,
 }
 
 /// The fingerprints of the records after each of the last entries, the newest last. Never empty.
@@ -187,6 +190,11 @@ impl StateMachine {
             Some((at, fingerprint)) if at == applied => fingerprint,
             _ => fingerprint_of(&store)?,
         };
+        let number = {
+            let read = store.database().begin_read().map_err(other)?;
+            let view = View { table: read.open_table(STATE).map_err(other)? };
+            view.verdicts_version().map_err(other)?
+        };
         Ok(StateMachine {
             fingerprints: Arc::new(Mutex::new(Fingerprints::begin(applied, fingerprint))),
             store,
@@ -194,6 +202,7 @@ impl StateMachine {
             unreleased: Arc::new(Mutex::new(Unreleased::after_restart(applied))),
             applied: watch::Sender::new(applied),
             changes: Arc::default(),
+            recent: Arc::new(Mutex::new(Recent::after(number))),
         })
     }
 
@@ -220,6 +229,19 @@ impl StateMachine {
         self.changes.lock().stamp(repository)
     }
 
+    /// Which records that decide about pulls have changed since their number was this.
+    pub(super) fn changed_verdicts(&self, since: u64) -> (u64, Option<BTreeSet<Vec<u8>>>) {
+        self.recent.lock().since(since)
+    }
+
+    /// What decides about pulls is all new.
+    fn forget_changes(&self) -> io::Result<()> {
+        self.changes.lock().count_all();
+        let number = self.view().and_then(|view| view.verdicts_version()).map_err(other)?;
+        *self.recent.lock() = Recent::after(number);
+        Ok(())
+    }
+
     /// A consistent view of the present records.
     pub(super) fn view(&self) -> Result<View, RecordError> {
         let read = self.store.database().begin_read().map_err(record_error)?;
@@ -234,6 +256,7 @@ impl StateMachine {
         let mut revision = None;
         let mut fingerprints = Vec::with_capacity(entries.len());
         let mut all_changed = BTreeSet::new();
+        let number;
         {
             let mut meta = write.open_table(META).map_err(other)?;
             let mut applied: Applied = match meta.get("applied").map_err(other)? {
@@ -265,6 +288,7 @@ impl StateMachine {
                 });
                 fingerprints.push((at, records.fingerprint));
             }
+            number = records.verdicts_version().map_err(other)?;
             meta.insert("applied", encode(&applied)?.as_slice()).map_err(other)?;
             if let Some(newest) = fingerprints.last() {
                 meta.insert("fingerprint", encode(newest)?.as_slice()).map_err(other)?;
@@ -275,6 +299,7 @@ impl StateMachine {
             // readers see the changes, and none is released yet
             let mut changes = self.changes.lock();
             all_changed.iter().for_each(|key| changes.count(key));
+            self.recent.lock().note(all_changed.iter().map(Vec::as_slice), number);
         }
         self.fingerprints.lock().extend(fingerprints);
         if let Some(revision) = revision {
@@ -372,7 +397,7 @@ impl StateMachine {
         }
         self.unreleased.lock().note_all(applied);
         write.commit().map_err(other)?;
-        self.changes.lock().count_all();
+        self.forget_changes()?;
         *self.fingerprints.lock() = Fingerprints::begin(newest.0, newest.1);
         self.applied.send_replace(applied);
         Ok(Some(replaced))
@@ -399,7 +424,7 @@ impl StateMachine {
         }
         self.unreleased.lock().note_all(revision);
         write.commit().map_err(other)?;
-        self.changes.lock().count_all();
+        self.forget_changes()?;
         *self.fingerprints.lock() = Fingerprints::begin(revision, fingerprint);
         self.applied.send_replace(revision);
         Ok(())

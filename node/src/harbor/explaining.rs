@@ -167,6 +167,11 @@ impl Harbor {
             Freshness::Aged(ago) => {
                 format!("kept {} s ago: this edge hears no replica", ago.as_secs()).into()
             }
+            Freshness::Superseded(ago) => {
+                let ago = ago.as_secs();
+                format!("changed since they were kept {ago} s ago: this edge hears no replica")
+                    .into()
+            }
         };
         answer["policy"] = policy(project);
         if let Some(mut ruled) = ruled {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rules::ledger::jobs::cron::Cron;
 use rules::policies::keys::STORED;
-use rules::policies::{caching, signatures, trash, vulnerabilities};
+use rules::policies::{alone, caching, signatures, trash, vulnerabilities};
 use serde_json::Value;
 
 use super::bad;
@@ -39,6 +39,7 @@ pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String,
                 signatures::check(key, text).map_err(bad)?;
                 trash::check(key, text).map_err(bad)?;
                 caching::check(key, text).map_err(bad)?;
+                alone::check(key, text).map_err(bad)?;
                 if key == vulnerabilities::metadata::SCHEDULE {
                     schedule(text)?;
                 }

@@ -16,6 +16,7 @@ use rules::ledger::signatures::LookForSignatures;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::people::roles::of_everybody;
+use rules::policies::alone::ALONE;
 use rules::policies::caching::UNUSED_AFTER;
 use rules::policies::quota::Limits;
 use rules::policies::signatures;
@@ -111,6 +112,9 @@ fn scans_cached(metadata: &BTreeMap<String, String>, caches: bool) -> bool {
 
 /// The feature level that these entries of a project's metadata need.
 fn level_of(metadata: &BTreeMap<String, String>, caches: bool) -> Option<Level> {
+    if caches && metadata.contains_key(ALONE) {
+        return Some(Level::REVOCATIONS);
+    }
     match (caches && signatures::is_on(metadata), scans_cached(metadata, caches)) {
         (true, _) => Some(Level::CACHED_SIGNATURES),
         (false, true) => Some(Level::CACHED_SCANS),
@@ -125,6 +129,7 @@ fn level_of_own(metadata: &BTreeMap<String, String>) -> Option<Level> {
     let scans = on(vulnerabilities::metadata::PREVENT) || on(vulnerabilities::metadata::AUTO_SCAN);
     let needs = [
         (metadata.contains_key(TRASH), Level::TRASH),
+        (metadata.contains_key(ALONE), Level::REVOCATIONS),
         (signatures::is_on(metadata), Level::SIGNATURES),
         (scans, Level::SCANS),
     ];

@@ -71,7 +71,7 @@ pub fn mark(response: &mut Response<Payload>, freshness: Freshness) {
     match freshness {
         Freshness::Fresh => {}
         Freshness::Stale => set(response, "warning", STALE),
-        Freshness::Aged(age) => {
+        Freshness::Aged(age) | Freshness::Superseded(age) => {
             let seconds = age.as_secs();
             let warning = format!(
                 "110 atoll \"may be stale: this edge can reach no replica, and last asked one about this {seconds} s ago\""

@@ -148,7 +148,7 @@ impl Failure {
     /// A node cannot say what is so now: its records may be old.
     pub fn outdated(freshness: Freshness) -> Self {
         let message = match freshness {
-            Freshness::Aged(_) => ReadError::CutOff.to_string(),
+            Freshness::Aged(_) | Freshness::Superseded(_) => ReadError::CutOff.to_string(),
             Freshness::Fresh | Freshness::Stale => {
                 "this node cannot reach the leader of the ledger, so its records may be old; \
                  ask another node, or try again"

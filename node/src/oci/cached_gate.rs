@@ -13,7 +13,7 @@ use rules::ledger::cached_scans::{LookForCachedScans, wants_scans};
 use rules::ledger::cached_signatures::LookForCachedSignatures;
 use rules::ledger::records::Project;
 use rules::ledger::signatures::Facts as SignatureFacts;
-use rules::policies::signatures::{self, Context, Policy};
+use rules::policies::signatures::{self, Context, Mode, Policy};
 use rules::policies::vulnerabilities::Gate;
 use rules::wire::Sought;
 use rules::words::fallback::Fallback;
@@ -69,6 +69,7 @@ impl Registry {
             let end = clock::timestamp().after(ASKS_AGAIN);
             basis.rests_on(Freshness::Fresh, Some(end));
         }
+        basis.check_age(project)?;
         if passes {
             self.remember(pull, project, stamp, basis);
         }
@@ -152,7 +153,11 @@ impl Registry {
             let decision = signatures::decide(&policy, signers, own, parents, &context);
             let (refusal, warns) = match decision {
                 signatures::Decision::Pass => {
-                    basis.rests_on(freshness, signatures::changes_at(signers, own, parents, now));
+                    let until = signatures::changes_at(signers, own, parents, now);
+                    match policy.mode {
+                        Mode::Enforce | Mode::Off => basis.rests_on(freshness, until),
+                        Mode::Warn => basis.warns_by(freshness, until),
+                    }
                     return Ok(true);
                 }
                 signatures::Decision::Warn(refusal) => (refusal, true),

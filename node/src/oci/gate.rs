@@ -11,7 +11,8 @@ use rules::ledger::cached_scans::decide_cached;
 use rules::ledger::records::{ManifestRecord, Project};
 use rules::ledger::scanning::{Facts, LookForScans};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
-use rules::policies::signatures::{self, Context, Policy, Refusal};
+use rules::policies::alone::{ALONE, alone_for};
+use rules::policies::signatures::{self, Context, Mode, Policy, Refusal};
 use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide, is_on};
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
@@ -80,11 +81,15 @@ pub(super) struct Basis {
     until: Option<Timestamp>,
     /// What was lacking, if the project only warns.
     lacking: Option<Refusal>,
+    /// How old the oldest is that was read at an edge that hears no replica.
+    aged: Option<Duration>,
+    /// Whether some of it has changed since, as far as that edge had heard.
+    superseded: bool,
 }
 
 impl Default for Basis {
     fn default() -> Self {
-        Basis { is_fresh: true, until: None, lacking: None }
+        Basis { is_fresh: true, until: None, lacking: None, aged: None, superseded: false }
     }
 }
 
@@ -92,7 +97,45 @@ impl Basis {
     /// Something was read that holds until this moment.
     pub(super) fn rests_on(&mut self, freshness: Freshness, until: Option<Timestamp>) {
         self.is_fresh &= freshness == Freshness::Fresh;
+        if let Freshness::Aged(age) | Freshness::Superseded(age) = freshness {
+            self.aged = self.aged.max(Some(age));
+        }
+        self.superseded |= matches!(freshness, Freshness::Superseded(_));
         self.until = self.until.into_iter().chain(until).min();
+    }
+}
+
+impl Basis {
+    /// What only warns was read: it refuses nothing, however old it is.
+    pub(super) fn warns_by(&mut self, freshness: Freshness, until: Option<Timestamp>) {
+        let is_fresh = freshness == Freshness::Fresh;
+        self.rests_on(if is_fresh { freshness } else { Freshness::Stale }, until);
+    }
+
+    /// Refuses what an edge that hears no replica would let pass by records that have changed since, or
+    /// are older than the project allows.
+    pub(super) fn check_age(&self, project: &Project) -> Result<(), Failure> {
+        let (alone, name) = ("this edge can reach no replica of the mesh", &project.name);
+        if self.superseded {
+            return Err(Failure::new(
+                Code::Unavailable,
+                format!(
+                    "{alone}, and what decides about this image of project {name} has changed since it \
+                     asked; pull from another node"
+                ),
+            ));
+        }
+        match (self.aged, alone_for(&project.metadata)) {
+            (Some(age), Some(most)) if age > most => Err(Failure::new(
+                Code::Unavailable,
+                format!(
+                    "{alone}, and asked about this image of project {name} {} s ago, which is more than \
+                     its metadata allow ({ALONE}); pull from another node",
+                    age.as_secs()
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -131,6 +174,7 @@ impl Registry {
             let served = Served::of(digest, manifest);
             self.check_scans(&gate, project, repository, &served, &mut basis).await?;
         }
+        basis.check_age(project)?;
         if passes {
             self.remember(pull, project, stamp, basis);
         }
@@ -166,7 +210,7 @@ impl Registry {
         stamp: Option<Stamp>,
         basis: Basis,
     ) {
-        let Basis { is_fresh: true, until, lacking } = basis else { return };
+        let Basis { is_fresh: true, until, lacking, .. } = basis else { return };
         let Some(stamp) = stamp else { return };
         // not earlier: something may have begun to count since
         let at = clock::timestamp();
@@ -287,11 +331,14 @@ impl Registry {
             let until = || signatures::changes_at(signers, own, parents, now);
             let refusal = match signatures::decide(policy, signers, own, parents, &context) {
                 signatures::Decision::Pass => {
-                    basis.rests_on(freshness, until());
+                    match policy.mode {
+                        Mode::Enforce | Mode::Off => basis.rests_on(freshness, until()),
+                        Mode::Warn => basis.warns_by(freshness, until()),
+                    }
                     return Ok(true);
                 }
                 signatures::Decision::Warn(refusal) => {
-                    basis.rests_on(freshness, until());
+                    basis.warns_by(freshness, until());
                     warn_unsigned(repository, digest, &refusal);
                     basis.lacking = Some(refusal);
                     return Ok(true);

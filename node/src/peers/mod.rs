@@ -22,8 +22,8 @@ use registry::proxies::resolving::Proxies;
 use registry::pushes::relaying::Uploads;
 use registry::scans::Scans;
 use registry::signatures::seeking::Seeking;
-use registry::view::look;
 use registry::view::neighbours::Neighbours;
+use registry::view::{changed_verdicts, look};
 use registry::writes::Writes;
 use rules::blobs::uploads::RelayedStep;
 use rules::edges;
@@ -92,6 +92,7 @@ impl Rooms for Peers {
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()).await,
             Ask::Recheck(digest) => self.recheck(digest),
             Ask::Condition(digests) => self.condition(&digests),
+            Ask::Changed(since) => self.changed(from.node, since),
             Ask::Spare { upstream, everything, millis } => {
                 self.proxies.upstreams().spare(upstream, everything, Duration::from_millis(millis));
                 Answer::Spared
@@ -267,6 +268,14 @@ impl Peers {
             Ok(Some(answer)) => Answer::Cached(answer),
             Ok(None) => Answer::Refused("this question is for a project's primary".into()),
             Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+
+    fn changed(&self, edge: NodeId, since: u64) -> Answer {
+        let records = &self.neighbours.records;
+        match changed_verdicts(records, &self.neighbours.name_of(edge), since) {
+            Ok(changed) => Answer::Changed(changed),
+            Err(reason) => Answer::Refused(reason),
         }
     }
 

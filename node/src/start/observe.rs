@@ -325,6 +325,10 @@ fn describe() {
         "atoll_edge_reads_alone_total",
         "reads of an edge for which no replica could be asked"
     );
+    describe_counter!(
+        "atoll_edge_verdicts_read_again_total",
+        "records that decide about images and had changed, which this edge has read again"
+    );
     describe_gauge!("atoll_edge_heard_seconds_ago", "how long ago a replica answered this edge");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");
     describe_gauge!("atoll_ledger_applied", "the ledger's entry that this node has applied");

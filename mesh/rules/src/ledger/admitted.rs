@@ -5,7 +5,7 @@
 //! An admission ends with the first of these: a record changes that it may depend on
 //! ([`Changes`]), the project decides otherwise, or a moment comes at which time alone may change
 //! the decision. Refusals are not remembered. An edge, which has no ledger, knows of changes by their
-//! number ([`Heard`]), and remembers for a moment only ([`AT_AN_EDGE`]).
+//! number ([`Heard`](super::verdict_changes::Heard)), and remembers for a moment only ([`AT_AN_EDGE`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{scanning, signatures};
 use crate::policies::signatures::Refusal;
 use crate::words::digest::Digest;
-use crate::words::moment::{Moment, Timestamp};
+use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, RepositoryName, Tag};
 
 /// The number of counters for records of repositories. Repositories that share one only lose
@@ -30,44 +30,12 @@ pub struct Changes {
 /// The longest that an edge remembers an admission: what it has kept of the records that decided has an
 /// age of its own, which may end.
 pub const AT_AN_EDGE: Duration = Duration::from_secs(2);
-/// For so long after an edge was told the number of changes it takes itself for one that would hear of
-/// another.
-pub const HEARD_FOR: Duration = Duration::from_secs(5);
-
-/// What an edge has heard of changes: it follows their number, and reads again what it kept before.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Heard {
-    number: u64,
-    since: Timestamp,
-    asked: Option<Moment>,
-}
-
-impl Heard {
-    /// A replica that was asked at `asked` has said this number; `now` is after its answer.
-    pub fn hear(&mut self, number: u64, asked: Moment, now: Timestamp) {
-        if self.number != number {
-            (self.number, self.since) = (number, now);
-        }
-        self.asked = Some(asked);
-    }
-
-    /// When the edge heard of the last change. What it kept before may be wrong.
-    pub fn since(&self) -> Timestamp {
-        self.since
-    }
-
-    /// The state of what decides, for an edge; `None` if it may not hear of changes now.
-    pub fn stamp(&self, now: Moment) -> Option<Stamp> {
-        let hears = self.asked.is_some_and(|asked| now.since(asked) <= HEARD_FOR);
-        hears.then_some(Stamp { of_all: self.number, of_repository: self.since.0 })
-    }
-}
 
 /// The state of what decides about the images of one repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    of_all: u64,
-    of_repository: u64,
+    pub(super) of_all: u64,
+    pub(super) of_repository: u64,
 }
 
 impl Default for Changes {

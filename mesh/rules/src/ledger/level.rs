@@ -123,8 +123,11 @@ impl Level {
     pub const CACHED_SIGNATURES: Level = Level(14);
     /// From this level on events say which ids a change of an allowlist added and took away.
     pub const ALLOWED_IDS: Level = Level(14);
+    /// From this level on the deletion of what decided about an image is a change that edges hear of, and
+    /// projects say how long edges that are cut off go by what they knew.
+    pub const REVOCATIONS: Level = Level(15);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::CACHED_SIGNATURES;
+    pub const NEWEST: Level = Level::REVOCATIONS;
 }
 
 impl std::fmt::Display for Level {

@@ -23,6 +23,7 @@
 //! | [`stored`] | what a repository stores, read without the bytes |
 //! | [`trash`] | what was deleted, for the time that it can be restored |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
+//! | [`verdict_changes`] | which records that decide about pulls changed lately, and what edges heard of it |
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
 //! | [`drills`] | a region that refuses its clients for a time, to see what happens |
 //! | [`draining`] | replicas that give away what others need them for |
@@ -76,3 +77,4 @@ pub mod trash;
 pub mod trimming;
 pub mod trust;
 pub mod upkeep;
+pub mod verdict_changes;

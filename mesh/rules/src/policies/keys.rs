@@ -1,5 +1,6 @@
 //! The keys of a project's metadata.
 
+use super::alone::ALONE;
 use super::caching::UNUSED_AFTER;
 use super::signatures::metadata::{AUTO, CHILDREN, HOST, MODE, NAME, REQUIRE, STATUS, WAIT};
 use super::trash::{COUNTED, TRASH};
@@ -19,7 +20,7 @@ pub const FIELDS: [&str; 8] = [
 
 /// Those that are stored as they come. Some of them have an effect here; the others are Harbor's, so
 /// that clients read back what they wrote.
-pub const STORED: [&str; 27] = [
+pub const STORED: [&str; 28] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -47,6 +48,7 @@ pub const STORED: [&str; 27] = [
     TRASH,
     COUNTED,
     UNUSED_AFTER,
+    ALONE,
 ];
 
 /// Whether a project can have this entry. Harbor drops what is none.

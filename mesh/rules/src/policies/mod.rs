@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`alone`] | how long an edge that is cut off lets gated images pass |
 //! | [`selectors`] | which repositories and tags a rule is about |
 //! | [`immutability`] | tags that are never moved or deleted |
 //! | [`retention`] | what stays of a repository, and what goes |
@@ -11,6 +12,7 @@
 //! | [`trash`] | how long what was deleted can be restored |
 //! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
+pub mod alone;
 pub mod caching;
 pub mod immutability;
 pub mod keys;

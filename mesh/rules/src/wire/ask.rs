@@ -16,7 +16,7 @@ use super::frames::{LARGEST, SMALL};
 use super::jobs::{JobAsk, JobReport};
 use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
-use super::looking::{Found, Lookup};
+use super::looking::{ChangedVerdicts, Found, Lookup};
 use super::people::{Credentials, Verdict};
 use super::proxies::{Listing, Referring, Resolution, Sought};
 use super::sealing::{SealingAnswer, SealingAsk};
@@ -30,6 +30,7 @@ use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
 use crate::ledger::returning::{ReturnStep, Shown};
 use crate::ledger::upkeep::RunningUpkeep;
+use crate::ledger::verdict_changes::MOST_RECENT;
 use crate::members::tally::{Shards, Tally};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
@@ -199,6 +200,8 @@ pub enum Ask {
     },
     /// Do you take blobs, and which of these, at most [`MAX_HAVE`], are damaged at yours?
     Condition(Vec<Digest>),
+    /// Which of the records that decide about pulls have changed since their number was this?
+    Changed(u64),
 }
 
 impl Ask {
@@ -210,6 +213,7 @@ impl Ask {
             }
             Ask::Collection(ask) => SMALL + ask.len().min(MAX_HAVE) * 64,
             Ask::Look(_) | Ask::Cached(_) => LARGEST,
+            Ask::Changed(_) => SMALL + MOST_RECENT * 512,
             Ask::Join(_) | Ask::Present => 8 << 20,
             Ask::Referrers { .. } | Ask::Tags { .. } => 16 << 20,
             _ => 1 << 20,
@@ -299,4 +303,6 @@ pub enum Answer {
     Sought(Sought),
     /// See [`Ask::Condition`].
     Condition(Condition),
+    /// See [`Ask::Changed`].
+    Changed(ChangedVerdicts),
 }

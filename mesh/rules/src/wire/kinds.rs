@@ -82,6 +82,7 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (0, 31, "Tally", false, SMALL),
     (0, 32, "Seek", true, SMALL),
     (0, 33, "Condition", true, SMALL + MAX_HAVE * 72),
+    (0, 34, "Changed", true, SMALL),
     (1, 0, "Lease", false, SMALL),
     (2, 0, "Fetch", true, SMALL),
     (2, 1, "Copy", false, SMALL),

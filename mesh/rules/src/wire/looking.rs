@@ -42,6 +42,16 @@ pub struct Lookup {
 /// The maximum number of questions in one [`Ask::Look`](super::Ask::Look).
 pub const MAX_QUESTIONS: usize = 64;
 
+/// Which records that decide about pulls have changed lately.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedVerdicts {
+    /// Their number now.
+    pub number: u64,
+    /// The keys of those that have changed, as far as the asker may serve their projects; `None` if
+    /// that is not known any more.
+    pub keys: Option<Vec<serde_bytes::ByteBuf>>,
+}
+
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Found {

@@ -18,14 +18,13 @@ use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use parking_lot::Mutex;
 use rules::edges::{EdgeTerms, Known, Remembered, Use, until_told, usable};
-use rules::ledger::admitted::{Heard, Stamp};
+use rules::ledger::admitted::Stamp;
 use rules::ledger::cached::Owner;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{
     Look, NodeRecord, Pair, Project, ReadRecords, RecordError, Role, key,
 };
-use rules::ledger::scanning::{self, LookForScans};
-use rules::ledger::signatures;
+use rules::ledger::scanning;
 use rules::people::access::Scope;
 use rules::wire::questions::{self, Question};
 use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
@@ -34,6 +33,9 @@ use rules::words::names::{NodeId, Region};
 use rules::words::secret::Secret;
 use tracing::{debug, info, warn};
 
+mod verdicts;
+
+use self::verdicts::Verdicts;
 use super::found::{MOST, pairs_of, value_of};
 use super::kept::KeptAnswers;
 use super::{Freshness, ReadError};
@@ -70,8 +72,8 @@ pub struct EdgeRecords {
     unreachable_until: Mutex<Moment>,
     verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
     people: Mutex<People>,
-    /// How often what decides about images was changed, as far as this edge has heard.
-    decided: Mutex<Heard>,
+    /// What decides about images, as far as this edge has heard of changes.
+    verdicts_heard: Verdicts,
     /// Replicas that did not answer lately, and when.
     silent: Mutex<HashMap<NodeId, Moment>>,
 }
@@ -112,13 +114,15 @@ impl EdgeRecords {
         tasks: &Tasks,
     ) -> std::io::Result<Arc<Self>> {
         opening.begin("what this edge has kept (kept.redb)");
+        let kept = KeptAnswers::open(&data_dir.join("kept.redb"), opening)?;
+        let verdicts_heard = Verdicts::open(&kept, told_of_changes(&kept));
         let edge = Arc::new(EdgeRecords {
             me: links.me(),
             region,
             links,
             members,
             terms,
-            kept: KeptAnswers::open(&data_dir.join("kept.redb"), opening)?,
+            kept,
             version: AtomicU64::new(1),
             seeds: kept_seeds(data_dir).into_iter().map(|(id, _)| id).collect(),
             heard: Mutex::new(None),
@@ -130,7 +134,7 @@ impl EdgeRecords {
                 since: (Timestamp(0), Moment::from_micros(0)),
                 heard: None,
             }),
-            decided: Mutex::default(),
+            verdicts_heard,
         });
         for node in edge.view().nodes().unwrap_or_default() {
             edge.links.know(node.id, node.address);
@@ -177,6 +181,7 @@ impl EdgeRecords {
                 alone,
                 wanted: RefCell::default(),
                 aged: Cell::new(None),
+                superseded: Cell::new(false),
                 lacking: Cell::new(false),
             };
             let value = read(&reading);
@@ -186,7 +191,9 @@ impl EdgeRecords {
                 if reading.lacking.get() {
                     return Err(ReadError::CutOff);
                 }
-                let freshness = reading.aged.get().map_or(Freshness::Fresh, Freshness::Aged);
+                let aged =
+                    if reading.superseded.get() { Freshness::Superseded } else { Freshness::Aged };
+                let freshness = reading.aged.get().map_or(Freshness::Fresh, aged);
                 return Ok((value?, freshness));
             }
             if wanted.is_empty() {
@@ -453,23 +460,22 @@ impl EdgeRecords {
     }
 
     /// A replica that was asked at `asked` has said how often what decides about images was changed.
-    fn handle_decided(self: &Arc<Self>, asked: Moment) {
-        let number = self.view().verdicts_version().unwrap_or_default();
-        self.decided.lock().hear(number, asked, clock::timestamp());
+    /// What has changed is read again.
+    async fn handle_decided(&self, asked: Moment) {
+        let number = told_of_changes(&self.kept);
+        let since = self.verdicts_heard.number();
+        let changed = match number == since {
+            true => None,
+            false => self.first_answer(questions::Changed { since }).await,
+        };
+        self.verdicts_heard.hear(&self.kept, number, changed, asked).await;
+        let ask = async |queries| matches!(self.ask_quietly(queries).await, Some((_, true)));
+        self.verdicts_heard.read_again(&self.kept, ask).await;
     }
 
     /// The state of what decides about pulls; `None` while this edge may not hear of changes.
     pub fn stamp(&self) -> Option<Stamp> {
-        self.decided.lock().stamp(clock::now())
-    }
-
-    /// Whether an answer to `query` of this time is about vulnerable or unsigned images, and was given
-    /// before something of that changed.
-    fn is_old_verdict(&self, query: &Query, at: Timestamp) -> bool {
-        let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
-        let is_of_verdicts =
-            scanning::key::is_of_verdicts(place) || signatures::key::is_of_verdicts(place);
-        is_of_verdicts && at <= self.decided.lock().since()
+        self.verdicts_heard.stamp()
     }
 
     /// Whether an answer to `query` of this time may be about an earlier project of the same name:
@@ -552,6 +558,15 @@ fn tables_of_people() -> Vec<Query> {
     [key::token_keys(), key::people_version()].map(whole).into()
 }
 
+/// How often what decides about images was changed, as a replica told it last.
+fn told_of_changes(kept: &KeptAnswers) -> u64 {
+    let place = scanning::key::verdicts();
+    let told = kept.get(&whole(place.clone()));
+    let pairs = told.map(|answer| pairs_of(&answer.found)).unwrap_or_default();
+    let number = pairs.iter().find(|(key, _)| *key == place);
+    number.and_then(|(_, value)| rules::ledger::records::decode(value).ok()).unwrap_or_default()
+}
+
 /// One run of a reader.
 struct Reading<'a> {
     edge: &'a EdgeRecords,
@@ -560,6 +575,7 @@ struct Reading<'a> {
     alone: bool,
     wanted: RefCell<BTreeSet<Query>>,
     aged: Cell<Option<Duration>>,
+    superseded: Cell<bool>,
     lacking: Cell<bool>,
 }
 
@@ -579,17 +595,20 @@ impl Reading<'_> {
         }
         let known = kept.as_ref().map(|(at, found)| {
             let of_people = self.edge.known_of_people(&query, *at, self.now);
+            let of_verdicts = self.edge.verdicts_heard.known(&query, *at, self.now);
             Remembered {
                 age: self.now.since(*at),
                 something: **found != Found::Value(None),
                 superseded: of_people.is_some_and(|known| known.superseded)
-                    || self.edge.is_old_verdict(&query, *at),
+                    || of_verdicts.is_some_and(|known| known.superseded),
                 of_people,
+                of_verdicts,
             }
         });
         match usable(&query, known, self.alone, &self.edge.terms) {
             Use::Remembered => kept.map(|(_, found)| found),
-            Use::Aged(age) => {
+            used @ (Use::Aged(age) | Use::Superseded(age)) => {
+                self.superseded.set(self.superseded.get() || used == Use::Superseded(age));
                 self.aged.set(Some(self.aged.get().map_or(age, |oldest| oldest.max(age))));
                 kept.map(|(_, found)| found)
             }
@@ -656,7 +675,7 @@ async fn follow(edge: Arc<EdgeRecords>) {
         }
         let asked = clock::now();
         if !alone && matches!(edge.ask_quietly(tables_of_scans()).await, Some((_, true))) {
-            edge.handle_decided(asked);
+            edge.handle_decided(asked).await;
         }
         let asked = (clock::timestamp(), clock::now());
         if !alone && matches!(edge.ask_quietly(tables_of_people()).await, Some((_, true))) {

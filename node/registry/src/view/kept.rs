@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ground::grouped::Grouped;
 use ground::opening::Opening;
+use ground::supervise::blocking;
 use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use rules::wire::{Found, Query};
@@ -20,6 +21,8 @@ use tracing::warn;
 
 /// From an encoded query to its answer and the time of the answer.
 const KEPT: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("kept-1");
+/// Up to which number of changes all that decides about pulls was read again; the key is nothing.
+const READ_AGAIN: TableDefinition<'static, (), u64> = TableDefinition::new("read-again-1");
 /// The size of redb's cache in bytes.
 const CACHE: usize = 4 << 20;
 /// The approximate maximum size in bytes of the answers in memory. When it is exceeded, all of them
@@ -110,6 +113,7 @@ impl KeptAnswers {
     pub(super) fn open(path: &Path, opening: &Opening) -> std::io::Result<Self> {
         let disk = Grouped::open(path, "kept-records", CACHE, opening, |write| {
             write.open_table(KEPT)?;
+            write.open_table(READ_AGAIN)?;
             Ok(())
         })?;
         let (memory, passing) = (Mutex::default(), Mutex::default());
@@ -206,6 +210,53 @@ impl KeptAnswers {
         if let Err(error) = self.disk.queue(write, written) {
             warn!(%error, "what an edge keeps could not be written");
         }
+    }
+
+    /// The number that was set last; zero if none was.
+    pub(super) fn read_again(&self) -> Result<u64, String> {
+        let read = self.disk.database().begin_read().map_err(|e| e.to_string())?;
+        let table = read.open_table(READ_AGAIN).map_err(|e| e.to_string())?;
+        Ok(table.get(()).map_err(|e| e.to_string())?.map_or(0, |number| number.value()))
+    }
+
+    /// All that decides about pulls was read again since the number of changes is this. It is written
+    /// to disk soon, after what was read.
+    pub(super) fn set_read_again(&self, number: u64) {
+        let write = move |write: &redb::WriteTransaction| {
+            write.open_table(READ_AGAIN)?.insert((), number)?;
+            Ok(())
+        };
+        let written = |result: std::io::Result<()>| {
+            if let Err(error) = result {
+                warn!(%error, "what an edge keeps could not be written");
+            }
+        };
+        if let Err(error) = self.disk.queue(write, written) {
+            warn!(%error, "what an edge keeps could not be written");
+        }
+    }
+
+    /// The queries with an answer on disk that `wanted` chooses.
+    pub(super) async fn listed(
+        &self,
+        wanted: impl Fn(&Query) -> bool + Send + 'static,
+    ) -> Result<Vec<Query>, String> {
+        // what is queued is on disk after this
+        self.disk.write(|_| Ok(())).await.map_err(|e| e.to_string())?;
+        let read = self.disk.database().begin_read().map_err(|e| e.to_string())?;
+        let list = move || {
+            let kept = read.open_table(KEPT).map_err(|e| e.to_string())?;
+            let mut queries = Vec::new();
+            for pair in kept.iter().map_err(|e| e.to_string())? {
+                let (key, _) = pair.map_err(|e| e.to_string())?;
+                let query = postcard::from_bytes(key.value()).map_err(|e| e.to_string())?;
+                if wanted(&query) {
+                    queries.push(query);
+                }
+            }
+            Ok(queries)
+        };
+        blocking(list).await.map_err(|e| e.to_string())?
     }
 
     /// Removes answers that are older than `oldest`, and, if there are nearly as many as there may

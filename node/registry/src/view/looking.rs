@@ -1,10 +1,10 @@
 //! A replica's answers to edges: the present records without secrets, and what is cached of proxy
 //! projects, wherever in the mesh.
 
-use rules::edges::{may_look, withhold};
+use rules::edges::{may_look, told, withhold};
 use rules::ledger::cached::{Origin, Owner};
 use rules::ledger::records::{ReadRecords, encode, key};
-use rules::wire::{Found, Lookup, MAX_QUESTIONS, Query};
+use rules::wire::{ChangedVerdicts, Found, Lookup, MAX_QUESTIONS, Query};
 use rules::words::digest::Digest;
 use serde_bytes::ByteBuf;
 
@@ -46,6 +46,19 @@ pub async fn look(
         }
     }
     Ok((found, freshness == Freshness::Fresh))
+}
+
+/// Tells the edge with this name which of the records that decide about pulls have changed since their
+/// number was `since`.
+pub fn changed_verdicts(
+    records: &Records,
+    edge: &str,
+    since: u64,
+) -> Result<ChangedVerdicts, String> {
+    let ledger = records.ledger().ok_or("this node has no ledger")?;
+    let (number, changed) = ledger.changed_verdicts(since);
+    let view = records.view().map_err(|e| e.to_string())?;
+    told(&*view, edge, number, changed).map_err(|e| e.to_string())
 }
 
 /// Leaves out what the edge may not see. A page that is shorter for that is filled up: a short page

@@ -29,7 +29,7 @@ use store::CachedRecords;
 use tokio::sync::watch;
 
 pub use edge::{EdgeRecords, EdgeStanding};
-pub use looking::look;
+pub use looking::{changed_verdicts, look};
 
 /// Where a node's records come from.
 #[derive(Clone)]
@@ -49,6 +49,9 @@ pub enum Freshness {
     Stale,
     /// From what an edge kept this long ago, because no replica can be reached.
     Aged(Duration),
+    /// The same, and some of it is known to have changed since. It counts against an image, and for
+    /// none.
+    Superseded(Duration),
 }
 
 /// Why records could not be read.

@@ -82,6 +82,10 @@ pub(super) fn forget<R: WriteRecords>(
 ) -> Result<(), RecordError> {
     let record = records.signatures_of(repository, digest)?;
     if record != SignatureRecord::default() {
+        // the same bytes may be pushed again, and an edge must not know them as signed then
+        if records.level()? >= Level::REVOCATIONS {
+            count_change(records)?;
+        }
         disinherit(records, repository, digest, &record.children)?;
         // whoever pushes it again finds that an index lists it
         let parents = record.parents;

@@ -175,8 +175,10 @@ fn signatures_count_no_more_when_their_artifact_their_tag_or_their_image_is_dele
     let put = referrer(&ledger, 3, kind);
     assert_eq!(ledger.run(put), Outcome::Done);
     change(&mut ledger, verified(evidence(3, None, &[1]), vec![of(9)], None));
+    let counted = verdicts(&ledger);
     let delete = Command::DeleteManifest { epoch, repository, digest: image() };
     assert_eq!(ledger.run(delete), Outcome::Done);
+    assert!(verdicts(&ledger) > counted, "edges hear of it: the same bytes may be pushed again");
     assert_eq!(known(&ledger, &image()), SignatureRecord::default());
     assert_eq!(known(&ledger, &of(9)), SignatureRecord::default());
     assert!(!ledger.records.has_manifest(&place(), &of(3)).unwrap(), "it goes with its subject");

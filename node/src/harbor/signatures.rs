@@ -8,7 +8,7 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::policies::LookForPolicies;
 use rules::ledger::records::{Project, ReadRecords, RecordError, TagRecord, decode, key};
-use rules::ledger::signatures::{LookForSignatures, SignatureChange, check_signer};
+use rules::ledger::signatures::{KEEPS_ITS_KEY, LookForSignatures, SignatureChange, check_signer};
 use rules::policies::selectors::Pattern;
 use rules::policies::signatures::{
     Anchor, By, Context, Decision, Exemption, Format, Mode, Policy, Seen, Signer, State, counts,
@@ -297,10 +297,13 @@ impl Harbor {
         if written.name.as_ref().is_some_and(|new| new != name) {
             return Err(bad("a signer keeps its name: policies name it"));
         }
-        let was_compromised = matches!(signer.state, State::Revoked { compromised: true, .. });
+        let before = signer.clone();
         written.change(&mut signer)?;
-        if was_compromised && !matches!(signer.state, State::Revoked { compromised: true, .. }) {
+        if before.state.is_compromised() && !signer.state.is_compromised() {
             return Err(bad("a signer that is compromised stays so; add another one"));
+        }
+        if before.state.is_compromised() && before.anchor != signer.anchor {
+            return Err(bad(KEEPS_ITS_KEY));
         }
         self.keep_signer(project, signer, false, by).await?;
         Ok(answer(StatusCode::OK))

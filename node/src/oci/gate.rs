@@ -8,7 +8,7 @@ use ground::clock;
 use http::header;
 use rules::ledger::admitted::{AT_AN_EDGE, Admission, Pull, Stamp};
 use rules::ledger::cached_scans::decide_cached;
-use rules::ledger::records::{ManifestRecord, Project};
+use rules::ledger::records::{ManifestRecord, Project, ReadRecords};
 use rules::ledger::scanning::{Facts, LookForScans};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
 use rules::policies::signatures::{self, Context, Policy, Refusal};
@@ -17,7 +17,7 @@ use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Layer, Runnable};
 use rules::words::moment::{Moment, Timestamp};
-use rules::words::names::{Reference, RepositoryName};
+use rules::words::names::{Reference, RepositoryName, Tag};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde_json::{Map, Value, json};
 
@@ -348,6 +348,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(SignatureFacts, Freshness), Failure> {
         let read =
+        tag: Option<&Tag>,
             self.door.read(|records| records.signature_facts(project.id, repository, digest));
         match read.await {
             Err(_) if self.neighbours.is_edge() => {

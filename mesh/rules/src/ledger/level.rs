@@ -123,8 +123,11 @@ impl Level {
     pub const CACHED_SIGNATURES: Level = Level(14);
     /// From this level on events say which ids a change of an allowlist added and took away.
     pub const ALLOWED_IDS: Level = Level(14);
+    /// From this level on a signer that is compromised keeps its key, and counts for nobody in whatever
+    /// form its key comes.
+    pub const COMPROMISED: Level = Level(15);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::CACHED_SIGNATURES;
+    pub const NEWEST: Level = Level::COMPROMISED;
 }
 
 impl std::fmt::Display for Level {

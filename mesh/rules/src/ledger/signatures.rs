@@ -387,12 +387,21 @@ pub trait LookForSignatures: Look {
 
 impl<R: Look + ?Sized> LookForSignatures for R {}
 
-/// Whether another signer has room.
-pub fn has_room(trusted: &Trusted) -> bool {
-    trusted.signers.len() < MOST_SIGNERS
+/// Whether another signer has room. Those that are compromised take none, up to as many again: they
+/// stay for good.
+pub fn has_room(trusted: &Trusted, level: Level) -> bool {
+    let all = trusted.signers.len();
+    let compromised = trusted.signers.iter().filter(|signer| signer.state.is_compromised()).count();
+    match level >= Level::COMPROMISED {
+        true => all - compromised.min(MOST_SIGNERS) < MOST_SIGNERS,
+        false => all < MOST_SIGNERS,
+    }
 }
 
 /// Whether a time is one until which an image may be exempted at `now`.
 pub fn may_exempt(until: Timestamp, now: Timestamp) -> bool {
     now < until && until.0 - now.0 <= LONGEST_EXEMPTION.as_millis() as u64
 }
+/// Why the key of a compromised signer cannot be replaced.
+pub const KEEPS_ITS_KEY: &str = "a signer that is compromised keeps what it was, so that nobody trusts that again; add another one";
+

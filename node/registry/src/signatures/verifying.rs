@@ -97,7 +97,7 @@ impl Signatures {
                 None => *manifest,
             };
             let Some(record) = view.manifest(repository, &digest)? else { return Ok(None) };
-            let (_, anchors) = self.anchors(&*view, one.project.id)?;
+            let anchors = self.anchors(&*view, one.project.id)?;
             Ok::<_, RecordError>(Some((digest, record, anchors)))
         });
         let Some((digest, record, anchors)) = read? else { return Ok(None) };

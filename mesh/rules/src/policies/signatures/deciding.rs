@@ -346,6 +346,11 @@ pub fn counts<'a>(
                 }
             }
             Err(why) => wrong = Some(why),
+    // what others say of the same key, or of the same identity, makes it no better
+    let ended = signers.iter().filter(|signer| signer.state.is_compromised());
+    if let Some(signer) = ended.into_iter().find(|signer| signer.is(&signature.by)) {
+        return Err(signer.revoked());
+    }
         }
     }
     match (good.is_empty(), wrong) {
@@ -379,17 +384,22 @@ impl Signer {
             State::Active | State::VerifyOnly => {}
             State::Pending => return Err(format!("the signer {name} is pending")),
             State::Revoked { at, compromised: false, .. } if seen.at < *at => {}
-            State::Revoked { why, .. } if why.is_empty() => {
-                return Err(format!("the signer {name} is revoked"));
-            }
-            State::Revoked { why, .. } => {
-                return Err(format!("the signer {name} is revoked: {why}"));
-            }
+            State::Revoked { .. } => return Err(self.revoked()),
         }
         if self.logged && seen.logged.is_none() {
             return Err(format!("the sign log has no such signature by {name}"));
         }
         if self.not_before.is_some_and(|from| context.now < from) {
+    /// That it is revoked, in words.
+    fn revoked(&self) -> String {
+        match &self.state {
+            State::Revoked { why, .. } if !why.is_empty() => {
+                format!("the signer {} is revoked: {why}", self.name)
+            }
+            _ => format!("the signer {} is revoked", self.name),
+        }
+    }
+
             return Err(format!("the signer {name} does not count yet"));
         }
         if let Some(end) = self.not_after.filter(|end| context.now >= *end) {
@@ -416,7 +426,6 @@ impl Signer {
             return Err(format!("the signer {name} does not sign this repository"));
         }
         let signed = signature.reference.as_deref().map(Reference::of);
-        // a pull by digest says nothing of a tag, and names what was signed
         let tag = context.tag.map(Tag::as_str);
         let tag_meant = tag.or(signed.and_then(|signed| signed.tag));
         if let (Some(pattern), Some(tag)) = (&self.tags, tag_meant)
@@ -462,10 +471,6 @@ impl<'a> Reference<'a> {
 
 /// Whether a subject (`CN=..,O=..`) has all parts of `wanted`.
 fn has_all(subject: &str, wanted: &str) -> bool {
-    let parts = |text: &str| -> BTreeSet<String> {
-        let parts = split_unescaped(text);
-        parts.into_iter().map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()
-    };
     let (subject, wanted) = (parts(subject), parts(wanted));
     !wanted.is_empty() && wanted.is_subset(&subject)
 }
@@ -500,3 +505,9 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests;
+/// The parts of a subject, in whatever order and with whatever spaces between them it is written.
+pub(super) fn parts(subject: &str) -> BTreeSet<String> {
+    let parts = split_unescaped(subject);
+    parts.into_iter().map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()
+}
+

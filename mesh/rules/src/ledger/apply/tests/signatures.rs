@@ -306,6 +306,83 @@ fn a_compromised_signer_stays_so() {
 }
 
 #[test]
+#[test]
+fn a_compromised_signer_keeps_what_it_was() {
+    let revoked = || State::Revoked { at: Timestamp(0), compromised: true, why: "stolen".into() };
+    let put = |ledger: &mut Ledger, name: &str, anchor: Anchor, state, new| {
+        let signer = Box::new(Signer { anchor, ..*signer(name, state) });
+        let project = "demo".parse().unwrap();
+        change(ledger, SignatureChange::SetSigner { project, signer, new })
+    };
+    let key = |id: u8| Anchor::Key { id: AnchorId([id; 32]), pem: "pem".into() };
+    let mut ledger = with_image();
+    assert_eq!(put(&mut ledger, "ci", key(1), State::Active, true), Outcome::Done);
+    let id = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap().id;
+    let anchors = |ledger: &Ledger| ledger.records.trusted(id).unwrap().anchors;
+    let before = anchors(&ledger);
+    assert_eq!(put(&mut ledger, "ci", key(1), revoked(), false), Outcome::Done);
+    assert_eq!(anchors(&ledger), before + 1, "certificates of its key are looked for");
+    let other = put(&mut ledger, "ci", key(2), revoked(), false);
+    assert!(matches!(&other, Outcome::Refused(why) if why.contains("keeps what it was")));
+    assert!(matches!(put(&mut ledger, "re", key(1), State::Active, true), Outcome::Refused(_)));
+    // as before this level, because logs are applied again
+    let mut early = Ledger::new();
+    assert_eq!(early.run(raise(Level::CACHED_SIGNATURES)), Outcome::Done);
+    let put_first = super::put(early.epoch(), 1, "v1", &[1]);
+    assert_eq!(early.run(put_first), Outcome::Done);
+    assert_eq!(put(&mut early, "ci", key(1), revoked(), true), Outcome::Done);
+    assert_eq!(put(&mut early, "ci", key(2), revoked(), false), Outcome::Done);
+
+    // the same authority, or keyless identity, however it is written
+    let authority = |ids: &[u8], subjects: &[&str]| Anchor::Authority {
+        ids: ids.iter().map(|id| AnchorId([*id; 32])).collect(),
+        pem: format!("{ids:?}"),
+        timestamps: format!("{subjects:?}"),
+        subjects: subjects.iter().map(|one| (*one).to_owned()).collect(),
+    };
+    let keyless = |ids: &[u8], rekor: &str| Anchor::Keyless {
+        ids: ids.iter().map(|id| AnchorId([*id; 32])).collect(),
+        pem: String::new(),
+        rekor: rekor.into(),
+        issuer: "https://idp".into(),
+        subject: "ci@*".into(),
+    };
+    let stolen = authority(&[7, 8], &["O=Acme,C=DE", "CN=x"]);
+    assert_eq!(put(&mut ledger, "nota", stolen, revoked(), true), Outcome::Done);
+    let fulcio = keyless(&[9], "");
+    assert_eq!(put(&mut ledger, "keyless", fulcio, revoked(), true), Outcome::Done);
+    for same in [
+        authority(&[8, 7], &["CN=x", "C=DE,O=Acme"]),
+        authority(&[7, 8, 7], &["C=DE, O=Acme", "CN=x", "CN=x"]),
+        keyless(&[9, 9], "another log"),
+    ] {
+        let again = put(&mut ledger, "again", same.clone(), State::Active, true);
+        let Outcome::Refused(why) = &again else { panic!("{same:?}: {again:?}") };
+        assert!(why.contains("which is compromised"), "{why}");
+    }
+    let others = authority(&[7, 8], &["CN=y"]);
+    assert_eq!(put(&mut ledger, "others", others, State::Active, true), Outcome::Done);
+}
+
+#[test]
+fn compromised_signers_take_no_place_of_others() {
+    let mut ledger = with_image();
+    let revoked = || State::Revoked { at: Timestamp(0), compromised: true, why: String::new() };
+    let mut put = |n: u8, state| {
+        let anchor = Anchor::Key { id: AnchorId([n; 32]), pem: "pem".into() };
+        let signer = Box::new(Signer { anchor, ..*signer(&format!("s{n}"), state) });
+        let project = "demo".parse().unwrap();
+        change(&mut ledger, SignatureChange::SetSigner { project, signer, new: true })
+    };
+    for n in 0..50 {
+        assert_eq!(put(n, revoked()), Outcome::Done, "{n}");
+    }
+    for n in 50..100 {
+        assert_eq!(put(n, State::Active), Outcome::Done, "{n}");
+    }
+    assert!(matches!(put(100, State::Active), Outcome::Refused(_)));
+}
+
 fn a_key_is_one_signer() {
     let mut ledger = with_image();
     assert_eq!(set(&mut ledger, "ci", State::Active, true), Outcome::Done);

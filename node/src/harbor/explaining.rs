@@ -122,6 +122,10 @@ impl Harbor {
                     None => records.scan_of(name, &one)?,
                 };
                 let signatures = match &signing {
+                    // what an index lists is pulled by digest
+                    Some(_) if project.upstream.is_none() && (tag.is_none() || one != digest) => {
+                        Some(records.signature_facts_by_digest(project.id, name, &one)?)
+                    }
                     Some(_) => Some(records.signature_facts(project.id, name, &one)?),
                     None => None,
                 };
@@ -350,7 +354,8 @@ fn with_signatures(
     // the upstream's word is not waited for here
     let cached = project.upstream.is_some();
     let pushed = if cached { Timestamp(0) } else { read.pushed };
-    let context = Context { repository: name, cached, tag, pushed, now };
+    let tags = facts.tags();
+    let context = Context { repository: name, cached, tag, tags, pushed, now };
     let decided = signatures::decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
     let all = facts.own.evidence.iter().flat_map(|one| &one.signatures);
     let (word, why) = match &decided {

@@ -357,7 +357,11 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let digest = self.digest_of(name, reference).await?;
         let policy = Policy::of(&project.metadata).unwrap_or(Policy::NOTHING);
-        let look = |records: &dyn ReadRecords| records.signature_facts(project.id, name, &digest);
+        let by_digest = matches!(reference, Reference::Digest(_)) && project.upstream.is_none();
+        let look = |records: &dyn ReadRecords| match by_digest {
+            true => records.signature_facts_by_digest(project.id, name, &digest),
+            false => records.signature_facts(project.id, name, &digest),
+        };
         let facts = self.read(look).await?;
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
@@ -365,7 +369,8 @@ impl Harbor {
         };
         let (pushed, now) = (Timestamp(0), clock::timestamp());
         let cached = project.upstream.is_some();
-        let context = Context { repository: name, cached, tag, pushed, now };
+        let tags = facts.tags();
+        let context = Context { repository: name, cached, tag, tags, pushed, now };
         let show = |seen: &Seen| show_seen(seen, &policy, &facts.signers, &context);
         let evidence = facts.own.evidence.iter().map(|one| {
             json!({
@@ -527,8 +532,8 @@ fn would_refuse(
             looked += 1;
             let facts = records.signature_facts(project.id, &repository, &digest)?;
             let tag = Some(&tag);
-            let context =
-                Context { repository: &repository, cached, tag, pushed: Timestamp(0), now };
+            let pushed = Timestamp(0);
+            let context = Context { repository: &repository, cached, tag, tags: &[], pushed, now };
             let decision = decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
             if let (Decision::Refuse(why), Some(tag)) = (decision, tag) {
                 refused.push(Refused {

@@ -147,8 +147,8 @@ impl Registry {
             }
             let (facts, freshness) = self.signature_facts(project, repository, digest, tag).await?;
             let (pushed, now) = (Timestamp(0), clock::timestamp());
-            let context = Context { repository, cached: true, tag, pushed, now };
-            let SignatureFacts { signers, own, parents } = &facts;
+            let context = Context { repository, cached: true, tag, tags: &[], pushed, now };
+            let SignatureFacts { signers, own, parents, .. } = &facts;
             let decision = signatures::decide(&policy, signers, own, parents, &context);
             let (refusal, warns) = match decision {
                 signatures::Decision::Pass => {

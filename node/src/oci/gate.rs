@@ -280,10 +280,12 @@ impl Registry {
         }
         let mut patience = Patience::default();
         loop {
-            let (facts, freshness) = self.signature_facts(project, repository, digest).await?;
-            let SignatureFacts { signers, own, parents } = &facts;
+            let (facts, freshness) = self.signature_facts(project, repository, digest, tag).await?;
+            // a tag that is moved is no change of what is remembered
+            basis.is_fresh &= facts.tags.is_none();
+            let (SignatureFacts { signers, own, parents, .. }, tags) = (&facts, facts.tags());
             let (pushed, now) = (manifest.pushed, clock::timestamp());
-            let context = Context { repository, cached: false, tag, pushed, now };
+            let context = Context { repository, cached: false, tag, tags, pushed, now };
             let until = || signatures::changes_at(signers, own, parents, now);
             let refusal = match signatures::decide(policy, signers, own, parents, &context) {
                 signatures::Decision::Pass => {
@@ -346,10 +348,14 @@ impl Registry {
         project: &Project,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<(SignatureFacts, Freshness), Failure> {
-        let read =
         tag: Option<&Tag>,
-            self.door.read(|records| records.signature_facts(project.id, repository, digest));
+    ) -> Result<(SignatureFacts, Freshness), Failure> {
+        let by_digest = tag.is_none() && project.upstream.is_none();
+        let look = |records: &dyn ReadRecords| match by_digest {
+            true => records.signature_facts_by_digest(project.id, repository, digest),
+            false => records.signature_facts(project.id, repository, digest),
+        };
+        let read = self.door.read(look);
         match read.await {
             Err(_) if self.neighbours.is_edge() => {
                 Ok((SignatureFacts::default(), Freshness::Stale))

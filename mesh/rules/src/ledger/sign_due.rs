@@ -122,9 +122,11 @@ pub trait LookForDue: Look {
             }
         }
         let Some(policy) = Policy::of(&project.metadata) else { return Ok(None) };
-        let facts = self.signature_facts(project.id, repository, digest)?.without_exemptions();
+        let facts = self.signature_facts_by_digest(project.id, repository, digest)?;
+        let facts = facts.without_exemptions();
         let Some(policy) = without_own(policy, &facts.signers) else { return Ok(None) };
-        let context = Context { repository, cached: false, tag: None, pushed, now };
+        let tags = facts.tags();
+        let context = Context { repository, cached: false, tag: None, tags, pushed, now };
         Ok(match decide(&policy, &facts.signers, &facts.own, &facts.parents, &context) {
             Decision::Refuse(why) => Some(why.to_string()),
             _ => None,

@@ -25,7 +25,7 @@ mod deciding;
 mod rule;
 pub use deciding::{
     Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, exempting, is_on,
-    unknown_in,
+    tags_decide, unknown_in,
 };
 pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
 

@@ -47,7 +47,8 @@ struct Terms {
     /// The repositories that it may sign, without the project: `web`, `team/**`. All by default.
     #[arg(long, value_name = "GLOB")]
     repositories: Option<String>,
-    /// The tags that it may sign, as in `v*`. All by default.
+    /// The tags that it may sign, as in `v*`. All by default. By digest the tag counts that was signed; if
+    /// none was, one of the tags that name the image now must fit.
     #[arg(long, value_name = "GLOB")]
     tags: Option<String>,
     /// Since when it counts: 2027-01-31 (UTC), 2027-01-31T12:00:00Z, or seconds since 1970.

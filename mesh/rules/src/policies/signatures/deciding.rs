@@ -146,6 +146,9 @@ pub struct Context<'a> {
     pub cached: bool,
     /// The tag, if it asks by tag.
     pub tag: Option<&'a Tag>,
+    /// If it asks by digest: the tags that name the image now, or an index that lists it. They are
+    /// needed only if [`tags_decide`].
+    pub tags: &'a [Tag],
     /// When the image was pushed.
     pub pushed: Timestamp,
     /// The time of the node that decides.
@@ -266,6 +269,20 @@ pub fn exempting<'a>(
     own.chain(of_parents).find(|(_, exemption)| now < exemption.until)
 }
 
+/// Whether a pull by digest depends on the tags that name the image: a signer who may sign some tags only
+/// has signed it, and the signature names none.
+pub fn tags_decide(signers: &[Signer], own: &SignatureRecord, parents: &[SignatureRecord]) -> bool {
+    let narrow: Vec<&Signer> = signers.iter().filter(|signer| signer.tags.is_some()).collect();
+    let all = std::iter::once(own).chain(parents).flat_map(|record| &record.evidence);
+    let mut all = all.flat_map(|one| &one.signatures).map(|seen| &seen.signature);
+    !narrow.is_empty()
+        && all.any(|one| {
+            let names_a_tag = |text: &String| Reference::of(text).tag.is_some();
+            !one.reference.as_ref().is_some_and(names_a_tag)
+                && narrow.iter().any(|signer| signer.is(&one.by))
+        })
+}
+
 fn lacking(
     policy: &Policy,
     signers: &[Signer],
@@ -329,6 +346,11 @@ pub fn counts<'a>(
             None => format!("a {} signature is by nobody who is trusted", signature.format),
         });
     }
+    // what others say of the same key, or of the same identity, makes it no better
+    let ended = signers.iter().filter(|signer| signer.state.is_compromised());
+    if let Some(signer) = ended.into_iter().find(|signer| signer.is(&signature.by)) {
+        return Err(signer.revoked());
+    }
     if signature.until.is_some_and(|until| context.now >= until) {
         return Err(match signature.until {
             Some(until) => format!("a signature has expired on {until}"),
@@ -346,11 +368,6 @@ pub fn counts<'a>(
                 }
             }
             Err(why) => wrong = Some(why),
-    // what others say of the same key, or of the same identity, makes it no better
-    let ended = signers.iter().filter(|signer| signer.state.is_compromised());
-    if let Some(signer) = ended.into_iter().find(|signer| signer.is(&signature.by)) {
-        return Err(signer.revoked());
-    }
         }
     }
     match (good.is_empty(), wrong) {
@@ -378,6 +395,16 @@ impl Signer {
         }
     }
 
+    /// That it is revoked, in words.
+    fn revoked(&self) -> String {
+        match &self.state {
+            State::Revoked { why, .. } if !why.is_empty() => {
+                format!("the signer {} is revoked: {why}", self.name)
+            }
+            _ => format!("the signer {} is revoked", self.name),
+        }
+    }
+
     fn accepts(&self, policy: &Policy, seen: &Seen, context: &Context<'_>) -> Result<(), String> {
         let (name, signature) = (&self.name, &seen.signature);
         match &self.state {
@@ -390,16 +417,6 @@ impl Signer {
             return Err(format!("the sign log has no such signature by {name}"));
         }
         if self.not_before.is_some_and(|from| context.now < from) {
-    /// That it is revoked, in words.
-    fn revoked(&self) -> String {
-        match &self.state {
-            State::Revoked { why, .. } if !why.is_empty() => {
-                format!("the signer {} is revoked: {why}", self.name)
-            }
-            _ => format!("the signer {} is revoked", self.name),
-        }
-    }
-
             return Err(format!("the signer {name} does not count yet"));
         }
         if let Some(end) = self.not_after.filter(|end| context.now >= *end) {
@@ -427,11 +444,24 @@ impl Signer {
         }
         let signed = signature.reference.as_deref().map(Reference::of);
         let tag = context.tag.map(Tag::as_str);
-        let tag_meant = tag.or(signed.and_then(|signed| signed.tag));
-        if let (Some(pattern), Some(tag)) = (&self.tags, tag_meant)
-            && !pattern.matches(tag)
-        {
-            return Err(format!("the signer {name} does not sign the tag {tag}"));
+        if let Some(pattern) = &self.tags {
+            // a pull by digest says nothing of a tag: it is the one that was signed, or one of those that
+            // name the image now
+            match tag.or(signed.and_then(|signed| signed.tag)) {
+                Some(tag) if !pattern.matches(tag) => {
+                    return Err(format!("the signer {name} does not sign the tag {tag}"));
+                }
+                Some(_) => {}
+                // the upstream's tags are not known
+                None if context.cached => {}
+                None if context.tags.iter().any(|tag| pattern.matches(tag.as_str())) => {}
+                None => {
+                    return Err(format!(
+                        "the signer {name} signs the tags {} only, and none of these names the image",
+                        pattern.written()
+                    ));
+                }
+            }
         }
         let Some(signed) = signed else {
             return match policy.name {
@@ -475,6 +505,12 @@ fn has_all(subject: &str, wanted: &str) -> bool {
     !wanted.is_empty() && wanted.is_subset(&subject)
 }
 
+/// The parts of a subject, in whatever order and with whatever spaces between them it is written.
+pub(super) fn parts(subject: &str) -> BTreeSet<String> {
+    let parts = split_unescaped(subject);
+    parts.into_iter().map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()
+}
+
 /// The parts between commas without a backslash before them.
 fn split_unescaped(text: &str) -> Vec<String> {
     let (mut parts, mut escaped) = (vec![String::new()], false);
@@ -505,9 +541,3 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests;
-/// The parts of a subject, in whatever order and with whatever spaces between them it is written.
-pub(super) fn parts(subject: &str) -> BTreeSet<String> {
-    let parts = split_unescaped(subject);
-    parts.into_iter().map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()
-}
-

@@ -3,6 +3,7 @@
 use super::leaving::at_newest;
 use super::*;
 use crate::ledger::change::Change;
+use crate::ledger::records::key as records_key;
 use crate::ledger::scanning::LookForScans;
 use crate::ledger::sign_log::{Checked, LogEntry, LookForSigning, MeshKey, key as log_key};
 use crate::ledger::signatures::{
@@ -306,7 +307,6 @@ fn a_compromised_signer_stays_so() {
 }
 
 #[test]
-#[test]
 fn a_compromised_signer_keeps_what_it_was() {
     let revoked = || State::Revoked { at: Timestamp(0), compromised: true, why: "stolen".into() };
     let put = |ledger: &mut Ledger, name: &str, anchor: Anchor, state, new| {
@@ -383,6 +383,7 @@ fn compromised_signers_take_no_place_of_others() {
     assert!(matches!(put(100, State::Active), Outcome::Refused(_)));
 }
 
+#[test]
 fn a_key_is_one_signer() {
     let mut ledger = with_image();
     assert_eq!(set(&mut ledger, "ci", State::Active, true), Outcome::Done);
@@ -604,8 +605,14 @@ fn a_signature_by_a_key_of_the_mesh_counts_only_if_the_log_has_it() {
     let signers = ledger.records.trusted(id).unwrap().signers;
     let policy = Policy { mode: Mode::Enforce, ..Policy::NOTHING };
     let (repository, now) = (place(), Timestamp(9));
-    let context =
-        Context { repository: &repository, cached: false, tag: None, pushed: Timestamp(0), now };
+    let context = Context {
+        repository: &repository,
+        cached: false,
+        tag: None,
+        tags: &[],
+        pushed: Timestamp(0),
+        now,
+    };
     let judge = |seen: &Seen| counts(&policy, &signers, seen, &context);
     assert_eq!(judge(&record.evidence[0].signatures[0]), Ok(vec!["mesh", "mesh"]));
     assert!(judge(&record.evidence[0].signatures[1]).unwrap_err().contains("the sign log has no"));
@@ -634,4 +641,33 @@ fn nothing_is_verified_below_the_level() {
     assert_eq!(ledger.run(tag), Outcome::Done);
     assert!(queue(&ledger).is_empty());
     assert!(matches!(set(&mut ledger, "ci", State::Active, true), Outcome::Refused(_)));
+}
+
+#[test]
+fn the_tags_that_name_an_image_or_its_index_decide_by_digest_about_a_signer_of_some_tags() {
+    let mut ledger = with_image();
+    let id = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap().id;
+    let child = Digest::sha256(&[9, 0]);
+    let epoch = ledger.epoch();
+    assert_eq!(ledger.run(put(epoch, 9, "child", &[9])), Outcome::Done);
+    let tag = put(epoch, 2, sig().as_str(), &[2]);
+    assert_eq!(ledger.run(tag), Outcome::Done);
+    change(&mut ledger, verified(evidence(2, Some(sig()), &[1]), vec![child], None));
+    let of = |ledger: &Ledger, digest: &Digest| {
+        let facts = ledger.records.signature_facts_by_digest(id, &place(), digest).unwrap();
+        facts.tags.map(|tags| tags.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(set(&mut ledger, "ci", State::Active, true), Outcome::Done);
+    assert_eq!(of(&ledger, &image()), None, "it may sign every tag");
+    let narrow = Signer {
+        tags: Some(crate::policies::selectors::Pattern::new("v*").unwrap()),
+        ..*signer("ci", State::Active)
+    };
+    let (project, signer) = ("demo".parse().unwrap(), Box::new(narrow));
+    change(&mut ledger, SignatureChange::SetSigner { project, signer, new: false });
+    assert_eq!(of(&ledger, &image()), Some(vec!["v1".to_owned()]));
+    assert_eq!(of(&ledger, &child), Some(vec!["child".to_owned(), "v1".to_owned()]));
+    // an edge is told no level, and reads the tags themselves
+    ledger.records.remove(&records_key::level()).unwrap();
+    assert_eq!(of(&ledger, &child), Some(vec!["child".to_owned(), "v1".to_owned()]));
 }

@@ -185,7 +185,8 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     wait::until_ok("what is signed later is refused", || {
         refused(&mesh, edge, "3", "the signer ci is revoked: rotated")
     });
-    let revoke = ["revoke", "ci", "--project", "shop", "--compromised", "--reason", "stolen"];
+    let revoke =
+        ["revoke", "ci", "--project", "shop", "--compromised", "--reason", "stolen", "--yes"];
     did(&atoll(&mesh, 1, "signer", &revoke));
     for at in 0..=edge {
         wait::until_ok("nothing of it counts", || {
@@ -551,7 +552,8 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
         let shown = mesh.client(other).get("/api/v2.0/projects/shop/signing").ok()?.json();
         (shown["keys"][0]["only_by_it"] == 0).then_some(())
     });
-    let revoke = ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked"];
+    let revoke =
+        ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked", "--yes"];
     did(&atoll(&mesh, 1, "signer", &revoke));
     for at in 0..=edge {
         for reference in ["1", "many", children[0].digest(), children[1].digest()] {

@@ -161,7 +161,8 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
     wait::until("everything has the new key's signature", || {
         (only_by(&mesh, alive, "mesh") == 0).then_some(())
     });
-    let revoke = ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked"];
+    let revoke =
+        ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked", "--yes"];
     did(&atoll(&mesh, alive, "signer", &revoke));
     for at in 0..=edge {
         for tag in ["v1", "v2", "v3"] {

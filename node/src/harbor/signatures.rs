@@ -12,7 +12,7 @@ use rules::ledger::signatures::{KEEPS_ITS_KEY, LookForSignatures, SignatureChang
 use rules::policies::selectors::Pattern;
 use rules::policies::signatures::{
     Anchor, By, Context, Decision, Exemption, Format, Mode, Policy, Seen, Signer, State, counts,
-    decide, exempting,
+    decide, exempting, is_required, metadata, without,
 };
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
@@ -338,6 +338,17 @@ impl Harbor {
         name: &str,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
+        let signers = self.read(|records| records.trusted(project.id)).await?.signers;
+        let required = project.metadata.get(metadata::REQUIRE);
+        if required.is_some_and(|text| is_required(text, &signers, name)) {
+            let (project, key) = (&project.name, metadata::REQUIRE);
+            return Err(Failure::new(
+                Code::Conflict,
+                format!(
+                    "{key} of project {project} names the signer {name}: nothing would have its signature any more. Take it out of that first: atoll project set {project} {key}=..."
+                ),
+            ));
+        }
         let (project, name) = (project.name.clone(), name.to_owned());
         let change = SignatureChange::RemoveSigner { project, name };
         match self.signatures.commit(change, by).await {
@@ -411,7 +422,8 @@ impl Harbor {
     }
 
     /// What the project would refuse now if it enforced its policy, the most recently pulled first:
-    /// to be looked at before it does.
+    /// to be looked at before it does. With `without`, only what it would refuse for losing this
+    /// signer (`compromised`: for that, and not for its removal).
     pub(super) async fn list_unsigned(
         &self,
         request: &Request,
@@ -427,7 +439,15 @@ impl Harbor {
                 Some(clock::timestamp().0.saturating_sub(days * 86_400_000))
             }
         };
-        let look = |records: &dyn ReadRecords| would_refuse(records, project, &policy, since);
+        let named = request.query("without");
+        let lost = match &named {
+            Some(name) => {
+                let compromised = request.query("compromised").as_deref() == Some("true");
+                Some((&*self.signer(project, name).await?.name.clone(), compromised))
+            }
+            None => None,
+        };
+        let look = |records: &dyn ReadRecords| would_refuse(records, project, &policy, since, lost);
         let (looked, mut refused) = self.read_at_length(look).await?;
         refused.sort_by_key(|one| std::cmp::Reverse(one.pulled));
         let total = refused.len();
@@ -508,12 +528,14 @@ impl Refused {
 }
 
 /// What of a project's tags would be refused under `policy`, and how many were looked at. With
-/// `since`, only what was pulled after that.
+/// `since`, only what was pulled after that. With the name of a signer that is lost, and whether it is
+/// compromised, only what would be refused for that.
 fn would_refuse(
     records: &dyn ReadRecords,
     project: &Project,
     policy: &Policy,
     since: Option<u64>,
+    lost: Option<(&str, bool)>,
 ) -> Result<(usize, Vec<Refused>), RecordError> {
     let (mut looked, mut refused, now) = (0, Vec::new(), clock::timestamp());
     let cached = project.upstream.is_some();
@@ -534,7 +556,14 @@ fn would_refuse(
             let tag = Some(&tag);
             let pushed = Timestamp(0);
             let context = Context { repository: &repository, cached, tag, tags: &[], pushed, now };
-            let decision = decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
+            let by =
+                |signers: &[Signer]| decide(policy, signers, &facts.own, &facts.parents, &context);
+            let decision = match (by(&facts.signers), lost) {
+                (now, None) => now,
+                // it is refused already
+                (Decision::Refuse(_), Some(_)) => continue,
+                (_, Some((name, compromised))) => by(&without(&facts.signers, name, compromised)),
+            };
             if let (Decision::Refuse(why), Some(tag)) = (decision, tag) {
                 refused.push(Refused {
                     artifact: format!("{repository}@{digest}"),

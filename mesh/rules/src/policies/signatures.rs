@@ -25,7 +25,7 @@ mod deciding;
 mod rule;
 pub use deciding::{
     Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, exempting, is_on,
-    tags_decide, unknown_in,
+    is_required, tags_decide, unknown_in, without,
 };
 pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
 

@@ -80,6 +80,27 @@ pub fn unknown_in(text: &str, signers: &[Signer]) -> Option<String> {
     required(text).into_iter().flatten().find(|name| !is_known(name))
 }
 
+/// Whether a value of [`metadata::REQUIRE`] names this signer, and nobody of that name is left without it.
+pub fn is_required(text: &str, signers: &[Signer], name: &str) -> bool {
+    let left = without(signers, name, false);
+    let named = |one: &&String| *one == name || *one == MESH;
+    let is_known = |signers: &[Signer], one: &str| unknown_in(one, signers).is_none();
+    let lists = required(text);
+    lists.iter().flatten().filter(named).any(|one| is_known(signers, one) && !is_known(&left, one))
+}
+
+/// The signers when the one of this name is compromised, or there no more.
+pub fn without(signers: &[Signer], name: &str, compromised: bool) -> Vec<Signer> {
+    let mut left = signers.to_vec();
+    if !compromised {
+        left.retain(|signer| signer.name != name);
+    }
+    for signer in left.iter_mut().filter(|signer| signer.name == name) {
+        signer.state = State::Revoked { at: Timestamp(0), compromised: true, why: String::new() };
+    }
+    left
+}
+
 fn seconds(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_secs).filter(|wait| *wait <= LONGEST_WAIT)
 }

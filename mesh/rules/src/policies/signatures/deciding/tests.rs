@@ -446,3 +446,24 @@ fn a_signer_of_some_tags_counts_by_digest_for_what_it_says_or_for_what_such_a_ta
     assert!(passes(&nothing, &index, false, &["v1"]) && !passes(&nothing, &index, false, &["dev"]));
     assert!(!tags_decide(&[signer("ci", CI)], &of(None), &[]), "nothing more is read for others");
 }
+
+#[test]
+fn a_signer_that_the_policy_names_is_required_unless_another_of_that_name_is_left() {
+    let ours = |name: &str| Signer { logged: true, ..signer(name, MESH) };
+    let signers = [signer("ci", CI), signer("qa", CI), ours("mesh"), ours("mesh-2")];
+    for (text, name, expected) in [
+        ("ci,qa;mesh", "ci", true),
+        ("qa", "ci", false),
+        ("mesh", "mesh", false),
+        ("mesh-2", "mesh-2", true),
+        ("mesh-2", "mesh", false),
+        ("gone,qa", "ci", false),
+        ("gone", "gone", false),
+    ] {
+        assert_eq!(is_required(text, &signers, name), expected, "{text} without {name}");
+    }
+    assert!(is_required("ci;mesh", &signers[..3], "mesh"), "it is the last of the mesh's own");
+    let left = without(&signers, "ci", true);
+    assert!(left[0].state.is_compromised() && left[1..] == signers[1..]);
+    assert_eq!(without(&signers, "ci", false), &signers[1..]);
+}

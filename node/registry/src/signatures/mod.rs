@@ -229,7 +229,20 @@ impl Signatures {
             Ok((Some(manifest), _)) => Some(manifest),
             _ => caches.manifest(&repository, &digest, false).await,
         };
-        let children = manifest.map(|manifest| listed(&manifest)).unwrap_or_default();
+        let children = match &manifest {
+            Some(index) => {
+                // of indexes within the index those that are known here
+                let read = self
+                    .neighbours
+                    .records
+                    .read(|records| listed(index, |digest| records.manifest(&repository, digest)));
+                match read.await {
+                    Ok((children, _)) => children,
+                    Err(_) => listed(index, |_| Ok(None))?,
+                }
+            }
+            None => Vec::new(),
+        };
         if !children.is_empty() {
             let (repository, exemption) = (repository.clone(), exemption.clone());
             let count = children.len();

@@ -510,7 +510,14 @@ pub(in crate::cli) fn exempt(command: &ExemptCommand) -> io::Result<()> {
                 Some(count @ 1..) => format!(", with the {count} that it lists,"),
                 _ => String::new(),
             };
-            api.say(&format!("{}{with} is served without signatures until then", command.image));
+            let project = command.image.split('/').next().unwrap_or_default();
+            let scans = by_name(&api, project).await?["metadata"]["prevent_vul"] == "true";
+            let but = match scans {
+                true => "; what its scan finds is refused as before (prevent_vul)",
+                false => "",
+            };
+            let image = &command.image;
+            api.say(&format!("{image}{with} is served without signatures until then{but}"));
         }
         Ok(())
     })

@@ -136,7 +136,7 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
     wait::until_ok("the tag is served again", || served(&mesh, edge, "v1"));
     wait::until("once", || (logged(&mesh, 0) == 3).then_some(()));
     let jobs = mesh.client(0).get("/api/atoll/v1/jobs").unwrap_or_else(|none| panic!("{none}"));
-    assert!(jobs.json().to_string().contains("signatures by the rule of shop"), "{jobs}");
+    assert!(jobs.json().to_string().contains("signatures in shop: by its rule"), "{jobs}");
 
     // the next primary goes on
     let dead = primary_at(&mesh, 0).unwrap_or_else(|no| panic!("{no}"));

@@ -11,6 +11,7 @@ use super::records::{
     key as records_key,
 };
 use super::scanning::LookForScans;
+use super::sign_log::LookForSigning;
 use super::signatures::{LookForSignatures, key};
 use crate::policies::signatures::{
     Anchor, Context, Decision, Own, Policy, Rule, SignatureRecord, Signer, decide, metadata,
@@ -227,7 +228,9 @@ pub trait LookForDue: Look {
             for (place, record) in some {
                 let Some((_, digest)) = key::signed(&place) else { continue };
                 let record: SignatureRecord = decode(&record)?;
-                let (under, ever) = (signed_under(&record, own), signed_ever(&record, signers));
+                let named = self.named_in_log(project.id, &record, own)?;
+                let under = signed_under(&record, own, &named);
+                let ever = signed_ever(&record, signers);
                 if !ever.is_empty() {
                     let children = record.children;
                     known.insert(digest, Summary { under, ever, children });

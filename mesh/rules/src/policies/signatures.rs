@@ -25,9 +25,11 @@ mod deciding;
 mod rule;
 pub use deciding::{
     Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, exempting, is_on,
-    is_required, tags_decide, unknown_in, without,
+    is_required, may_sign_here, tags_decide, unknown_in, without,
 };
-pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
+pub use rule::{
+    Lacking, Named, Own, Rule, lacking, signed_ever, signed_under, unnamed, without_own,
+};
 
 /// The metadata of a project that this reads.
 pub mod metadata {

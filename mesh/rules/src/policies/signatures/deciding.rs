@@ -290,6 +290,24 @@ pub fn exempting<'a>(
     own.chain(of_parents).find(|(_, exemption)| now < exemption.until)
 }
 
+/// Whether a signer's new signature of this image would count, as far as its name and the time go.
+pub fn may_sign_here(signer: &Signer, context: &Context<'_>) -> bool {
+    let repository = context.repository.as_str();
+    let inside = repository.split_once('/').map_or(repository, |(_, rest)| rest);
+    let fits = |pattern: &Pattern, tag: Option<&Tag>| match tag {
+        Some(tag) => pattern.matches(tag.as_str()),
+        None => {
+            context.tags.is_empty() || context.tags.iter().any(|tag| pattern.matches(tag.as_str()))
+        }
+    };
+    matches!(signer.state, State::Active | State::VerifyOnly)
+        && !(signer.logged && signer.state == State::VerifyOnly)
+        && signer.not_before.is_none_or(|from| from <= context.now)
+        && signer.not_after.is_none_or(|end| context.now < end)
+        && signer.repositories.as_ref().is_none_or(|pattern| pattern.matches(inside))
+        && signer.tags.as_ref().is_none_or(|pattern| fits(pattern, context.tag))
+}
+
 /// Whether a pull by digest depends on the tags that name the image: a signer who may sign some tags only
 /// has signed it, and the signature names none.
 pub fn tags_decide(signers: &[Signer], own: &SignatureRecord, parents: &[SignatureRecord]) -> bool {

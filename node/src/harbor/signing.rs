@@ -162,7 +162,7 @@ impl Harbor {
             "log": {"number": head.number, "hash": head.hash.to_string()},
             "clients": match good.is_empty() {
                 true => Value::Null,
-                false => verifiers::all(host, project, &repositories, &good, &authorities),
+                false => verifiers::all(host, &project.name, &repositories, &good, &authorities),
             },
         });
         Ok(json_answer(StatusCode::OK, &shown))

@@ -439,11 +439,11 @@ impl Harbor {
                 Some(clock::timestamp().0.saturating_sub(days * 86_400_000))
             }
         };
-        let named = request.query("without");
-        let lost = match &named {
+        let compromised = request.query("compromised") == Some("true");
+        let lost = match request.query("without") {
             Some(name) => {
-                let compromised = request.query("compromised").as_deref() == Some("true");
-                Some((&*self.signer(project, name).await?.name.clone(), compromised))
+                self.signer(project, name).await?;
+                Some((name, compromised))
             }
             None => None,
         };

@@ -80,7 +80,7 @@ pub(super) fn listed(
         children.map(|child| child.digest).collect::<Vec<_>>()
     };
     let mut all = Vec::new();
-    let mut add = |all: &mut Vec<Digest>, some: Vec<Digest>| {
+    let add = |all: &mut Vec<Digest>, some: Vec<Digest>| {
         for one in some {
             if all.len() < MOST_CHILDREN && !all.contains(&one) {
                 all.push(one);

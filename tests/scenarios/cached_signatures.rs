@@ -163,7 +163,10 @@ fn what_is_pulled_through_is_refused_without_the_signatures_that_its_project_dem
         }
     }
     wait::until_ok("it is refused", || is_refused(&mesh, edge, &by(bare.digest()), "not signed"));
-    did(&signer(&mesh, &["revoke", "ci", "--project", "hub", "--compromised", "--reason", "lost"]));
+    did(&signer(
+        &mesh,
+        &["revoke", "ci", "--project", "hub", "--compromised", "--reason", "lost", "--yes"],
+    ));
     for at in 0..=edge {
         wait::until_ok("the key is revoked", || {
             is_refused(&mesh, at, &by(signed.digest()), "the signer ci is revoked: lost")

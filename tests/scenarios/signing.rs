@@ -1,18 +1,12 @@
 //! An image without the signatures that its project demands is refused at every replica and edge, by
 //! each of them alone; signatures are verified, whoever wrote them.
 
-use std::collections::BTreeMap;
+mod forms;
 
 use base64::Engine as _;
 use http::Method;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SubjectPublicKeyInfo, date_time_ymd,
-};
-use rules::words::moment::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use sign::making::{Claims, Identity, Made, SigningKey, classic, notation};
 use tests::formed::Formed;
 use tests::image::{Blob, Image};
 use tests::people::{create_robot, robot_of};
@@ -185,18 +179,35 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     wait::until_ok("what is signed later is refused", || {
         refused(&mesh, edge, "3", "the signer ci is revoked: rotated")
     });
-    let revoke = ["revoke", "ci", "--project", "shop", "--compromised", "--reason", "stolen"];
+    let revoke =
+        ["revoke", "ci", "--project", "shop", "--compromised", "--reason", "stolen", "--yes"];
     did(&atoll(&mesh, 1, "signer", &revoke));
     for at in 0..=edge {
         wait::until_ok("nothing of it counts", || {
             refused(&mesh, at, digest, "the signer ci is revoked: stolen")
         });
     }
+    never_again(&mesh, &ci, &other);
     // a new key counts for what it has signed before anybody trusted it
     trust(&mesh, "other", &other.public);
     for at in 0..=edge {
         wait::until_ok("it is served", || served(&mesh, at, digest));
     }
+    // for some tags only, it counts by digest while one of them names the image
+    did(&atoll(&mesh, 1, "signer", &["set", "other", "--project", "shop", "--tags", "v*"]));
+    for at in 0..=edge {
+        let why = "signs the tags v* only, and none of these names the image";
+        wait::until_ok("it is refused", || refused(&mesh, at, digest, why));
+    }
+    let bytes = image.manifest.bytes.clone();
+    web.put_bytes("v9", MANIFEST, bytes).unwrap_or_else(|no| panic!("{no}"));
+    for at in 0..=edge {
+        for reference in ["v9", digest] {
+            wait::until_ok("it is served", || served(&mesh, at, reference));
+        }
+    }
+    did(&atoll(&mesh, 1, "signer", &["set", "other", "--project", "shop", "--tags", ""]));
+    ends_when_it_is_known_what_that_shuts(&mesh);
     // no longer when its signature is deleted
     let gone = mesh.client(0).ask(Method::DELETE, &format!("/v2/shop/web/manifests/{sig}")).send();
     assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 202);
@@ -229,6 +240,49 @@ fn an_image_needs_the_signatures_of_whom_its_project_trusts_at_every_node() {
     for at in 0..=edge {
         wait::until_ok("it is served", || served(&mesh, at, digest));
     }
+}
+
+/// A key that was compromised is trusted no more: not when another is put in its place, nor in another
+/// form.
+fn never_again(mesh: &Formed, stolen: &KeyPair, other: &KeyPair) {
+    let (signers, client) = ("/api/v2.0/projects/shop/signers", mesh.client(2));
+    let pem = |key: &KeyPair| std::fs::read_to_string(&key.public).expect("a public key");
+    let (stolen, replaced) = (pem(stolen), json!({"key": pem(other)}));
+    let answer = client.send_json(Method::PUT, &format!("{signers}/ci"), &replaced);
+    let answer = answer.unwrap_or_else(|none| panic!("{none}"));
+    assert!(answer.status == 400 && answer.to_string().contains("keeps what it was"), "{answer}");
+    // the same point, compressed: the form before it says what it is
+    let base64 = base64::prelude::BASE64_STANDARD;
+    let body: String = stolen.lines().filter(|line| !line.starts_with("---")).collect();
+    let long = base64.decode(body).expect("DER");
+    let (before, point) = long.split_at(long.len() - 65);
+    let mut short = before.to_vec();
+    let tail = short.len();
+    (short[1], short[tail - 2]) = (short[1] - 32, short[tail - 2] - 32);
+    short.push(2 + (point[64] & 1));
+    short.extend(&point[1..33]);
+    let compressed =
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64.encode(short));
+    for key in [&stolen, &compressed] {
+        let again = json!({"name": "again", "key": key});
+        let answer = client.send_json(Method::POST, signers, &again);
+        let answer = answer.unwrap_or_else(|none| panic!("{none}"));
+        let said = answer.to_string().contains("compromised");
+        assert!(answer.status == 400 && said, "{answer}");
+    }
+}
+
+/// A signer is not removed while the policy names it, nor before somebody was told what that shuts.
+fn ends_when_it_is_known_what_that_shuts(mesh: &Formed) {
+    let remove = ["remove", "other", "--project", "shop"];
+    set(mesh, &json!({"signature_require": "other"}));
+    let named = atoll(mesh, 1, "signer", &[&remove[..], &["--yes"]].concat());
+    assert!(!named.success && named.err.contains("names the signer other"), "{named:?}");
+    did(&atoll(mesh, 1, "project", &["set", "shop", "signature_require="]));
+    let asked = atoll(mesh, 1, "signer", &remove);
+    assert!(!asked.success && asked.err.contains("other stays; confirm with --yes"), "{asked:?}");
+    let told = "Without other 1 of 4 tags would be refused that are not now";
+    assert!(asked.err.contains(told) && asked.err.contains("shop/web:v9"), "{asked:?}");
 }
 
 fn tag_of(image: &Image) -> String {
@@ -551,7 +605,8 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
         let shown = mesh.client(other).get("/api/v2.0/projects/shop/signing").ok()?.json();
         (shown["keys"][0]["only_by_it"] == 0).then_some(())
     });
-    let revoke = ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked"];
+    let revoke =
+        ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked", "--yes"];
     did(&atoll(&mesh, 1, "signer", &revoke));
     for at in 0..=edge {
         for reference in ["1", "many", children[0].digest(), children[1].digest()] {
@@ -564,130 +619,6 @@ fn the_mesh_signs_what_has_met_its_projects_rules_and_others_verify_it() {
     let status =
         mesh.client(edge).get("/api/v2.0/projects/shop/signing").expect("an answer").status;
     assert_eq!(status, 405);
-}
-
-/// Stores what somebody has made for a tag or, without one, under its digest.
-fn store(mesh: &Formed, reference: Option<&str>, made: Made) {
-    let web = mesh.repository(0, "shop/web");
-    for blob in made.blobs {
-        web.upload(&Blob::of(blob)).unwrap_or_else(|no| panic!("{no}"));
-    }
-    let manifest = Blob::of(made.manifest);
-    let reference = reference.unwrap_or(&manifest.digest);
-    web.put_bytes(reference, MANIFEST, manifest.bytes.clone()).unwrap_or_else(|no| panic!("{no}"));
-}
-
-/// The same with another payload, which the key has signed, too.
-fn with_payload(made: Made, key: &SigningKey, payload: String) -> Made {
-    let mut manifest: Value = serde_json::from_slice(&made.manifest).expect("JSON");
-    let layer = &mut manifest["layers"][0];
-    layer["digest"] = Blob::of(payload.clone()).digest.into();
-    layer["size"] = payload.len().into();
-    let signature = base64::prelude::BASE64_STANDARD.encode(key.sign(payload.as_bytes()));
-    layer["annotations"]["dev.cosignproject.cosign/signature"] = signature.into();
-    let blobs = vec![payload.into_bytes(), made.blobs[1].clone()];
-    Made { blobs, manifest: manifest.to_string().into_bytes(), ..made }
-}
-
-/// An authority, and certificates of the key by it that ended in 2021.
-fn expired(key: &SigningKey) -> (String, Identity) {
-    let params = |name: &str, from, to| {
-        let mut params = CertificateParams::new(vec![]).expect("parameters");
-        params.distinguished_name = DistinguishedName::new();
-        for (kind, text) in [(DnType::CountryName, "DE"), (DnType::CommonName, name)] {
-            params.distinguished_name.push(kind, text);
-        }
-        (params.not_before, params.not_after) =
-            (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
-        params
-    };
-    let mut of_root = params("root", 2020, 2060);
-    of_root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    of_root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let root = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
-    let root = CertifiedIssuer::self_signed(of_root, root).expect("a certificate");
-    let mut of_leaf = params("leaf", 2020, 2021);
-    of_leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    of_leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
-    let public = SubjectPublicKeyInfo::from_pem(&key.public_pem()).expect("a public key");
-    let leaf = of_leaf.signed_by(&public, &root).expect("a certificate");
-    let chain = format!("{}{}", leaf.pem(), root.pem());
-    (root.pem(), Identity::read(&chain, key).unwrap_or_else(|bad| panic!("{bad}")))
-}
-
-/// Whoever has the right key can still not say two things at once, say too much, or sign after its end.
-#[test]
-fn what_a_trusted_key_has_signed_counts_only_if_it_is_as_its_form_demands() {
-    let secrets = tempfile::TempDir::with_prefix("atoll-forms-").expect("a temporary folder");
-    let passphrase = secrets.path().join("passphrase");
-    std::fs::write(&passphrase, "a long passphrase of the operator\n").expect("a file");
-    let settings = format!("signing: {{passphrase_file: '{}'}}\n", passphrase.display());
-    let mesh = Formed::of(&THREE[..1], &settings);
-    create_project(&mesh.client(0), "shop", true, 1);
-    set(&mesh, &json!({"signature_policy": "enforce"}));
-    let (key, web) = (SigningKey::generate().expect("a key"), mesh.repository(0, "shop/web"));
-    let (authority, identity) = expired(&key);
-    for signer in [
-        json!({"name": "ci", "key": key.public_pem()}),
-        json!({"name": "old", "authority": {"certificates": authority}}),
-    ] {
-        let path = "/api/v2.0/projects/shop/signers";
-        let answer = mesh.client(0).send_json(Method::POST, path, &signer);
-        assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 201);
-    }
-    let claims_of = |image: &Image| Claims {
-        reference: "registry.example/shop/web:1".into(),
-        subject: image.digest().parse().expect("a digest"),
-        subject_size: image.manifest.bytes.len() as u64,
-        subject_media_type: MANIFEST.into(),
-        optional: BTreeMap::new(),
-        timestamp: Timestamp(1_590_000_000_000),
-    };
-    let pushed = |layer: usize| {
-        let image = Image::random(&[layer]);
-        web.push(&image, &format!("t{layer}")).unwrap_or_else(|no| panic!("{no}"));
-        image
-    };
-    let (good, twice, large, late) = (pushed(60), pushed(61), pushed(62), pushed(63));
-    store(&mesh, Some(&tag_of(&good)), classic(&key, &claims_of(&good)));
-    wait::until_ok("it is served", || served(&mesh, 0, good.digest()));
-    served(&mesh, 0, good.digest()).unwrap_or_else(|no| panic!("{no}"));
-    let metrics = mesh.client(0).get("/metrics").unwrap_or_else(|none| panic!("{none}")).body;
-    let metrics = String::from_utf8_lossy(&metrics);
-    assert!(metrics.contains("atoll_gate_decisions_total{from=\"memory\"}"), "{metrics}");
-    let text = |made: &Made| String::from_utf8(made.blobs[0].clone()).expect("text");
-    let made = classic(&key, &claims_of(&twice));
-    let other = format!("\"docker-manifest-digest\":\"{}\",", good.digest());
-    let name = "\"docker-manifest-digest\"";
-    let said = text(&made).replacen(name, &format!("{other}{name}"), 1);
-    assert_ne!(said, text(&made));
-    store(&mesh, Some(&tag_of(&twice)), with_payload(made, &key, said));
-    let made = classic(&key, &claims_of(&large));
-    let said = text(&made) + &" ".repeat(64 << 10);
-    store(&mesh, Some(&tag_of(&large)), with_payload(made, &key, said));
-    store(&mesh, None, notation(&key, &identity, &claims_of(&late)));
-    for (image, why) in [
-        (&twice, "does not count: it is malformed"),
-        (&large, "does not count: it is too large"),
-        (&late, "a signature has expired on 2021-01-01"),
-    ] {
-        wait::until_ok("it is told", || refused(&mesh, 0, image.digest(), why));
-    }
-
-    // a file that would cost gigabytes to open is not opened
-    let file = secrets.path().join("cosign.key");
-    let json = json!({
-        "kdf": {"name": "scrypt", "params": {"N": 1_u64 << 30, "r": 8, "p": 1}, "salt": "A".repeat(43) + "="},
-        "cipher": {"name": "nacl/secretbox", "nonce": "A".repeat(32)}, "ciphertext": "AAAA",
-    });
-    let body = base64::prelude::BASE64_STANDARD.encode(json.to_string());
-    let kind = "ENCRYPTED SIGSTORE PRIVATE KEY";
-    std::fs::write(&file, format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n"))
-        .expect("a file");
-    let (file, of_it) = (file.display().to_string(), passphrase.display().to_string());
-    let import = ["key", "--project", "shop", "--import", &file, "--passphrase-file", &of_it];
-    let told = atoll(&mesh, 0, "sign", &import);
-    assert!(!told.success && told.err.contains("1073741824"), "{told:?}");
 }
 
 #[test]

@@ -90,9 +90,14 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
         });
         wait::until_ok("it is refused", || refused(&mesh, at, "v1", "it is not signed"));
     }
-    // an exemption of an index is one of what it lists, and no reason to sign
+    // an exemption of an index is one of what it lists, also in an index within it, and no reason to sign
     let size = image.manifest.bytes.len();
     let entry = json!({"mediaType": MANIFEST, "digest": image.digest(), "size": size});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+    let within = Blob::of(index.to_string());
+    web.put_bytes(&within.digest, INDEX, within.bytes.clone()).unwrap_or_else(|no| panic!("{no}"));
+    let size = within.bytes.len();
+    let entry = json!({"mediaType": INDEX, "digest": within.digest, "size": size});
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
     let index = Blob::of(index.to_string());
     web.put_bytes("v0", INDEX, index.bytes.clone()).unwrap_or_else(|no| panic!("{no}"));
@@ -101,7 +106,9 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
     did(&atoll(&mesh, 1, "exempt", &order));
     for at in 0..=edge {
         wait::until_ok("it is served", || served(&mesh, at, "v0"));
-        wait::until_ok("with what it lists", || served(&mesh, at, listed));
+        for one in [&*within.digest, listed] {
+            wait::until_ok("with what it lists", || served(&mesh, at, one));
+        }
         wait::until_ok("and says why, and what is still waited for", || {
             explained(&mesh, at, &format!("shop/web@{listed}"), "has exempted the index sha256:")?;
             explained(&mesh, at, "shop/web:v0", "has exempted it until")?;
@@ -110,9 +117,11 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
     }
     did(&atoll(&mesh, 1, "exempt", &[&exact, "--end"]));
     wait::until_ok("it is refused", || refused(&mesh, edge, listed, "it is not signed"));
-    let gone = format!("/v2/shop/web/manifests/{}", index.digest);
-    let gone = mesh.client(0).ask(Method::DELETE, &gone).send();
-    assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 202);
+    for index in [&index, &within] {
+        let gone = format!("/v2/shop/web/manifests/{}", index.digest);
+        let gone = mesh.client(0).ask(Method::DELETE, &gone).send();
+        assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 202);
+    }
 
     assert_eq!(logged(&mesh, 1), 0);
     did(&ann.cosign2("sign", &ci, &[], &named(&mesh, 1, &image)));
@@ -136,7 +145,7 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
     wait::until_ok("the tag is served again", || served(&mesh, edge, "v1"));
     wait::until("once", || (logged(&mesh, 0) == 3).then_some(()));
     let jobs = mesh.client(0).get("/api/atoll/v1/jobs").unwrap_or_else(|none| panic!("{none}"));
-    assert!(jobs.json().to_string().contains("signatures by the rule of shop"), "{jobs}");
+    assert!(jobs.json().to_string().contains("signatures in shop: by its rule"), "{jobs}");
 
     // the next primary goes on
     let dead = primary_at(&mesh, 0).unwrap_or_else(|no| panic!("{no}"));
@@ -161,7 +170,8 @@ fn a_rule_signs_each_tag_once_when_its_gates_let_it_whoever_is_the_primary() {
     wait::until("everything has the new key's signature", || {
         (only_by(&mesh, alive, "mesh") == 0).then_some(())
     });
-    let revoke = ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked"];
+    let revoke =
+        ["revoke", "mesh", "--project", "shop", "--compromised", "--reason", "leaked", "--yes"];
     did(&atoll(&mesh, alive, "signer", &revoke));
     for at in 0..=edge {
         for tag in ["v1", "v2", "v3"] {
@@ -327,11 +337,50 @@ fn a_key_of_cosign_is_imported_and_signs_for_skopeo_and_for_notation() {
     let refusal =
         atoll(&mesh, 0, "sign", &["notation", "--project", "shop", "--certificates", &wrong]);
     assert!(!refusal.success && refusal.err.contains("certificate"), "{refusal:?}");
+    let cosigned = || claimed(&mesh, 0, &image).unwrap_or_else(|no| panic!("{no}")).len();
+    assert_eq!(cosigned(), 2, "with each key");
     did(&atoll(&mesh, 0, "sign", &["notation", "--project", "shop", "--certificates", &given]));
     set(&mesh, &json!({"signature_require": "mesh-notation-2"}));
     wait::until_ok("it is signed under that authority, too", || served(&mesh, 0, "1"));
-    did(&atoll(&mesh, 0, "trust", &["write", "--project", "shop", "--to", &folder]));
+    assert_eq!(cosigned(), 2, "and for notation only");
+    let written = atoll(&mesh, 0, "trust", &["write", "--project", "shop", "--to", &folder]);
+    for key in ["shop-mesh.pub", "shop-mesh-2.pub"] {
+        assert!(written.success && written.out.contains(key), "{written:?}");
+    }
+    breaks_the_log(&mesh);
     verified("notation", signers.notation("verify", &[], &digest));
+}
+
+/// The log is whole; and broken when somebody who has the disk has changed an entry.
+fn breaks_the_log(mesh: &Formed) {
+    let verify = || atoll(mesh, 0, "sign", &["log", "--project", "shop", "--verify"]);
+    let whole = verify();
+    assert!(whole.success && whole.out.contains("the log is whole"), "{whole:?}");
+    let log = mesh.client(0).get("/api/v2.0/projects/shop/signing/log");
+    let log = log.unwrap_or_else(|none| panic!("{none}")).json();
+    let last = log["entries"].as_array().and_then(|all| all.last()).expect("an entry").clone();
+    let before = last["before"].as_str().and_then(|one| one.strip_prefix("sha256:"));
+    let before = hex::decode(before.expect("a digest")).expect("a digest");
+    let member = &mesh.members()[0];
+    member.stop(Signal::TERM);
+    let ledger = files(&member.data()).into_iter().find(|file| file.ends_with("ledger.redb"));
+    let ledger = ledger.expect("a ledger");
+    let mut bytes = std::fs::read(&ledger).expect("a ledger");
+    let places = bytes.windows(before.len()).enumerate().filter(|(_, one)| **one == before[..]);
+    let places: Vec<usize> = places.map(|(place, _)| place).collect();
+    assert!(!places.is_empty(), "an entry has the hash of the one before");
+    for place in places {
+        bytes[place] ^= 1;
+    }
+    std::fs::write(&ledger, bytes).expect("a ledger");
+    member.serve();
+    member.wait_ready();
+    let said = format!("the log is broken at entry {}", last["number"]);
+    wait::until_ok("it says so", || {
+        let broken = verify();
+        let is_told = !broken.success && broken.err.contains(&said);
+        if is_told { Ok(()) } else { Err(format!("{said}: {broken:?}")) }
+    });
 }
 
 /// An authority, and a certificate of the public key: with openssl, as operators do it.
@@ -468,17 +517,28 @@ fn who_has_the_passphrase_becomes_the_primary_and_a_passphrase_can_be_replaced_a
     status("cannot open the key that the project signs with");
     wait::until_ok("it says so", || {
         let signed = atoll(&mesh, next, "sign", &["shop/web:3"]);
-        let said = signed.err.contains("another key-encryption key")
-            || signed.err.contains("which this node does not have");
-        // signed under this name already: nothing is left to do but to open the key
+        let said = signed.err.contains("it waits as job")
+            && signed.err.contains("another key-encryption key");
         if !signed.success && said { Ok(()) } else { Err(format!("{signed:?}")) }
     });
     for tag in ["1", "2", "3"] {
         wait::until_ok("it is served", || served(&mesh, next, tag));
     }
+    // the job waits, and is carried out with the next key
+    let waiting = || {
+        let jobs = mesh.client(next).get("/api/atoll/v1/jobs?state=waiting");
+        let jobs = jobs.map_err(|none| none.to_string())?.json();
+        let some = jobs.as_array().ok_or("no list")?.iter();
+        Ok::<_, String>(some.filter(|job| job["kind"] == "sign").count())
+    };
+    assert!(waiting().is_ok_and(|jobs| jobs > 0), "{:?}", waiting());
     wait::until_ok("another key is made", || {
         let made = atoll(&mesh, next, "sign", &["key", "--project", "shop", "--rotate"]);
         if made.success { Ok(()) } else { Err(made.err) }
+    });
+    wait::until_ok("the job is done", || match waiting() {
+        Ok(0) => Ok(()),
+        other => Err(format!("{other:?}")),
     });
     // the authority for notation is lost with the passphrase, cosign's forms are signed all the same,
     // and another authority is made

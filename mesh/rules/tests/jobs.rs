@@ -295,7 +295,7 @@ impl World {
             .into_iter()
             .map(|job| Active { job, primary: project.primary, epoch: project.epoch })
             .collect();
-        let steps = node.queue.decide(Timestamp(self.now), &active, |kind| kind == "sim");
+        let steps = node.queue.decide(Timestamp(self.now), &active, |task| task.kind == "sim");
         for step in steps {
             self.take(at, step);
         }

@@ -1,8 +1,8 @@
 //! What a project trusts: checked when it is written, and read once before many signatures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rules::policies::signatures::{Anchor, AnchorId, LONGEST_PEM, LONGEST_TEXT};
+use rules::policies::signatures::{Anchor, AnchorId, By, LONGEST_PEM, LONGEST_TEXT, Signer};
 
 use crate::certificates::Certificate;
 use crate::json::is_short;
@@ -19,6 +19,9 @@ const MOST_CERTIFICATES: usize = 16;
 const MOST_SUBJECTS: usize = 16;
 /// What notation writes before a subject in its trust policies.
 const SUBJECT_PREFIX: &str = "x509.subject:";
+
+/// Why a certificate does not count behind which a compromised signer stands.
+pub(crate) const COMPROMISED: &str = "it is of a signer that is compromised";
 
 /// Why something cannot be trusted. The text is for whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +95,7 @@ fn public_key(text: &str) -> Result<(AnchorId, PublicKey, String), BadAnchor> {
     if matches!(key, PublicKey::P521(_)) {
         return Err(BadKey::Kind.into());
     }
+    let der = key.spki()?;
     Ok((keys::id(&der), key, to_pem(PUBLIC_KEY, &der)))
 }
 
@@ -142,6 +146,28 @@ pub fn authority(
     }
     let subjects = subjects.iter().map(|text| subject(text)).collect::<Result<_, _>>()?;
     Ok(Anchor::Authority { ids: ids(&read), pem, timestamps, subjects })
+}
+
+/// The ids of the keys of what is trusted: of a key itself, or those of an authority's certificates. A
+/// key has one id, in whatever form it came. Empty if nothing can be read.
+pub fn keys_of(anchor: &Anchor) -> BTreeSet<AnchorId> {
+    match anchor {
+        Anchor::Key { pem, .. } => public_key(pem).map(|(id, ..)| id).into_iter().collect(),
+        Anchor::Authority { pem, .. } | Anchor::Keyless { pem, .. } => {
+            let read = certificates(pem).map(|(read, _)| read).unwrap_or_default();
+            read.iter().map(|certificate| certificate.key_id).collect()
+        }
+    }
+}
+
+/// The one of these signers that is compromised and whose key this is, or is of.
+pub fn compromised<'a>(anchor: &Anchor, signers: &'a [Signer]) -> Option<&'a Signer> {
+    let keys = keys_of(anchor);
+    let is_key = |anchor: &Anchor| matches!(anchor, Anchor::Key { .. });
+    signers.iter().filter(|signer| signer.state.is_compromised()).find(|signer| {
+        // two authorities may have identities that have nothing to do with each other
+        (is_key(anchor) || is_key(&signer.anchor)) && !keys.is_disjoint(&keys_of(&signer.anchor))
+    })
 }
 
 fn ids(certificates: &[Certificate]) -> Vec<AnchorId> {
@@ -229,6 +255,8 @@ pub struct Anchors {
     keys: BTreeMap<AnchorId, PublicKey>,
     authorities: Vec<Authority>,
     fulcios: Vec<Fulcio>,
+    /// Signers that are compromised, with the ids of their keys.
+    compromised: Vec<(Signer, BTreeSet<AnchorId>)>,
 }
 
 impl Anchors {
@@ -237,9 +265,10 @@ impl Anchors {
         let mut read = Anchors::default();
         for anchor in anchors {
             match anchor {
-                Anchor::Key { pem, .. } => {
-                    if let Ok((id, key, _)) = public_key(pem) {
-                        read.keys.insert(id, key);
+                // earlier builds took the id of the form in which a key came
+                Anchor::Key { id, pem } => {
+                    if let Ok((_, key, _)) = public_key(pem) {
+                        read.keys.insert(*id, key);
                     }
                 }
                 Anchor::Authority { pem, timestamps, .. } => {
@@ -261,6 +290,32 @@ impl Anchors {
             }
         }
         read
+    }
+
+    /// Reads what these signers are. Of those that are compromised it is known in whatever certificate
+    /// their keys and identities come.
+    pub fn of_signers(signers: &[Signer]) -> Self {
+        let all: Vec<Anchor> = signers.iter().map(|signer| signer.anchor.clone()).collect();
+        let ended = signers.iter().filter(|signer| signer.state.is_compromised());
+        let compromised = ended.map(|signer| (signer.clone(), keys_of(&signer.anchor))).collect();
+        Anchors { compromised, ..Anchors::of(&all) }
+    }
+
+    /// Whether a compromised signer stands behind a signature with these certificates, and the ledger
+    /// cannot see it in `by`: one of them has the compromised key, or is another certificate of an
+    /// authority of which this identity is compromised.
+    pub(crate) fn is_compromised(&self, by: &By, certificates: &[&Certificate]) -> bool {
+        self.compromised.iter().any(|(signer, keys)| {
+            let mut of_it = certificates.iter().filter(|one| keys.contains(&one.key_id));
+            let is_there = of_it.next().is_some();
+            match &signer.anchor {
+                Anchor::Key { .. } => is_there,
+                Anchor::Authority { ids, .. } | Anchor::Keyless { ids, .. } => {
+                    let under = |root: &AnchorId| signer.is(&by.under(*root));
+                    is_there && !signer.is(by) && ids.first().is_some_and(under)
+                }
+            }
+        })
     }
 
     /// The notation trust stores.

@@ -3,6 +3,7 @@
 //! A key says which algorithms count. What an envelope says of its algorithm never chooses one.
 
 use aws_lc_rs::digest::{self, digest};
+use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::{self, ParsedPublicKey, UnparsedPublicKey, VerificationAlgorithm};
 use rules::policies::signatures::AnchorId;
 use sha2::Digest as _;
@@ -15,6 +16,10 @@ use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 /// The smallest and the largest RSA key that counts, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// What comes before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
+const ED25519_SPKI: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Why a key is none that counts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +135,24 @@ impl PublicKey {
         } else {
             Err(BadKey::Kind)
         }
+    }
+
+    /// The SubjectPublicKeyInfo in DER, in the one form that a key has: points are not compressed, and
+    /// nothing is written that need not be. Whatever form a key came in, its id is of this one.
+    pub(crate) fn spki(&self) -> Result<Vec<u8>, BadKey> {
+        let (algorithm, bytes): (&'static dyn VerificationAlgorithm, &[u8]) = match self {
+            PublicKey::P256(point) => (&signature::ECDSA_P256_SHA256_ASN1, point),
+            PublicKey::P384(point) => (&signature::ECDSA_P384_SHA384_ASN1, point),
+            PublicKey::P521(point) => (&signature::ECDSA_P521_SHA512_ASN1, point),
+            PublicKey::Rsa(key, _) => (&signature::RSA_PKCS1_2048_8192_SHA256, key),
+            PublicKey::Ed25519(key) => {
+                let point = key.to_edwards().compress();
+                return Ok([&ED25519_SPKI[..], point.as_bytes()].concat());
+            }
+        };
+        let parsed = ParsedPublicKey::new(algorithm, bytes).map_err(|_| BadKey::Form)?;
+        let der = parsed.as_der().map_err(|_| BadKey::Form)?;
+        Ok(der.as_ref().to_vec())
     }
 
     fn checked(

@@ -14,7 +14,7 @@ use rules::ledger::sign_due::{self, LookForDue};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
 use rules::policies::signatures::metadata as signed;
 use rules::policies::signatures::{
-    self, Context, Own, Policy as SignaturePolicy, Refusal, Rule, SignatureRecord, counts,
+    self, Context, Named, Own, Policy as SignaturePolicy, Refusal, Rule, SignatureRecord, counts,
     exempting, signed_under,
 };
 use rules::policies::vulnerabilities::{
@@ -25,6 +25,8 @@ use rules::words::image::{Image, Runnable};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, Reference, RepositoryName, Tag};
 use serde_json::{Map, Value, json};
+
+mod remedies;
 
 use super::Harbor;
 use super::artifacts::listed_in;
@@ -122,6 +124,10 @@ impl Harbor {
                     None => records.scan_of(name, &one)?,
                 };
                 let signatures = match &signing {
+                    // what an index lists is pulled by digest
+                    Some(_) if project.upstream.is_none() && (tag.is_none() || one != digest) => {
+                        Some(records.signature_facts_by_digest(project.id, name, &one)?)
+                    }
                     Some(_) => Some(records.signature_facts(project.id, name, &one)?),
                     None => None,
                 };
@@ -355,7 +361,8 @@ fn with_signatures(
     // the upstream's word is not waited for here
     let cached = project.upstream.is_some();
     let pushed = if cached { Timestamp(0) } else { read.pushed };
-    let context = Context { repository: name, cached, tag, pushed, now };
+    let tags = facts.tags();
+    let context = Context { repository: name, cached, tag, tags, pushed, now };
     let decided = signatures::decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
     let all = facts.own.evidence.iter().flat_map(|one| &one.signatures);
     let (word, why) = match &decided {
@@ -385,17 +392,23 @@ fn with_signatures(
     };
     answer["decision"] = word.into();
     answer["why"] = why.into();
-    let (image, project) = (format!("{name}@{}", read.digest), &project.name);
-    let mut remedies = match refusal {
+    let (image, whole, project) = (format!("{name}@{}", read.digest), project, &project.name);
+    let host = sign_due::host(whole).unwrap_or("HOST");
+    let mut remedies = match &refusal {
         Refusal::Absent(tool) => vec![format!("sign it with {tool}")],
         Refusal::Unsigned if cached => vec![format!(
             "sign it at the registry that the project caches; it is asked for signatures when somebody pulls {image}"
         )],
-        Refusal::Unsigned => vec![format!("sign it, as with: cosign sign HOST/{image}")],
+        Refusal::Unsigned => Vec::new(),
         Refusal::Insufficient { .. } => {
             vec![format!("see what is wrong with each signature: atoll signatures {image}")]
         }
     };
+    if !cached && !matches!(refusal, Refusal::Absent(_)) {
+        let names = (host, &*image);
+        let told = remedies::to_sign(policy, &facts.signers, &refusal, &context, names);
+        remedies.splice(0..0, told);
+    }
     if facts.signers.is_empty() && policy.mode != signatures::Mode::Off {
         remedies.push(format!(
             "the project trusts nobody yet: atoll signer add NAME --project {project} --key FILE"
@@ -475,7 +488,8 @@ fn by_rule(
     // a form for notation that is to come is not waited for
     let own = Own { authority: None, ..own };
     let reference = sign_due::reference(host, name, Some(tag));
-    if signed_under(&records.signatures_of(name, digest)?, &own).contains(&reference) {
+    if signed_under(&records.signatures_of(name, digest)?, &own, &Named::new()).contains(&reference)
+    {
         return says("signed", format!("the mesh has signed it as {reference}"));
     }
     let parts = records.parts_of(project, name, *digest)?;

@@ -8,11 +8,11 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::policies::LookForPolicies;
 use rules::ledger::records::{Project, ReadRecords, RecordError, TagRecord, decode, key};
-use rules::ledger::signatures::{LookForSignatures, SignatureChange, check_signer};
+use rules::ledger::signatures::{KEEPS_ITS_KEY, LookForSignatures, SignatureChange, check_signer};
 use rules::policies::selectors::Pattern;
 use rules::policies::signatures::{
     Anchor, By, Context, Decision, Exemption, Format, Mode, Policy, Seen, Signer, State, counts,
-    decide, exempting,
+    decide, exempting, is_required, metadata, without,
 };
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
@@ -297,10 +297,13 @@ impl Harbor {
         if written.name.as_ref().is_some_and(|new| new != name) {
             return Err(bad("a signer keeps its name: policies name it"));
         }
-        let was_compromised = matches!(signer.state, State::Revoked { compromised: true, .. });
+        let before = signer.clone();
         written.change(&mut signer)?;
-        if was_compromised && !matches!(signer.state, State::Revoked { compromised: true, .. }) {
+        if before.state.is_compromised() && !signer.state.is_compromised() {
             return Err(bad("a signer that is compromised stays so; add another one"));
+        }
+        if before.state.is_compromised() && before.anchor != signer.anchor {
+            return Err(bad(KEEPS_ITS_KEY));
         }
         self.keep_signer(project, signer, false, by).await?;
         Ok(answer(StatusCode::OK))
@@ -335,6 +338,17 @@ impl Harbor {
         name: &str,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
+        let signers = self.read(|records| records.trusted(project.id)).await?.signers;
+        let required = project.metadata.get(metadata::REQUIRE);
+        if required.is_some_and(|text| is_required(text, &signers, name)) {
+            let (project, key) = (&project.name, metadata::REQUIRE);
+            return Err(Failure::new(
+                Code::Conflict,
+                format!(
+                    "{key} of project {project} names the signer {name}: nothing would have its signature any more. Take it out of that first: atoll project set {project} {key}=..."
+                ),
+            ));
+        }
         let (project, name) = (project.name.clone(), name.to_owned());
         let change = SignatureChange::RemoveSigner { project, name };
         match self.signatures.commit(change, by).await {
@@ -354,7 +368,11 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let digest = self.digest_of(name, reference).await?;
         let policy = Policy::of(&project.metadata).unwrap_or(Policy::NOTHING);
-        let look = |records: &dyn ReadRecords| records.signature_facts(project.id, name, &digest);
+        let by_digest = matches!(reference, Reference::Digest(_)) && project.upstream.is_none();
+        let look = |records: &dyn ReadRecords| match by_digest {
+            true => records.signature_facts_by_digest(project.id, name, &digest),
+            false => records.signature_facts(project.id, name, &digest),
+        };
         let facts = self.read(look).await?;
         let tag = match reference {
             Reference::Tag(tag) => Some(tag),
@@ -362,7 +380,8 @@ impl Harbor {
         };
         let (pushed, now) = (Timestamp(0), clock::timestamp());
         let cached = project.upstream.is_some();
-        let context = Context { repository: name, cached, tag, pushed, now };
+        let tags = facts.tags();
+        let context = Context { repository: name, cached, tag, tags, pushed, now };
         let show = |seen: &Seen| show_seen(seen, &policy, &facts.signers, &context);
         let evidence = facts.own.evidence.iter().map(|one| {
             json!({
@@ -403,7 +422,8 @@ impl Harbor {
     }
 
     /// What the project would refuse now if it enforced its policy, the most recently pulled first:
-    /// to be looked at before it does.
+    /// to be looked at before it does. With `without`, only what it would refuse for losing this
+    /// signer (`compromised`: for that, and not for its removal).
     pub(super) async fn list_unsigned(
         &self,
         request: &Request,
@@ -419,7 +439,15 @@ impl Harbor {
                 Some(clock::timestamp().0.saturating_sub(days * 86_400_000))
             }
         };
-        let look = |records: &dyn ReadRecords| would_refuse(records, project, &policy, since);
+        let compromised = request.query("compromised") == Some("true");
+        let lost = match request.query("without") {
+            Some(name) => {
+                self.signer(project, name).await?;
+                Some((name, compromised))
+            }
+            None => None,
+        };
+        let look = |records: &dyn ReadRecords| would_refuse(records, project, &policy, since, lost);
         let (looked, mut refused) = self.read_at_length(look).await?;
         refused.sort_by_key(|one| std::cmp::Reverse(one.pulled));
         let total = refused.len();
@@ -500,12 +528,14 @@ impl Refused {
 }
 
 /// What of a project's tags would be refused under `policy`, and how many were looked at. With
-/// `since`, only what was pulled after that.
+/// `since`, only what was pulled after that. With the name of a signer that is lost, and whether it is
+/// compromised, only what would be refused for that.
 fn would_refuse(
     records: &dyn ReadRecords,
     project: &Project,
     policy: &Policy,
     since: Option<u64>,
+    lost: Option<(&str, bool)>,
 ) -> Result<(usize, Vec<Refused>), RecordError> {
     let (mut looked, mut refused, now) = (0, Vec::new(), clock::timestamp());
     let cached = project.upstream.is_some();
@@ -524,9 +554,16 @@ fn would_refuse(
             looked += 1;
             let facts = records.signature_facts(project.id, &repository, &digest)?;
             let tag = Some(&tag);
-            let context =
-                Context { repository: &repository, cached, tag, pushed: Timestamp(0), now };
-            let decision = decide(policy, &facts.signers, &facts.own, &facts.parents, &context);
+            let pushed = Timestamp(0);
+            let context = Context { repository: &repository, cached, tag, tags: &[], pushed, now };
+            let by =
+                |signers: &[Signer]| decide(policy, signers, &facts.own, &facts.parents, &context);
+            let decision = match (by(&facts.signers), lost) {
+                (now, None) => now,
+                // it is refused already
+                (Decision::Refuse(_), Some(_)) => continue,
+                (_, Some((name, compromised))) => by(&without(&facts.signers, name, compromised)),
+            };
             if let (Decision::Refuse(why), Some(tag)) = (decision, tag) {
                 refused.push(Refused {
                     artifact: format!("{repository}@{digest}"),

@@ -121,7 +121,9 @@ impl Harbor {
         let (keys, signers, only, repositories, identity, openers, head) =
             self.read_at_length(look).await?;
         let host = project.metadata.get(metadata::HOST).map(String::as_str);
-        let counts = |signer: &Signer| matches!(signer.state, State::Active | State::VerifyOnly);
+        // what a key has signed that was only replaced counts on
+        let counts =
+            |signer: &Signer| signer.state != State::Pending && !signer.state.is_compromised();
         let good: Vec<&MeshKey> = keys
             .iter()
             .filter(|key| {
@@ -160,7 +162,7 @@ impl Harbor {
             "log": {"number": head.number, "hash": head.hash.to_string()},
             "clients": match good.is_empty() {
                 true => Value::Null,
-                false => verifiers::all(host, project, &repositories, &good, &authorities),
+                false => verifiers::all(host, &project.name, &repositories, &good, &authorities),
             },
         });
         Ok(json_answer(StatusCode::OK, &shown))

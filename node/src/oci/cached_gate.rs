@@ -146,10 +146,10 @@ impl Registry {
             if subject.is_some() && self.are_signatures(repository, image, digest, basis).await? {
                 return Ok(true);
             }
-            let (facts, freshness) = self.signature_facts(project, repository, digest).await?;
+            let (facts, freshness) = self.signature_facts(project, repository, digest, tag).await?;
             let (pushed, now) = (Timestamp(0), clock::timestamp());
-            let context = Context { repository, cached: true, tag, pushed, now };
-            let SignatureFacts { signers, own, parents } = &facts;
+            let context = Context { repository, cached: true, tag, tags: &[], pushed, now };
+            let SignatureFacts { signers, own, parents, .. } = &facts;
             let decision = signatures::decide(&policy, signers, own, parents, &context);
             let (refusal, warns) = match decision {
                 signatures::Decision::Pass => {

@@ -8,7 +8,7 @@ use ground::clock;
 use http::header;
 use rules::ledger::admitted::{AT_AN_EDGE, Admission, Pull, Stamp};
 use rules::ledger::cached_scans::decide_cached;
-use rules::ledger::records::{ManifestRecord, Project};
+use rules::ledger::records::{ManifestRecord, Project, ReadRecords};
 use rules::ledger::scanning::{Facts, LookForScans};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
 use rules::policies::alone::{ALONE, alone_for};
@@ -18,7 +18,7 @@ use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
 use rules::words::image::{Image, Layer, Runnable};
 use rules::words::moment::{Moment, Timestamp};
-use rules::words::names::{Reference, RepositoryName};
+use rules::words::names::{Reference, RepositoryName, Tag};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde_json::{Map, Value, json};
 
@@ -324,10 +324,12 @@ impl Registry {
         }
         let mut patience = Patience::default();
         loop {
-            let (facts, freshness) = self.signature_facts(project, repository, digest).await?;
-            let SignatureFacts { signers, own, parents } = &facts;
+            let (facts, freshness) = self.signature_facts(project, repository, digest, tag).await?;
+            // a tag that is moved is no change of what is remembered
+            basis.is_fresh &= facts.tags.is_none();
+            let (SignatureFacts { signers, own, parents, .. }, tags) = (&facts, facts.tags());
             let (pushed, now) = (manifest.pushed, clock::timestamp());
-            let context = Context { repository, cached: false, tag, pushed, now };
+            let context = Context { repository, cached: false, tag, tags, pushed, now };
             let until = || signatures::changes_at(signers, own, parents, now);
             let refusal = match signatures::decide(policy, signers, own, parents, &context) {
                 signatures::Decision::Pass => {
@@ -393,9 +395,14 @@ impl Registry {
         project: &Project,
         repository: &RepositoryName,
         digest: &Digest,
+        tag: Option<&Tag>,
     ) -> Result<(SignatureFacts, Freshness), Failure> {
-        let read =
-            self.door.read(|records| records.signature_facts(project.id, repository, digest));
+        let by_digest = tag.is_none() && project.upstream.is_none();
+        let look = |records: &dyn ReadRecords| match by_digest {
+            true => records.signature_facts_by_digest(project.id, repository, digest),
+            false => records.signature_facts(project.id, repository, digest),
+        };
+        let read = self.door.read(look);
         match read.await {
             Err(_) if self.neighbours.is_edge() => {
                 Ok((SignatureFacts::default(), Freshness::Stale))

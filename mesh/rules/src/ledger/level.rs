@@ -126,8 +126,11 @@ impl Level {
     /// From this level on the deletion of what decided about an image is a change that edges hear of, and
     /// projects say how long edges that are cut off go by what they knew.
     pub const REVOCATIONS: Level = Level(15);
+    /// From this level on a signer that is compromised keeps its key, and counts for nobody in whatever
+    /// form its key comes.
+    pub const COMPROMISED: Level = Level(15);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::REVOCATIONS;
+    pub const NEWEST: Level = Level::COMPROMISED;
 }
 
 impl std::fmt::Display for Level {

@@ -11,6 +11,7 @@ use super::records::{
     key as records_key,
 };
 use super::scanning::LookForScans;
+use super::sign_log::LookForSigning;
 use super::signatures::{LookForSignatures, key};
 use crate::policies::signatures::{
     Anchor, Context, Decision, Own, Policy, Rule, SignatureRecord, Signer, decide, metadata,
@@ -122,9 +123,11 @@ pub trait LookForDue: Look {
             }
         }
         let Some(policy) = Policy::of(&project.metadata) else { return Ok(None) };
-        let facts = self.signature_facts(project.id, repository, digest)?.without_exemptions();
+        let facts = self.signature_facts_by_digest(project.id, repository, digest)?;
+        let facts = facts.without_exemptions();
         let Some(policy) = without_own(policy, &facts.signers) else { return Ok(None) };
-        let context = Context { repository, cached: false, tag: None, pushed, now };
+        let tags = facts.tags();
+        let context = Context { repository, cached: false, tag: None, tags, pushed, now };
         Ok(match decide(&policy, &facts.signers, &facts.own, &facts.parents, &context) {
             Decision::Refuse(why) => Some(why.to_string()),
             _ => None,
@@ -225,7 +228,9 @@ pub trait LookForDue: Look {
             for (place, record) in some {
                 let Some((_, digest)) = key::signed(&place) else { continue };
                 let record: SignatureRecord = decode(&record)?;
-                let (under, ever) = (signed_under(&record, own), signed_ever(&record, signers));
+                let named = self.named_in_log(project.id, &record, own)?;
+                let under = signed_under(&record, own, &named);
+                let ever = signed_ever(&record, signers);
                 if !ever.is_empty() {
                     let children = record.children;
                     known.insert(digest, Summary { under, ever, children });

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::records::{self, Look, NodeRecord, RecordError, decode, encode};
-use crate::policies::signatures::{AnchorId, MESH};
+use crate::policies::signatures::{AnchorId, MESH, Named, Own, SignatureRecord, unnamed};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, NodeId, ProjectId, RepositoryName};
@@ -272,6 +272,23 @@ pub trait LookForSigning: Look {
         let after = key::entry(project, number);
         let found = self.scan(&key::log(project), Some(&after), limit)?;
         found.iter().map(|(_, entry)| decode(entry)).collect()
+    }
+    /// The names of those entries of which what is known of an image says neither name nor key, as far as
+    /// they are by the project's present key.
+    fn named_in_log(
+        &self,
+        project: ProjectId,
+        known: &SignatureRecord,
+        own: &Own,
+    ) -> Result<Named, RecordError> {
+        let mut named = Named::new();
+        for number in unnamed(known, own) {
+            let entry = self.record::<LogEntry>(&key::entry(project, number))?;
+            if let Some(entry) = entry.filter(|entry| entry.key == own.key) {
+                named.insert(number, entry.reference);
+            }
+        }
+        Ok(named)
     }
     /// Whether the log has all its entries as they were written.
     fn check_log(&self, project: ProjectId) -> Result<Checked, RecordError> {

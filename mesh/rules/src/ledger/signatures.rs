@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::level::Level;
-use super::records::{Look, RecordError};
+use super::records::{Look, RecordError, TagRecord, decode, key as records_key};
 use super::sign_log::{LogEntry, MeshKey, NotationIdentity};
 use crate::policies::signatures::{
     Anchor, Evidence, Exemption, LONGEST_PEM, LONGEST_TEXT, MOST_SIGNERS, SignatureRecord, Signer,
-    State, is_signer_name,
+    State, is_signer_name, tags_decide,
 };
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -339,9 +339,16 @@ pub struct Facts {
     pub own: SignatureRecord,
     /// What is known of those of signed or exempted indexes that list it.
     pub parents: Vec<SignatureRecord>,
+    /// The tags that name it now, or one of these indexes. They were read only if they decide.
+    pub tags: Option<Vec<Tag>>,
 }
 
 impl Facts {
+    /// The tags that name the image, as far as they decide.
+    pub fn tags(&self) -> &[Tag] {
+        self.tags.as_deref().unwrap_or_default()
+    }
+
     /// The same without exemptions: what is served in an emergency is no better for that.
     pub fn without_exemptions(mut self) -> Self {
         self.own.exempt = None;
@@ -368,6 +375,27 @@ pub trait LookForSignatures: Look {
     fn verified_against(&self, project: ProjectId) -> Result<Option<u64>, RecordError> {
         self.record(&key::up_to_date(project))
     }
+    /// The tags that name a manifest now.
+    fn tags_naming(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, RecordError> {
+        // edges are told no level, and have no index of tags by their manifests
+        if self.level()? >= Level::CACHES {
+            let named = records_key::all_named(repository, digest);
+            let places = self.scan(&named, None, usize::MAX)?;
+            let tag = |place: &[u8]| std::str::from_utf8(&place[named.len()..]).ok()?.parse().ok();
+            return Ok(places.iter().filter_map(|(place, _)| tag(place)).collect());
+        }
+        let mut found = Vec::new();
+        for (place, record) in self.scan(&records_key::tags(repository), None, usize::MAX)? {
+            if decode::<TagRecord>(&record)?.digest == *digest {
+                found.extend(records_key::tag_of(&place).parse::<Tag>());
+            }
+        }
+        Ok(found)
+    }
     /// What decides about a pull of an image.
     fn signature_facts(
         &self,
@@ -381,16 +409,43 @@ pub trait LookForSignatures: Look {
         for parent in own.parents.iter().take(MOST_PARENTS) {
             parents.push(self.signatures_of(repository, parent)?);
         }
-        Ok(Facts { signers, own, parents })
+        Ok(Facts { signers, own, parents, tags: None })
+    }
+    /// What decides about a pull by digest of an image of a project that caches no registry: the tags
+    /// that name it, too.
+    fn signature_facts_by_digest(
+        &self,
+        project: ProjectId,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Facts, RecordError> {
+        let mut facts = self.signature_facts(project, repository, digest)?;
+        if tags_decide(&facts.signers, &facts.own, &facts.parents) {
+            let mut tags = self.tags_naming(repository, digest)?;
+            for parent in facts.own.parents.iter().take(MOST_PARENTS) {
+                tags.extend(self.tags_naming(repository, parent)?);
+            }
+            facts.tags = Some(tags);
+        }
+        Ok(facts)
     }
 }
 
 impl<R: Look + ?Sized> LookForSignatures for R {}
 
-/// Whether another signer has room.
-pub fn has_room(trusted: &Trusted) -> bool {
-    trusted.signers.len() < MOST_SIGNERS
+/// Whether another signer has room. Those that are compromised take none, up to as many again: they
+/// stay for good.
+pub fn has_room(trusted: &Trusted, level: Level) -> bool {
+    let all = trusted.signers.len();
+    let compromised = trusted.signers.iter().filter(|signer| signer.state.is_compromised()).count();
+    match level >= Level::COMPROMISED {
+        true => all - compromised.min(MOST_SIGNERS) < MOST_SIGNERS,
+        false => all < MOST_SIGNERS,
+    }
 }
+
+/// Why the key of a compromised signer cannot be replaced.
+pub const KEEPS_ITS_KEY: &str = "a signer that is compromised keeps what it was, so that nobody trusts that again; add another one";
 
 /// Whether a time is one until which an image may be exempted at `now`.
 pub fn may_exempt(until: Timestamp, now: Timestamp) -> bool {

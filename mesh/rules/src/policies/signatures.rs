@@ -9,7 +9,7 @@
 //! (`src/server/middleware/contenttrust`). [`Policy::cosign`] and [`Policy::notation`] do that, for
 //! those who come from there: **nothing is verified**, and whoever may push can make such an accessory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,9 +25,11 @@ mod deciding;
 mod rule;
 pub use deciding::{
     Context, Decision, LONGEST_WAIT, Refusal, changes_at, check, counts, decide, exempting, is_on,
-    unknown_in,
+    is_required, may_sign_here, tags_decide, unknown_in, without,
 };
-pub use rule::{Own, Rule, signed_ever, signed_under, without_own};
+pub use rule::{
+    Lacking, Named, Own, Rule, lacking, signed_ever, signed_under, unnamed, without_own,
+};
 
 /// The metadata of a project that this reads.
 pub mod metadata {
@@ -177,6 +179,17 @@ pub enum By {
         /// The identity: a mail address or an URI.
         subject: String,
     },
+}
+
+impl By {
+    /// The same, under another authority.
+    pub fn under(&self, root: AnchorId) -> By {
+        match self.clone() {
+            By::Certificate { subject, .. } => By::Certificate { root, subject },
+            By::Identity { issuer, subject, .. } => By::Identity { root, issuer, subject },
+            other => other,
+        }
+    }
 }
 
 /// Why something that looks like a signature is none.
@@ -345,6 +358,33 @@ pub enum Anchor {
     },
 }
 
+impl Anchor {
+    /// Whether it is the same as another, in whatever form that is written: the key; or certificates of
+    /// the same authorities, and the same identities.
+    pub fn is_same(&self, other: &Anchor) -> bool {
+        let set = |ids: &[AnchorId]| ids.iter().copied().collect::<BTreeSet<_>>();
+        match (self, other) {
+            (Anchor::Key { id, .. }, Anchor::Key { id: other, .. }) => id == other,
+            (
+                Anchor::Authority { ids, subjects, .. },
+                Anchor::Authority { ids: others, subjects: other_subjects, .. },
+            ) => {
+                let parts = |subjects: &[String]| {
+                    subjects.iter().map(|one| deciding::parts(one)).collect::<BTreeSet<_>>()
+                };
+                set(ids) == set(others) && parts(subjects) == parts(other_subjects)
+            }
+            (
+                Anchor::Keyless { ids, issuer, subject, .. },
+                Anchor::Keyless {
+                    ids: others, issuer: other_issuer, subject: other_subject, ..
+                },
+            ) => set(ids) == set(others) && (issuer, subject) == (other_issuer, other_subject),
+            _ => false,
+        }
+    }
+}
+
 /// Whether a signer counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
@@ -367,6 +407,11 @@ pub enum State {
 }
 
 impl State {
+    /// Whether nothing counts that a signer in this state has signed, for good.
+    pub fn is_compromised(&self) -> bool {
+        matches!(self, State::Revoked { compromised: true, .. })
+    }
+
     /// Its word in APIs.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use ground::clock;
 use parking_lot::Mutex;
-use rules::ledger::jobs::{Job, RunEnd, bounded};
+use rules::ledger::jobs::{Job, RunEnd, Task, bounded};
 use rules::wire::{JobReport, LOG_LINE, LOG_LINES, PROGRESS};
 use rules::words::moment::Timestamp;
 use tokio::sync::watch;
@@ -25,9 +25,9 @@ pub trait Work: Send + Sync {
     /// Its name in the ledger, the API and tables. It never changes.
     fn kind(&self) -> &'static str;
 
-    /// What this node lacks for it, in a sentence: its jobs wait until it has that, or until another
-    /// node is the primary.
-    fn lacks(&self) -> Option<String> {
+    /// What this node lacks for a job, in a sentence: it waits until the node has that, or until another
+    /// node is the primary. The task is as the queue has it, without its order.
+    fn lacks(&self, _task: &Task) -> Option<String> {
         None
     }
 

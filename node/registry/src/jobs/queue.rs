@@ -247,8 +247,11 @@ impl Jobs {
             }
         }
         self.count(&active);
-        let knows = |kind: &str| self.kinds.get(kind).is_some_and(|kind| kind.lacks().is_none());
-        Ok(self.queue.lock().decide(clock::timestamp(), &active, knows))
+        let can = |task: &Task| {
+            let kind = self.kinds.get(task.kind.as_str());
+            kind.is_some_and(|kind| kind.lacks(task).is_none())
+        };
+        Ok(self.queue.lock().decide(clock::timestamp(), &active, can))
     }
 
     /// The gauges are of the projects whose primary this node is, so that all nodes together have

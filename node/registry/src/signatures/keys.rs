@@ -14,7 +14,7 @@ use rules::ledger::records::{Look, MeshRecord, Project, RecordError, key as reco
 use rules::ledger::sign_log::{LookForSigning, MeshKey, NotationIdentity, sealed_under};
 use rules::ledger::signatures::{LookForSignatures, Resealed, SignatureChange};
 use rules::ledger::trust::{MOST_KEKS, TrustChange};
-use rules::policies::signatures::{By, Own, State};
+use rules::policies::signatures::{Anchor, By, Own, State};
 use rules::words::names::{OperationId, ProjectId, ProjectName};
 use rules::words::secret::Secret;
 use serde_bytes::ByteBuf;
@@ -154,6 +154,8 @@ impl Signatures {
         let sealed = ByteBuf::from(self.seal(key, &project, version).await?);
         let key = MeshKey { id, pem, version, created: clock::timestamp(), sealed };
         let signer = MeshKey::signer(version);
+        let anchor = Anchor::Key { id, pem: key.pem.clone() };
+        self.check_compromised(name, &anchor, &signer).await?;
         let change = SignatureChange::SetKey { project: name.clone(), key: Box::new(key) };
         match self.commit(change, by).await {
             Ok(_) => Ok(format!("{name} signs with the key {id} ({signer})")),

@@ -36,7 +36,7 @@ use rules::ledger::records::{
     Look, Project, ReadRecords, RecordError, TagRecord, decode, key as records_key,
 };
 use rules::ledger::signatures::{LookForSignatures, SignatureChange, Unverified, key};
-use rules::policies::signatures::{Exemption, Policy, Signer, is_evidence};
+use rules::policies::signatures::{Anchor, Exemption, Policy, Signer, is_evidence};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::fallback::Fallback;
@@ -95,8 +95,9 @@ impl Failed {
     }
 }
 
-/// What a project trusts, read once for each change of it.
-type Parsed = BTreeMap<ProjectId, (u64, Arc<Anchors>)>;
+/// What a project trusts, read once for each change of it: of the anchors, or of how many signers are
+/// compromised.
+type Parsed = BTreeMap<ProjectId, ((u64, usize), Arc<Anchors>)>;
 
 /// Signatures at this node.
 pub struct Signatures {
@@ -170,9 +171,37 @@ impl Signatures {
         new: bool,
         by: &Actor,
     ) -> Result<(), Refusal> {
+        if !signer.state.is_compromised() {
+            self.check_compromised(project, &signer.anchor, &signer.name).await?;
+        }
         let signer = Box::new(signer);
         let change = SignatureChange::SetSigner { project: project.clone(), signer, new };
         self.commit(change, by).await.map(drop)
+    }
+
+    /// Refuses to trust the key of a compromised signer of another name, in whatever form it comes. The
+    /// ledger compares ids, which do for all keys that were written by this build.
+    async fn check_compromised(
+        &self,
+        project: &ProjectName,
+        anchor: &Anchor,
+        name: &str,
+    ) -> Result<(), Refusal> {
+        let read = self.neighbours.records.read(|records| {
+            let id = records.project(project)?.map(|project| project.id);
+            let trusted = id.map(|id| records.trusted(id)).transpose()?;
+            Ok(trusted.map(|trusted| trusted.signers).unwrap_or_default())
+        });
+        let read = read.await.map_err(|error| Refusal::Unavailable(error.to_string()));
+        let (mut known, _) = read?;
+        known.retain(|signer| signer.name != name);
+        match sign::anchor::compromised(anchor, &known) {
+            Some(other) => Err(Refusal::Conflict(format!(
+                "it has the key of {}, which is compromised",
+                other.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Serves an image, and what it lists if it is an index, without signatures for a while; `None` ends
@@ -200,7 +229,20 @@ impl Signatures {
             Ok((Some(manifest), _)) => Some(manifest),
             _ => caches.manifest(&repository, &digest, false).await,
         };
-        let children = manifest.map(|manifest| listed(&manifest)).unwrap_or_default();
+        let children = match &manifest {
+            Some(index) => {
+                // of indexes within the index those that are known here
+                let read = self
+                    .neighbours
+                    .records
+                    .read(|records| listed(index, |digest| records.manifest(&repository, digest)));
+                match read.await {
+                    Ok((children, _)) => children,
+                    Err(_) => listed(index, |_| Ok(None))?,
+                }
+            }
+            None => Vec::new(),
+        };
         if !children.is_empty() {
             let (repository, exemption) = (repository.clone(), exemption.clone());
             let count = children.len();
@@ -314,22 +356,23 @@ impl Signatures {
         }
     }
 
-    /// What this project trusts, and the number of its last change.
+    /// What this project trusts.
     fn anchors(
         &self,
         view: &dyn ReadRecords,
         project: ProjectId,
-    ) -> Result<(u64, Arc<Anchors>), RecordError> {
+    ) -> Result<Arc<Anchors>, RecordError> {
         let trusted = view.trusted(project)?;
-        if let Some((number, anchors)) = self.parsed.lock().get(&project)
-            && *number == trusted.anchors
+        let compromised = trusted.signers.iter().filter(|one| one.state.is_compromised()).count();
+        let number = (trusted.anchors, compromised);
+        if let Some((known, anchors)) = self.parsed.lock().get(&project)
+            && *known == number
         {
-            return Ok((*number, anchors.clone()));
+            return Ok(anchors.clone());
         }
-        let all: Vec<_> = trusted.signers.into_iter().map(|signer| signer.anchor).collect();
-        let anchors = Arc::new(Anchors::of(&all));
-        self.parsed.lock().insert(project, (trusted.anchors, anchors.clone()));
-        Ok((trusted.anchors, anchors))
+        let anchors = Arc::new(Anchors::of_signers(&trusted.signers));
+        self.parsed.lock().insert(project, (number, anchors.clone()));
+        Ok(anchors)
     }
 
     /// Whether it has failed so often that this is its last try.

@@ -11,12 +11,12 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::at_length;
 use rules::ledger::events::Actor;
-use rules::ledger::jobs::{Priority, RunEnd, Task};
+use rules::ledger::jobs::{Job, LookForJobs, Priority, RunEnd, Task};
 use rules::ledger::records::{Look, Project, RecordError};
 use rules::ledger::sign_due::{self, Due, LookForDue, Part, Parts};
 use rules::ledger::sign_log::{LogEntry, LookForSigning};
 use rules::ledger::signatures::{LookForSignatures, SignatureChange, Unverified, key};
-use rules::policies::signatures::{Own, signed_under};
+use rules::policies::signatures::{Lacking, Own, lacking};
 use rules::words::digest::Digest;
 use rules::words::names::{ProjectName, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
@@ -69,14 +69,7 @@ pub struct Signing(pub Arc<Signatures>);
 impl Signing {
     /// The job that does this.
     pub fn task(project: &ProjectName, order: &Order, asked_by: &str) -> Task {
-        let subject = match order {
-            Order::Key => format!("a signing key for {project}"),
-            Order::Image { repository, digest, .. } => {
-                format!("signatures of {repository}@{digest}")
-            }
-            Order::Due => format!("signatures by the rule of {project}"),
-            Order::Notation { .. } => format!("certificates for notation of {project}"),
-        };
+        let subject = Signing::subject(project, order);
         // nobody waits for those
         let priority = if *order == Order::Due { Priority::Low } else { Priority::High };
         Task {
@@ -87,6 +80,18 @@ impl Signing {
             priority,
             tries: TRIES,
             asked_by: asked_by.into(),
+        }
+    }
+
+    /// What is done, for people; and by which the queue knows an order, which it has not read.
+    pub(super) fn subject(project: &ProjectName, order: &Order) -> String {
+        match order {
+            Order::Key => format!("a signing key for {project}"),
+            Order::Image { repository, digest, .. } => {
+                format!("signatures of {repository}@{digest}")
+            }
+            Order::Due => format!("signatures in {project}: by its rule, or anew with another key"),
+            Order::Notation { .. } => format!("certificates for notation of {project}"),
         }
     }
 
@@ -119,8 +124,12 @@ impl Work for Signing {
         KIND
     }
 
-    fn lacks(&self) -> Option<String> {
-        self.0.cannot_sign()
+    fn lacks(&self, task: &Task) -> Option<String> {
+        let makes_a_key = task.subject == Signing::subject(&task.project, &Order::Key);
+        self.0.cannot_sign().or_else(|| match makes_a_key {
+            true => None,
+            false => self.0.cannot_sign_in(&task.project),
+        })
     }
 
     fn carry_out<'a>(&'a self, run: &'a Run) -> Pin<Box<dyn Future<Output = RunEnd> + Send + 'a>> {
@@ -129,6 +138,26 @@ impl Work for Signing {
 }
 
 impl Signatures {
+    /// Why nothing can be signed in a project now, and may be later: its key is being made, or is sealed
+    /// under a key-encryption key that this node does not have.
+    fn cannot_sign_in(&self, name: &ProjectName) -> Option<String> {
+        let look = || {
+            let view = self.neighbours.records.view()?;
+            let Some(project) = view.project(name)? else { return Ok(None) };
+            let subject = Signing::subject(name, &Order::Key);
+            let is_it = |job: &Job| job.task.kind == KIND && job.task.subject == subject;
+            Ok::<_, RecordError>(if view.active_jobs()?.iter().any(is_it) {
+                Some("its key is being made".to_owned())
+            } else if self.opens(project.id)? {
+                None
+            } else {
+                Some("its key is sealed under a key that this node does not have".to_owned())
+            })
+        };
+        // one that cannot be read is no reason to wait for ever
+        look().unwrap_or_default()
+    }
+
     /// Under which name the project signs.
     fn host(project: &Project) -> Result<&str, NotSigned> {
         sign_due::host(project).ok_or_else(|| {
@@ -271,23 +300,30 @@ impl Signatures {
             if run.is_stopped() {
                 return Err(NotSigned::Hopeless("it was stopped".into()));
             }
-            let known = self.neighbours.records.view()?.signatures_of(repository, &part.digest)?;
-            if signed_under(&known, &opened.own).contains(&reference) {
+            let lacks = {
+                let view = self.neighbours.records.view()?;
+                let known = view.signatures_of(repository, &part.digest)?;
+                let named = view.named_in_log(project.id, &known, &opened.own)?;
+                lacking(&known, &opened.own, &reference, &named)
+            };
+            if lacks == Lacking::default() {
                 continue;
             }
-            self.sign_one(project, repository, &part, &reference, opened, by).await?;
+            self.sign_one(project, repository, &part, &reference, lacks, opened, by).await?;
             run.log(format!("{} is signed as {reference}", part.digest));
             signed += 1;
         }
         Ok((signed, count))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what, under which name, by whom, with what")]
     async fn sign_one(
         &self,
         project: &Project,
         repository: &RepositoryName,
         one: &Part,
         reference: &str,
+        lacks: Lacking,
         opened: &Opened,
         by: &Actor,
     ) -> Result<(), NotSigned> {
@@ -312,12 +348,13 @@ impl Signatures {
                 optional: optional.into(),
                 timestamp: now,
             };
-            let tagged = classic(key, &claims);
-            let mut referrers = vec![bundle(key, &claims)];
-            if let Some(identity) = &opened.identity {
+            let tagged = lacks.cosign.then(|| classic(key, &claims));
+            let mut referrers = Vec::new();
+            referrers.extend(lacks.cosign.then(|| bundle(key, &claims)));
+            if let Some(identity) = opened.identity.as_ref().filter(|_| lacks.notation) {
                 referrers.push(notation(key, identity, &claims));
             }
-            let payloads = std::iter::once(&tagged).chain(&referrers).map(|made| made.payload);
+            let payloads = tagged.iter().chain(&referrers).map(|made| made.payload);
             let entry = LogEntry {
                 number,
                 repository: repository.clone(),
@@ -351,15 +388,18 @@ impl Signatures {
         project: &Project,
         repository: &RepositoryName,
         subject: Digest,
-        tagged: Made,
+        tagged: Option<Made>,
         referrers: Vec<Made>,
         by: &Actor,
     ) -> Result<(), NotSigned> {
         let tag = rules::words::fallback::tags_about(&subject)
             .into_iter()
             .find(|tag| tag.as_str().ends_with(".sig"));
-        let mut made = vec![(tag.clone(), Digest::sha256(&tagged.manifest))];
-        self.writes.put_here(repository, subject, tagged.blobs, tagged.manifest, tag, by).await?;
+        let mut made = Vec::new();
+        if let Some(Made { blobs, manifest, .. }) = tagged {
+            made.push((tag.clone(), Digest::sha256(&manifest)));
+            self.writes.put_here(repository, subject, blobs, manifest, tag, by).await?;
+        }
         for referrer in referrers {
             made.push((None, Digest::sha256(&referrer.manifest)));
             let Made { blobs, manifest, .. } = referrer;

@@ -67,12 +67,35 @@ impl Allowance {
     }
 }
 
-/// The manifests that an index lists, at most [`MOST_CHILDREN`].
-pub(super) fn listed(index: &ManifestRecord) -> Vec<Digest> {
-    let read = Manifest::read_served(&index.media_type, &index.bytes);
-    let children = read.map(|manifest| manifest.children).unwrap_or_default();
-    let children = children.iter().filter(|child| child.manifest);
-    children.map(|child| child.digest).take(MOST_CHILDREN).collect()
+/// The manifests that an index lists, and what indexes among these list as far as `find` has them: the
+/// nearest first, each once, at most [`MOST_CHILDREN`].
+pub(super) fn listed(
+    index: &ManifestRecord,
+    find: impl Fn(&Digest) -> Result<Option<ManifestRecord>, RecordError>,
+) -> Result<Vec<Digest>, RecordError> {
+    let direct = |index: &ManifestRecord| {
+        let read = Manifest::read_served(&index.media_type, &index.bytes);
+        let children = read.map(|manifest| manifest.children).unwrap_or_default();
+        let children = children.into_iter().filter(|child| child.manifest);
+        children.map(|child| child.digest).collect::<Vec<_>>()
+    };
+    let mut all = Vec::new();
+    let add = |all: &mut Vec<Digest>, some: Vec<Digest>| {
+        for one in some {
+            if all.len() < MOST_CHILDREN && !all.contains(&one) {
+                all.push(one);
+            }
+        }
+    };
+    add(&mut all, direct(index));
+    let mut next = 0;
+    while next < all.len() && all.len() < MOST_CHILDREN {
+        if let Some(child) = find(&all[next])? {
+            add(&mut all, direct(&child));
+        }
+        next += 1;
+    }
+    Ok(all)
 }
 
 impl Signatures {
@@ -97,7 +120,7 @@ impl Signatures {
                 None => *manifest,
             };
             let Some(record) = view.manifest(repository, &digest)? else { return Ok(None) };
-            let (_, anchors) = self.anchors(&*view, one.project.id)?;
+            let anchors = self.anchors(&*view, one.project.id)?;
             Ok::<_, RecordError>(Some((digest, record, anchors)))
         });
         let Some((digest, record, anchors)) = read? else { return Ok(None) };
@@ -153,7 +176,9 @@ impl Signatures {
         let children = at_length(|| {
             let view = self.neighbours.records.view()?;
             let subject = view.manifest(repository, &subject)?;
-            Ok::<_, RecordError>(subject.as_ref().map(listed).unwrap_or_default())
+            let find = |digest: &Digest| view.manifest(repository, digest);
+            let children = subject.as_ref().map(|subject| listed(subject, find)).transpose()?;
+            Ok::<_, RecordError>(children.unwrap_or_default())
         })?;
         Ok(Some(SignatureChange::Verified {
             repository: repository.clone(),
@@ -221,7 +246,51 @@ impl Signatures {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_indexes_within_an_index_list_is_listed_by_it_the_nearest_first() {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let index = |listed: &[&Digest]| {
+            let listed = listed.iter().map(|digest| {
+                json!({
+                    "mediaType": media_type, "digest": digest.to_string(), "size": 2,
+                })
+            });
+            let manifests = listed.collect::<Vec<_>>();
+            let bytes = json!({
+                "schemaVersion": 2, "mediaType": media_type, "manifests": manifests,
+            });
+            let bytes = bytes.to_string().into_bytes();
+            (Digest::sha256(&bytes), bytes)
+        };
+        let record = |bytes: &[u8]| ManifestRecord {
+            media_type: media_type.into(),
+            bytes: bytes.to_vec(),
+            blobs: Vec::new(),
+            subject: None,
+            pushed: Timestamp(0),
+        };
+        let (images, gone) = ([Digest::sha256(b"1"), Digest::sha256(b"2")], Digest::sha256(b"3"));
+        let (deep, deep_bytes) = index(&[&images[0]]);
+        let (inner, inner_bytes) = index(&[&deep, &images[1]]);
+        let (outer, outer_bytes) = index(&[&inner, &gone, &images[1]]);
+        let known = BTreeMap::from([(deep, deep_bytes), (inner, inner_bytes)]);
+        let find = |digest: &Digest| Ok(known.get(digest).map(|bytes| record(bytes)));
+        let all = listed(&record(&outer_bytes), find).expect("records");
+        let nearest: BTreeSet<Digest> = all[..3].iter().copied().collect();
+        assert_eq!(nearest, BTreeSet::from([inner, gone, images[1]]));
+        assert_eq!(all[3..], [deep, images[0]], "each once");
+        assert!(!all.contains(&outer));
+        let many: Vec<Digest> =
+            (0..MOST_CHILDREN as u32 + 9).map(|n| Digest::sha256(&n.to_be_bytes())).collect();
+        let (_, bytes) = index(&many.iter().collect::<Vec<_>>());
+        assert_eq!(listed(&record(&bytes), find).expect("records").len(), MOST_CHILDREN);
+    }
 
     #[test]
     fn what_does_not_fit_ends_the_allowance_so_that_nothing_smaller_comes_after_it() {

@@ -20,6 +20,8 @@ pub(crate) struct Certificate {
     pub(crate) der: Vec<u8>,
     pub(crate) id: AnchorId,
     pub(crate) key: PublicKey,
+    /// The id of the key, as of one that is trusted by itself.
+    pub(crate) key_id: AnchorId,
     /// The subject as `CN=..,O=..,C=..` (RFC 4514).
     pub(crate) subject: String,
     subject_der: Vec<u8>,
@@ -67,8 +69,10 @@ impl Certificate {
         let Ok(([], read)) = X509Certificate::from_der(der) else {
             return Err("a certificate cannot be read".into());
         };
-        let key = PublicKey::of_info(read.public_key())
-            .map_err(|error| format!("the key of a certificate does not count: {error}"))?;
+        let key =
+            PublicKey::of_info(read.public_key()).and_then(|key| Ok((keys::id(&key.spki()?), key)));
+        let (key_id, key) =
+            key.map_err(|error| format!("the key of a certificate does not count: {error}"))?;
         if read.signature_algorithm != read.tbs_certificate.signature {
             return Err("a certificate names two algorithms".into());
         }
@@ -76,6 +80,7 @@ impl Certificate {
             der: der.to_vec(),
             id: keys::id(der),
             key,
+            key_id,
             subject: written(read.subject()),
             subject_der: read.subject().as_raw().to_vec(),
             issuer_der: read.issuer().as_raw().to_vec(),

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use x509_parser::asn1_rs::{Any, FromDer, Tag};
 
 use super::inclusion::Inclusion;
-use crate::anchor::{Anchors, Fulcio};
+use crate::anchor::{Anchors, COMPROMISED, Fulcio};
 use crate::certificates::Certificate;
 use crate::certificates::path::{self, Purpose};
 use crate::json::{base64, is_short, seconds};
@@ -93,6 +93,9 @@ pub(super) fn judge(
     let (mut found, mut wrong) = (Vec::<Identified>::new(), None);
     for fulcio in anchors.fulcios() {
         match identity(material, &leaf, signed, fulcio) {
+            Ok(Some(one)) if is_compromised(material, &leaf, &one.by, fulcio, anchors) => {
+                wrong = Some(Fault::Chain(COMPROMISED.into()));
+            }
             Ok(Some(one)) => {
                 if !found.iter().any(|there| there.by == one.by && there.until == one.until) {
                     found.push(one);
@@ -106,6 +109,22 @@ pub(super) fn judge(
         Some(fault) if found.is_empty() => Err(fault),
         _ => Ok(found),
     }
+}
+
+/// Whether a compromised signer stands behind it, whatever certificates it shows.
+fn is_compromised(
+    material: &Material,
+    leaf: &Certificate,
+    by: &By,
+    fulcio: &Fulcio,
+    anchors: &Anchors,
+) -> bool {
+    let between: Vec<Certificate> =
+        material.between.iter().filter_map(|der| Certificate::read(der).ok()).collect();
+    let By::Identity { root, .. } = by else { return false };
+    let root = fulcio.certificates.iter().filter(|one| one.id == *root);
+    let all: Vec<&Certificate> = std::iter::once(leaf).chain(&between).chain(root).collect();
+    anchors.is_compromised(by, &all)
 }
 
 /// `None` if the certificate is not of this Fulcio. The error is the end of a sentence.

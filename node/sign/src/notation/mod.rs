@@ -17,7 +17,7 @@ use rules::words::moment::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::anchor::{Anchors, Authority};
+use crate::anchor::{Anchors, Authority, COMPROMISED};
 use crate::certificates::chain::Chain;
 use crate::certificates::{Certificate, timestamp};
 use crate::json::{Unique, claims};
@@ -115,6 +115,11 @@ fn judge(
         let verdict = match read(opened, headers, subject, &chain, authority) {
             Ok((said, until)) => {
                 let by = By::Certificate { root, subject: chain.leaf().subject.clone() };
+                let certificates: Vec<&Certificate> = chain.certificates().iter().collect();
+                if anchors.is_compromised(&by, &certificates) {
+                    verdicts.push(faulty(Fault::Chain(COMPROMISED.into())));
+                    continue;
+                }
                 Verdict { until, ..Verdict::known(by, Ok(said), payload) }
             }
             Err(fault) => faulty(fault),

@@ -78,6 +78,12 @@ impl Root {
         self.issuer.as_ref().pem()
     }
 
+    /// Another certificate of the same authority, with the same key.
+    pub(super) fn again(&self, name: &str) -> String {
+        let certificate = Root::params(name).self_signed(self.issuer.key());
+        certificate.expect("a certificate").pem()
+    }
+
     /// An authority below this one.
     pub(super) fn below(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Root {
         let mut params = Root::params(name);

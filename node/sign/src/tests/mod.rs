@@ -1,5 +1,6 @@
 //! What is verified: each form, with each kind of key, and what must not pass.
 
+mod compromised;
 mod cosign;
 mod issued;
 mod keyless;

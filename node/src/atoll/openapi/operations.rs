@@ -261,7 +261,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Answer::Shows("Anything")).body("NewRestoration"),
     get("/api/v2.0/projects/{project}/unsigned",
         "What a project would refuse if it enforced its policy", "Anything")
-        .query(&["pulled_within_days"]),
+        .query(&["pulled_within_days", "without", "compromised"]),
     get("/api/v2.0/system/CVEAllowlist", "The vulnerabilities that do not count", "Anything"),
     put("/api/v2.0/system/CVEAllowlist", "Set the vulnerabilities that do not count", "Allowlist"),
     put("/api/v2.0/projects/{project}/scanner", "Choose the scanner of a project", "ScannerChoice"),
@@ -467,6 +467,7 @@ pub(super) fn parameter(name: &'static str) -> Value {
         "username" | "groupname" => (json!({"type": "string", "minLength": 1}), true, "a part"),
         "after" => (json!({"type": "integer", "minimum": 0}), false, "entries after this number"),
         "verify" => (flag, false, "whether the log is whole"),
+        "without" => (text, false, "only what would be refused without this signer"),
         "pulled_within_days" => (
             json!({"type": "integer", "minimum": 1, "maximum": 3650}),
             false,

@@ -13,6 +13,7 @@ use super::projects::by_name;
 use super::scanning::time;
 use super::stored::artifact_path;
 use super::{Api, Asking, text, with};
+use crate::cli::shown::{agreed, safe};
 
 /// Arguments of `signer`.
 #[derive(Args)]
@@ -47,7 +48,8 @@ struct Terms {
     /// The repositories that it may sign, without the project: `web`, `team/**`. All by default.
     #[arg(long, value_name = "GLOB")]
     repositories: Option<String>,
-    /// The tags that it may sign, as in `v*`. All by default.
+    /// The tags that it may sign, as in `v*`. All by default. By digest the tag counts that was signed; if
+    /// none was, one of the tags that name the image now must fit.
     #[arg(long, value_name = "GLOB")]
     tags: Option<String>,
     /// Since when it counts: 2027-01-31 (UTC), 2027-01-31T12:00:00Z, or seconds since 1970.
@@ -141,7 +143,8 @@ enum Verb {
         #[command(flatten)]
         terms: Terms,
     },
-    /// Trust a signer no more.
+    /// Trust a signer no more. With --compromised it says first what would be refused, because nobody can
+    /// take that back.
     Revoke {
         #[command(flatten)]
         signer: Named,
@@ -152,9 +155,18 @@ enum Verb {
         /// Why, for those whose pulls are refused.
         #[arg(long)]
         reason: Option<String>,
+        /// With --compromised: do not ask.
+        #[arg(long)]
+        yes: bool,
     },
-    /// Forget a signer. What it has signed counts for nothing then.
-    Remove(Named),
+    /// Forget a signer. What it has signed counts for nothing then. Says first what would be refused.
+    Remove {
+        #[command(flatten)]
+        signer: Named,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 fn file(path: &Path) -> io::Result<String> {
@@ -278,7 +290,10 @@ pub(in crate::cli) fn run(command: &SignerCommand) -> io::Result<()> {
                 api.send(Method::PUT, &path, Some(&Value::Object(body))).await?;
                 api.say(&format!("{} is changed", signer.name));
             }
-            Verb::Revoke { signer, compromised, reason } => {
+            Verb::Revoke { signer, compromised, reason, yes } => {
+                if *compromised && !may_end(&api, signer, true, *yes).await? {
+                    return Err(io::Error::other(format!("{} counts as before", signer.name)));
+                }
                 let state = if *compromised { "compromised" } else { "superseded" };
                 let body = json!({"state": state, "reason": reason.clone().unwrap_or_default()});
                 let path = one(&api, signer).await?;
@@ -288,13 +303,66 @@ pub(in crate::cli) fn run(command: &SignerCommand) -> io::Result<()> {
                     false => format!("nothing new counts that {} signs", signer.name),
                 });
             }
-            Verb::Remove(signer) => {
+            Verb::Remove { signer, yes } => {
+                if !may_end(&api, signer, false, *yes).await? {
+                    return Err(io::Error::other(format!("{} stays", signer.name)));
+                }
                 api.send(Method::DELETE, &one(&api, signer).await?, None).await?;
                 api.say(&format!("{} is removed", signer.name));
             }
         }
         Ok(())
     })
+}
+
+/// The time within which pulls count as those of now, in days.
+const LATELY: u64 = 30;
+
+/// Says what a project would refuse without a signer; whether that is wanted.
+async fn may_end(api: &Api, signer: &Named, compromised: bool, yes: bool) -> io::Result<bool> {
+    let (project, name) = (by_name(api, &signer.project).await?, &signer.name);
+    one(api, signer).await?;
+    let path = format!("/api/v2.0/projects/{}/unsigned", text(&project["name"]));
+    let query = format!("without={name}&compromised={compromised}");
+    let all = api.get(&format!("{path}?{query}")).await?;
+    let lately = api.get(&format!("{path}?{query}&pulled_within_days={LATELY}")).await?;
+    let mode = project["metadata"]["signature_policy"].as_str().unwrap_or("off");
+    // not among what programs read
+    eprint!("{}", told(name, &all, &lately, mode));
+    if yes {
+        return Ok(true);
+    }
+    let (question, stays) = match compromised {
+        true => (format!("Revoke {name} for good?"), format!("{name} counts as before")),
+        false => (format!("Remove {name}?"), format!("{name} stays")),
+    };
+    agreed(&question, &format!("{stays}; confirm with --yes"))
+}
+
+/// What a project would refuse without a signer, for people.
+fn told(name: &str, all: &Value, lately: &Value, mode: &str) -> String {
+    let count = |answer: &Value| answer["refused_in_all"].as_u64().unwrap_or_default();
+    if count(all) == 0 {
+        return format!("Without {name} no tag would be refused that is not now.\n");
+    }
+    let mut lines = vec![format!(
+        "Without {name} {} of {} tags would be refused that are not now; {} of these were pulled in \
+         the last {LATELY} days.",
+        count(all),
+        all["artifacts"],
+        count(lately)
+    )];
+    let refused = |answer: &Value| answer["refused"].as_array().cloned().unwrap_or_default();
+    let shown = if count(lately) > 0 { refused(lately) } else { refused(all) };
+    for one in shown.iter().take(5) {
+        let artifact = text(&one["artifact"]);
+        let repository = artifact.split('@').next().unwrap_or_default();
+        lines.push(format!("  {repository}:{}", text(&one["tag"])));
+    }
+    if mode != "enforce" {
+        lines.push(format!("The project serves unsigned images now (signature_policy is {mode})."));
+    }
+    lines.iter().map(|line| format!("{}\n", safe(line))).collect()
 }
 
 /// Says that nothing is demanded yet, if that is so.
@@ -442,8 +510,36 @@ pub(in crate::cli) fn exempt(command: &ExemptCommand) -> io::Result<()> {
                 Some(count @ 1..) => format!(", with the {count} that it lists,"),
                 _ => String::new(),
             };
-            api.say(&format!("{}{with} is served without signatures until then", command.image));
+            let project = command.image.split('/').next().unwrap_or_default();
+            let scans = by_name(&api, project).await?["metadata"]["prevent_vul"] == "true";
+            let but = match scans {
+                true => "; what its scan finds is refused as before (prevent_vul)",
+                false => "",
+            };
+            let image = &command.image;
+            api.say(&format!("{image}{with} is served without signatures until then{but}"));
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_project_would_refuse_without_a_signer_is_told_before() {
+        let refused = json!([{"artifact": "shop/web@sha256:12", "tag": "v1"}]);
+        let all = json!({"artifacts": 9, "refused_in_all": 2, "refused": refused});
+        let lately = json!({"artifacts": 4, "refused_in_all": 1, "refused": refused});
+        let said = told("ci", &all, &lately, "enforce");
+        assert_eq!(
+            said,
+            "Without ci 2 of 9 tags would be refused that are not now; 1 of these were pulled in the \
+             last 30 days.\n  shop/web:v1\n"
+        );
+        assert!(told("ci", &all, &lately, "warn").contains("signature_policy is warn"));
+        let nothing = json!({"artifacts": 9, "refused_in_all": 0, "refused": []});
+        assert!(told("ci", &nothing, &nothing, "enforce").contains("no tag would be refused"));
+    }
 }

@@ -12,8 +12,8 @@ use crate::ledger::sign_log::{
     LogEntry, LogHead, LookForSigning, MOST_KEYS, MOST_PAYLOADS, MeshKey, key as log_key,
 };
 use crate::ledger::signatures::{
-    LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_IN_ALL, MOST_PARENTS, SignatureChange,
-    Unverified, check_signer, has_room, is_short, key,
+    KEEPS_ITS_KEY, LookForSignatures, MOST_CHILDREN, MOST_EVIDENCE, MOST_IN_ALL, MOST_PARENTS,
+    SignatureChange, Unverified, check_signer, has_room, is_short, key,
 };
 use crate::policies::signatures::{
     Anchor, By, Evidence, Exemption, MESH, MOST_SIGNATURES, Policy, SignatureRecord, Signer, State,
@@ -202,7 +202,7 @@ pub(super) fn change<R: WriteRecords>(
         }
         SignatureChange::RemoveSigner { name, .. } => {
             let mut trusted = records.trusted(project.id)?;
-            let ended = |one: &&Signer| one.name == *name && is_ended(&one.state);
+            let ended = |one: &&Signer| one.name == *name && one.state.is_compromised();
             if trusted.signers.iter().any(|one| ended(&one)) {
                 let said = "a compromised signer stays, so that nobody trusts its key again";
                 return Ok(Outcome::Refused(said.into()));
@@ -334,15 +334,11 @@ pub(super) fn disinherit<R: WriteRecords>(
     Ok(())
 }
 
-/// Whether nothing counts that a signer in this state has signed, for good.
-fn is_ended(state: &State) -> bool {
-    matches!(state, State::Revoked { compromised: true, .. })
-}
-
 /// Whether what makes them known is the same: a key, or the same identities of an authority.
-fn shares(one: &Signer, other: &Signer) -> bool {
+fn shares(one: &Signer, other: &Signer, level: Level) -> bool {
     match (&one.anchor, &other.anchor) {
         (Anchor::Key { id, .. }, Anchor::Key { id: other, .. }) => id == other,
+        (one, other) if level >= Level::COMPROMISED => one.is_same(other),
         (one, other) => one == other,
     }
 }
@@ -384,13 +380,17 @@ fn set_signer<R: WriteRecords>(
     if let Err(why) = check_signer(&signer) {
         return Ok(Outcome::Refused(why));
     }
+    let level = records.level()?;
     let mut trusted = records.trusted(project.id)?;
     let others = || trusted.signers.iter().filter(|one| one.name != signer.name);
-    if let Some(other) = others().find(|one| is_ended(&one.state) && shares(one, &signer)) {
+    if let Some(other) =
+        others().find(|one| one.state.is_compromised() && shares(one, &signer, level))
+    {
         let said = format!("it is what {} was, which is compromised", other.name);
         return Ok(Outcome::Refused(said));
     }
-    let same_key = |one: &&Signer| matches!(one.anchor, Anchor::Key { .. }) && shares(one, &signer);
+    let same_key =
+        |one: &&Signer| matches!(one.anchor, Anchor::Key { .. }) && shares(one, &signer, level);
     if let Some(other) = others().find(same_key) {
         let said = format!("the project trusts this key already, as {}", other.name);
         return Ok(Outcome::Refused(said));
@@ -411,7 +411,7 @@ fn set_signer<R: WriteRecords>(
         None if signer.logged => {
             return Ok(Outcome::Refused("only the mesh adds its own keys".into()));
         }
-        None if !has_room(&trusted) => {
+        None if !has_room(&trusted, level) => {
             return Ok(Outcome::Refused("a project trusts at most 50 signers".into()));
         }
         Some(place) => {
@@ -419,9 +419,18 @@ fn set_signer<R: WriteRecords>(
             if before.logged != signer.logged || before.logged && before.anchor != signer.anchor {
                 return Ok(Outcome::Refused("the key is the mesh's own; rotate it".into()));
             }
-            if is_ended(&before.state) && !is_ended(&signer.state) {
+            let was_compromised = before.state.is_compromised();
+            if was_compromised && !signer.state.is_compromised() {
                 let said = "a signer that is compromised stays so; add another one";
                 return Ok(Outcome::Refused(said.into()));
+            }
+            // nobody may forget what it was
+            if was_compromised && before.anchor != signer.anchor && level >= Level::COMPROMISED {
+                return Ok(Outcome::Refused(KEEPS_ITS_KEY.into()));
+            }
+            // certificates of its key, and of its authority under other keys, are looked for
+            if !was_compromised && signer.state.is_compromised() && level >= Level::COMPROMISED {
+                trusted.anchors += 1;
             }
             if trusted.signers[place].anchor != signer.anchor {
                 trusted.anchors += 1;
@@ -457,7 +466,7 @@ fn set_key<R: WriteRecords>(
     // a key that somebody imports may be one that others have
     let same = trusted.signers.iter().find(|one| one.is(&By::Key(key.id)));
     if let Some(same) = same.filter(|_| level >= Level::SIGNING) {
-        let said = match is_ended(&same.state) {
+        let said = match same.state.is_compromised() {
             true => format!("it is what {} was, which is compromised", same.name),
             false => format!("the project trusts this key already, as {}", same.name),
         };
@@ -467,7 +476,7 @@ fn set_key<R: WriteRecords>(
     if trusted.signers.iter().any(|signer| signer.name == name) {
         return Ok(Outcome::Refused(format!("there is a signer {name} already; remove it first")));
     }
-    if !has_room(&trusted) {
+    if !has_room(&trusted, level) {
         return Ok(Outcome::Refused("a project trusts at most 50 signers".into()));
     }
     for signer in trusted.signers.iter_mut().filter(|signer| signer.logged) {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Job, JobState};
+use super::{Job, JobState, Task};
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, JobId, NodeId, ProjectName};
 
@@ -74,13 +74,13 @@ impl Queue {
         Queue { me, at_a_time, runs: BTreeMap::new() }
     }
 
-    /// What to do now. `active` are all jobs in the ledger that wait or run; `knows` says whether
-    /// this build has a kind. What it returns counts as done.
+    /// What to do now. `active` are all jobs in the ledger that wait or run; `can` says whether this
+    /// node has what one needs, and knows its kind. What it returns counts as done.
     pub fn decide(
         &mut self,
         now: Timestamp,
         active: &[Active],
-        knows: impl Fn(&str) -> bool,
+        can: impl Fn(&Task) -> bool,
     ) -> Vec<Step> {
         let mut steps = Vec::new();
         for (id, run) in &mut self.runs {
@@ -110,7 +110,7 @@ impl Queue {
             .filter(|one| {
                 one.primary == self.me
                     && !self.runs.contains_key(&one.job.id)
-                    && knows(&one.job.task.kind)
+                    && can(&one.job.task)
                     && self.may_begin(now, one)
             })
             .collect();
@@ -162,7 +162,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Priority, Task};
+    use super::super::Priority;
     use super::*;
 
     fn active(id: u64, state: JobState, priority: Priority) -> Active {
@@ -229,7 +229,7 @@ mod tests {
         other.primary = NodeId(3);
         let all = vec![active(50, JobState::Waiting, Priority::Normal), other];
         assert_eq!(queue.decide(Timestamp(49), &all, |_| true), []);
-        assert_eq!(queue.decide(Timestamp(50), &all, |kind| kind != "preheat"), []);
+        assert_eq!(queue.decide(Timestamp(50), &all, |task| task.kind != "preheat"), []);
         assert_eq!(claimed(&queue.decide(Timestamp(50), &all, |_| true)), [50]);
     }
 

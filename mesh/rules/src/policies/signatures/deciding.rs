@@ -80,6 +80,27 @@ pub fn unknown_in(text: &str, signers: &[Signer]) -> Option<String> {
     required(text).into_iter().flatten().find(|name| !is_known(name))
 }
 
+/// Whether a value of [`metadata::REQUIRE`] names this signer, and nobody of that name is left without it.
+pub fn is_required(text: &str, signers: &[Signer], name: &str) -> bool {
+    let left = without(signers, name, false);
+    let named = |one: &&String| *one == name || *one == MESH;
+    let is_known = |signers: &[Signer], one: &str| unknown_in(one, signers).is_none();
+    let lists = required(text);
+    lists.iter().flatten().filter(named).any(|one| is_known(signers, one) && !is_known(&left, one))
+}
+
+/// The signers when the one of this name is compromised, or there no more.
+pub fn without(signers: &[Signer], name: &str, compromised: bool) -> Vec<Signer> {
+    let mut left = signers.to_vec();
+    if !compromised {
+        left.retain(|signer| signer.name != name);
+    }
+    for signer in left.iter_mut().filter(|signer| signer.name == name) {
+        signer.state = State::Revoked { at: Timestamp(0), compromised: true, why: String::new() };
+    }
+    left
+}
+
 fn seconds(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_secs).filter(|wait| *wait <= LONGEST_WAIT)
 }
@@ -146,6 +167,9 @@ pub struct Context<'a> {
     pub cached: bool,
     /// The tag, if it asks by tag.
     pub tag: Option<&'a Tag>,
+    /// If it asks by digest: the tags that name the image now, or an index that lists it. They are
+    /// needed only if [`tags_decide`].
+    pub tags: &'a [Tag],
     /// When the image was pushed.
     pub pushed: Timestamp,
     /// The time of the node that decides.
@@ -266,6 +290,38 @@ pub fn exempting<'a>(
     own.chain(of_parents).find(|(_, exemption)| now < exemption.until)
 }
 
+/// Whether a signer's new signature of this image would count, as far as its name and the time go.
+pub fn may_sign_here(signer: &Signer, context: &Context<'_>) -> bool {
+    let repository = context.repository.as_str();
+    let inside = repository.split_once('/').map_or(repository, |(_, rest)| rest);
+    let fits = |pattern: &Pattern, tag: Option<&Tag>| match tag {
+        Some(tag) => pattern.matches(tag.as_str()),
+        None => {
+            context.tags.is_empty() || context.tags.iter().any(|tag| pattern.matches(tag.as_str()))
+        }
+    };
+    matches!(signer.state, State::Active | State::VerifyOnly)
+        && !(signer.logged && signer.state == State::VerifyOnly)
+        && signer.not_before.is_none_or(|from| from <= context.now)
+        && signer.not_after.is_none_or(|end| context.now < end)
+        && signer.repositories.as_ref().is_none_or(|pattern| pattern.matches(inside))
+        && signer.tags.as_ref().is_none_or(|pattern| fits(pattern, context.tag))
+}
+
+/// Whether a pull by digest depends on the tags that name the image: a signer who may sign some tags only
+/// has signed it, and the signature names none.
+pub fn tags_decide(signers: &[Signer], own: &SignatureRecord, parents: &[SignatureRecord]) -> bool {
+    let narrow: Vec<&Signer> = signers.iter().filter(|signer| signer.tags.is_some()).collect();
+    let all = std::iter::once(own).chain(parents).flat_map(|record| &record.evidence);
+    let mut all = all.flat_map(|one| &one.signatures).map(|seen| &seen.signature);
+    !narrow.is_empty()
+        && all.any(|one| {
+            let names_a_tag = |text: &String| Reference::of(text).tag.is_some();
+            !one.reference.as_ref().is_some_and(names_a_tag)
+                && narrow.iter().any(|signer| signer.is(&one.by))
+        })
+}
+
 fn lacking(
     policy: &Policy,
     signers: &[Signer],
@@ -329,6 +385,11 @@ pub fn counts<'a>(
             None => format!("a {} signature is by nobody who is trusted", signature.format),
         });
     }
+    // what others say of the same key, or of the same identity, makes it no better
+    let ended = signers.iter().filter(|signer| signer.state.is_compromised());
+    if let Some(signer) = ended.into_iter().find(|signer| signer.is(&signature.by)) {
+        return Err(signer.revoked());
+    }
     if signature.until.is_some_and(|until| context.now >= until) {
         return Err(match signature.until {
             Some(until) => format!("a signature has expired on {until}"),
@@ -373,18 +434,23 @@ impl Signer {
         }
     }
 
+    /// That it is revoked, in words.
+    fn revoked(&self) -> String {
+        match &self.state {
+            State::Revoked { why, .. } if !why.is_empty() => {
+                format!("the signer {} is revoked: {why}", self.name)
+            }
+            _ => format!("the signer {} is revoked", self.name),
+        }
+    }
+
     fn accepts(&self, policy: &Policy, seen: &Seen, context: &Context<'_>) -> Result<(), String> {
         let (name, signature) = (&self.name, &seen.signature);
         match &self.state {
             State::Active | State::VerifyOnly => {}
             State::Pending => return Err(format!("the signer {name} is pending")),
             State::Revoked { at, compromised: false, .. } if seen.at < *at => {}
-            State::Revoked { why, .. } if why.is_empty() => {
-                return Err(format!("the signer {name} is revoked"));
-            }
-            State::Revoked { why, .. } => {
-                return Err(format!("the signer {name} is revoked: {why}"));
-            }
+            State::Revoked { .. } => return Err(self.revoked()),
         }
         if self.logged && seen.logged.is_none() {
             return Err(format!("the sign log has no such signature by {name}"));
@@ -416,13 +482,25 @@ impl Signer {
             return Err(format!("the signer {name} does not sign this repository"));
         }
         let signed = signature.reference.as_deref().map(Reference::of);
-        // a pull by digest says nothing of a tag, and names what was signed
         let tag = context.tag.map(Tag::as_str);
-        let tag_meant = tag.or(signed.and_then(|signed| signed.tag));
-        if let (Some(pattern), Some(tag)) = (&self.tags, tag_meant)
-            && !pattern.matches(tag)
-        {
-            return Err(format!("the signer {name} does not sign the tag {tag}"));
+        if let Some(pattern) = &self.tags {
+            // a pull by digest says nothing of a tag: it is the one that was signed, or one of those that
+            // name the image now
+            match tag.or(signed.and_then(|signed| signed.tag)) {
+                Some(tag) if !pattern.matches(tag) => {
+                    return Err(format!("the signer {name} does not sign the tag {tag}"));
+                }
+                Some(_) => {}
+                // the upstream's tags are not known
+                None if context.cached => {}
+                None if context.tags.iter().any(|tag| pattern.matches(tag.as_str())) => {}
+                None => {
+                    return Err(format!(
+                        "the signer {name} signs the tags {} only, and none of these names the image",
+                        pattern.written()
+                    ));
+                }
+            }
         }
         let Some(signed) = signed else {
             return match policy.name {
@@ -462,12 +540,14 @@ impl<'a> Reference<'a> {
 
 /// Whether a subject (`CN=..,O=..`) has all parts of `wanted`.
 fn has_all(subject: &str, wanted: &str) -> bool {
-    let parts = |text: &str| -> BTreeSet<String> {
-        let parts = split_unescaped(text);
-        parts.into_iter().map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()
-    };
     let (subject, wanted) = (parts(subject), parts(wanted));
     !wanted.is_empty() && wanted.is_subset(&subject)
+}
+
+/// The parts of a subject, in whatever order and with whatever spaces between them it is written.
+pub(super) fn parts(subject: &str) -> BTreeSet<String> {
+    let parts = split_unescaped(subject);
+    parts.into_iter().map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()
 }
 
 /// The parts between commas without a backslash before them.

@@ -61,28 +61,70 @@ fn logged(record: &SignatureRecord) -> impl Iterator<Item = &Seen> {
     all.filter(|seen| seen.logged.is_some() && seen.signature.fault.is_none())
 }
 
-/// The names under which `own` has signed an image in all the forms that it signs in. Forms without a
-/// name count if the sign log has them in an entry with one that has it.
-pub fn signed_under(record: &SignatureRecord, own: &Own) -> BTreeSet<String> {
-    let by_key = |seen: &&Seen, format| {
-        seen.signature.format == format && seen.signature.by == By::Key(own.key)
-    };
-    let entries = |of: &dyn Fn(&&Seen) -> bool| {
-        logged(record).filter(of).filter_map(|seen| seen.logged).collect::<BTreeSet<u64>>()
-    };
-    let bundles = entries(&|seen| by_key(seen, Format::Bundle));
-    let envelopes = own.authority.map(|authority| {
-        entries(&|seen| {
-            matches!(&seen.signature.by, By::Certificate { root, .. } if *root == authority)
-        })
-    });
-    let all_forms = |entry: u64| {
-        bundles.contains(&entry) && envelopes.as_ref().is_none_or(|some| some.contains(&entry))
-    };
-    logged(record)
-        .filter(|seen| by_key(seen, Format::Cosign) && seen.logged.is_some_and(all_forms))
-        .filter_map(|seen| seen.signature.reference.clone())
-        .collect()
+/// What an image lacks of the forms in which it shall be signed under a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// Both of cosign's forms.
+    pub cosign: bool,
+    /// An envelope of notation.
+    pub notation: bool,
+}
+
+/// The names of entries of the sign log by a project's present key, by their numbers.
+pub type Named = BTreeMap<u64, String>;
+
+/// The numbers of these entries, as far as a record says by what they are.
+fn entries(record: &SignatureRecord, of: impl Fn(&Seen) -> bool) -> BTreeSet<u64> {
+    logged(record).filter(|seen| of(seen)).filter_map(|seen| seen.logged).collect()
+}
+
+fn is_by_key(seen: &Seen, own: &Own, format: Format) -> bool {
+    seen.signature.format == format && seen.signature.by == By::Key(own.key)
+}
+
+/// The entries with an envelope of notation.
+fn envelopes(record: &SignatureRecord, authority: AnchorId) -> BTreeSet<u64> {
+    entries(
+        record,
+        |seen| matches!(&seen.signature.by, By::Certificate { root, .. } if *root == authority),
+    )
+}
+
+/// The entries with both of cosign's forms by the present key, and the name in each.
+fn of_cosign(record: &SignatureRecord, own: &Own) -> Named {
+    let bundles = entries(record, |seen| is_by_key(seen, own, Format::Bundle));
+    let tagged = logged(record).filter(|seen| is_by_key(seen, own, Format::Cosign));
+    let named = tagged.filter_map(|seen| Some((seen.logged?, seen.signature.reference.clone()?)));
+    named.filter(|(entry, _)| bundles.contains(entry)).collect()
+}
+
+/// The entries that have an envelope of notation and nothing that says its name and its key: only the log
+/// itself does. There are some where a project began to sign for notation later.
+pub fn unnamed(record: &SignatureRecord, own: &Own) -> Vec<u64> {
+    let Some(authority) = own.authority else { return Vec::new() };
+    let cosign = of_cosign(record, own);
+    envelopes(record, authority).into_iter().filter(|one| !cosign.contains_key(one)).collect()
+}
+
+/// The names under which `own` has signed an image in all the forms that it signs in. `named` are those
+/// of [`unnamed`] entries.
+pub fn signed_under(record: &SignatureRecord, own: &Own, named: &Named) -> BTreeSet<String> {
+    let cosign = of_cosign(record, own);
+    let names = cosign.values().cloned().collect::<BTreeSet<_>>();
+    let Some(authority) = own.authority else { return names };
+    let envelopes = envelopes(record, authority);
+    let for_notation = cosign.iter().chain(named).filter(|(entry, _)| envelopes.contains(*entry));
+    let for_notation: BTreeSet<String> = for_notation.map(|(_, name)| name.clone()).collect();
+    names.intersection(&for_notation).cloned().collect()
+}
+
+/// What is lacking of an image under this name. Each form is signed once.
+pub fn lacking(record: &SignatureRecord, own: &Own, name: &str, named: &Named) -> Lacking {
+    if signed_under(record, own, named).contains(name) {
+        return Lacking::default();
+    }
+    let cosign = !of_cosign(record, own).values().any(|known| known == name);
+    Lacking { cosign, notation: own.authority.is_some() }
 }
 
 /// The names under which any of the project's own keys has signed an image, whatever became of the
@@ -179,7 +221,9 @@ mod tests {
         let subject = String::new();
         let envelope =
             seen(Format::NotationJws, By::Certificate { root: ROOT, subject }, None, Some(7));
-        let names = |signatures: Vec<Seen>, own: &Own| signed_under(&record(signatures), own).len();
+        let names = |signatures: Vec<Seen>, own: &Own| {
+            signed_under(&record(signatures), own, &Named::new()).len()
+        };
         assert_eq!(names(vec![classic(Some(7)), bundle(Some(7))], &own), 1);
         assert_eq!(names(vec![classic(Some(7))], &own), 0, "one form is missing");
         assert_eq!(names(vec![classic(Some(7)), bundle(Some(8))], &own), 0, "of another signing");
@@ -188,6 +232,36 @@ mod tests {
         assert_eq!(names(vec![classic(Some(7)), bundle(Some(7)), envelope], &certified), 1);
         let other = seen(Format::Cosign, By::Key(OLD), Some(NAME), Some(7));
         assert_eq!(names(vec![other, bundle(Some(7))], &own), 0, "another key");
+    }
+
+    #[test]
+    fn what_is_signed_for_notation_later_is_not_signed_for_cosign_again() {
+        let own = Own { key: NEW, authority: Some(ROOT) };
+        let envelope = |entry| {
+            let by = By::Certificate { root: ROOT, subject: String::new() };
+            seen(Format::NotationJws, by, None, Some(entry))
+        };
+        let cosign = || {
+            let tagged = seen(Format::Cosign, By::Key(NEW), Some(NAME), Some(7));
+            vec![tagged, seen(Format::Bundle, By::Key(NEW), None, Some(7))]
+        };
+        let nothing = Named::new();
+        let before = record(cosign());
+        let lacks = |cosign, notation| Lacking { cosign, notation };
+        assert_eq!(lacking(&before, &own, NAME, &nothing), lacks(false, true));
+        assert_eq!(lacking(&before, &own, "another", &nothing), lacks(true, true));
+        let without = Own { authority: None, ..own.clone() };
+        assert_eq!(lacking(&before, &without, NAME, &nothing), lacks(false, false));
+        // the log says whose and under which name the envelope is
+        let after = record([cosign(), vec![envelope(8)]].concat());
+        assert_eq!(unnamed(&after, &own), [8]);
+        let named = Named::from([(8, NAME.to_owned())]);
+        assert_eq!(lacking(&after, &own, NAME, &named), lacks(false, false));
+        assert_eq!(signed_under(&after, &own, &named), BTreeSet::from([NAME.to_owned()]));
+        let of_another = Named::from([(8, "another".to_owned())]);
+        assert_eq!(lacking(&after, &own, NAME, &of_another), lacks(false, true));
+        assert_eq!(lacking(&after, &own, NAME, &nothing), lacks(false, true), "by an earlier key");
+        assert_eq!(unnamed(&record([cosign(), vec![envelope(7)]].concat()), &own), [0; 0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::count_change;
 use crate::ledger::command::Outcome;
-use crate::ledger::records::{Project, RecordError, WriteRecords, encode};
+use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode};
 use crate::ledger::sign_log::{LookForSigning, MeshKey, NotationIdentity, key as log_key};
 use crate::ledger::signatures::{LookForSignatures, Resealed, has_room, key};
 use crate::policies::signatures::{Anchor, By, LONGEST_PEM, MESH, Signer, State};
@@ -38,7 +38,7 @@ pub(super) fn set_identity<R: WriteRecords>(
         Some(known) if trusted.signers[known].state == State::Active => {}
         Some(_) => return refused("the project does not sign with this authority any more"),
         None => {
-            if !has_room(&trusted) {
+            if !has_room(&trusted, records.level()?) {
                 return refused("a project trusts at most 50 signers");
             }
             let mut earlier = 0;

@@ -35,6 +35,7 @@ fn judge(ledger: &Ledger, tag: &Tag, now: Timestamp) -> (Answer, Option<Timestam
             repository: &repository,
             cached: false,
             tag: Some(tag),
+            tags: &[],
             pushed: Timestamp(0),
             now,
         };

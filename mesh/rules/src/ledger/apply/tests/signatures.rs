@@ -3,6 +3,7 @@
 use super::leaving::at_newest;
 use super::*;
 use crate::ledger::change::Change;
+use crate::ledger::records::key as records_key;
 use crate::ledger::scanning::LookForScans;
 use crate::ledger::sign_log::{Checked, LogEntry, LookForSigning, MeshKey, key as log_key};
 use crate::ledger::signatures::{
@@ -308,6 +309,83 @@ fn a_compromised_signer_stays_so() {
 }
 
 #[test]
+fn a_compromised_signer_keeps_what_it_was() {
+    let revoked = || State::Revoked { at: Timestamp(0), compromised: true, why: "stolen".into() };
+    let put = |ledger: &mut Ledger, name: &str, anchor: Anchor, state, new| {
+        let signer = Box::new(Signer { anchor, ..*signer(name, state) });
+        let project = "demo".parse().unwrap();
+        change(ledger, SignatureChange::SetSigner { project, signer, new })
+    };
+    let key = |id: u8| Anchor::Key { id: AnchorId([id; 32]), pem: "pem".into() };
+    let mut ledger = with_image();
+    assert_eq!(put(&mut ledger, "ci", key(1), State::Active, true), Outcome::Done);
+    let id = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap().id;
+    let anchors = |ledger: &Ledger| ledger.records.trusted(id).unwrap().anchors;
+    let before = anchors(&ledger);
+    assert_eq!(put(&mut ledger, "ci", key(1), revoked(), false), Outcome::Done);
+    assert_eq!(anchors(&ledger), before + 1, "certificates of its key are looked for");
+    let other = put(&mut ledger, "ci", key(2), revoked(), false);
+    assert!(matches!(&other, Outcome::Refused(why) if why.contains("keeps what it was")));
+    assert!(matches!(put(&mut ledger, "re", key(1), State::Active, true), Outcome::Refused(_)));
+    // as before this level, because logs are applied again
+    let mut early = Ledger::new();
+    assert_eq!(early.run(raise(Level::CACHED_SIGNATURES)), Outcome::Done);
+    let put_first = super::put(early.epoch(), 1, "v1", &[1]);
+    assert_eq!(early.run(put_first), Outcome::Done);
+    assert_eq!(put(&mut early, "ci", key(1), revoked(), true), Outcome::Done);
+    assert_eq!(put(&mut early, "ci", key(2), revoked(), false), Outcome::Done);
+
+    // the same authority, or keyless identity, however it is written
+    let authority = |ids: &[u8], subjects: &[&str]| Anchor::Authority {
+        ids: ids.iter().map(|id| AnchorId([*id; 32])).collect(),
+        pem: format!("{ids:?}"),
+        timestamps: format!("{subjects:?}"),
+        subjects: subjects.iter().map(|one| (*one).to_owned()).collect(),
+    };
+    let keyless = |ids: &[u8], rekor: &str| Anchor::Keyless {
+        ids: ids.iter().map(|id| AnchorId([*id; 32])).collect(),
+        pem: String::new(),
+        rekor: rekor.into(),
+        issuer: "https://idp".into(),
+        subject: "ci@*".into(),
+    };
+    let stolen = authority(&[7, 8], &["O=Acme,C=DE", "CN=x"]);
+    assert_eq!(put(&mut ledger, "nota", stolen, revoked(), true), Outcome::Done);
+    let fulcio = keyless(&[9], "");
+    assert_eq!(put(&mut ledger, "keyless", fulcio, revoked(), true), Outcome::Done);
+    for same in [
+        authority(&[8, 7], &["CN=x", "C=DE,O=Acme"]),
+        authority(&[7, 8, 7], &["C=DE, O=Acme", "CN=x", "CN=x"]),
+        keyless(&[9, 9], "another log"),
+    ] {
+        let again = put(&mut ledger, "again", same.clone(), State::Active, true);
+        let Outcome::Refused(why) = &again else { panic!("{same:?}: {again:?}") };
+        assert!(why.contains("which is compromised"), "{why}");
+    }
+    let others = authority(&[7, 8], &["CN=y"]);
+    assert_eq!(put(&mut ledger, "others", others, State::Active, true), Outcome::Done);
+}
+
+#[test]
+fn compromised_signers_take_no_place_of_others() {
+    let mut ledger = with_image();
+    let revoked = || State::Revoked { at: Timestamp(0), compromised: true, why: String::new() };
+    let mut put = |n: u8, state| {
+        let anchor = Anchor::Key { id: AnchorId([n; 32]), pem: "pem".into() };
+        let signer = Box::new(Signer { anchor, ..*signer(&format!("s{n}"), state) });
+        let project = "demo".parse().unwrap();
+        change(&mut ledger, SignatureChange::SetSigner { project, signer, new: true })
+    };
+    for n in 0..50 {
+        assert_eq!(put(n, revoked()), Outcome::Done, "{n}");
+    }
+    for n in 50..100 {
+        assert_eq!(put(n, State::Active), Outcome::Done, "{n}");
+    }
+    assert!(matches!(put(100, State::Active), Outcome::Refused(_)));
+}
+
+#[test]
 fn a_key_is_one_signer() {
     let mut ledger = with_image();
     assert_eq!(set(&mut ledger, "ci", State::Active, true), Outcome::Done);
@@ -529,8 +607,14 @@ fn a_signature_by_a_key_of_the_mesh_counts_only_if_the_log_has_it() {
     let signers = ledger.records.trusted(id).unwrap().signers;
     let policy = Policy { mode: Mode::Enforce, ..Policy::NOTHING };
     let (repository, now) = (place(), Timestamp(9));
-    let context =
-        Context { repository: &repository, cached: false, tag: None, pushed: Timestamp(0), now };
+    let context = Context {
+        repository: &repository,
+        cached: false,
+        tag: None,
+        tags: &[],
+        pushed: Timestamp(0),
+        now,
+    };
     let judge = |seen: &Seen| counts(&policy, &signers, seen, &context);
     assert_eq!(judge(&record.evidence[0].signatures[0]), Ok(vec!["mesh", "mesh"]));
     assert!(judge(&record.evidence[0].signatures[1]).unwrap_err().contains("the sign log has no"));
@@ -559,4 +643,33 @@ fn nothing_is_verified_below_the_level() {
     assert_eq!(ledger.run(tag), Outcome::Done);
     assert!(queue(&ledger).is_empty());
     assert!(matches!(set(&mut ledger, "ci", State::Active, true), Outcome::Refused(_)));
+}
+
+#[test]
+fn the_tags_that_name_an_image_or_its_index_decide_by_digest_about_a_signer_of_some_tags() {
+    let mut ledger = with_image();
+    let id = ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap().id;
+    let child = Digest::sha256(&[9, 0]);
+    let epoch = ledger.epoch();
+    assert_eq!(ledger.run(put(epoch, 9, "child", &[9])), Outcome::Done);
+    let tag = put(epoch, 2, sig().as_str(), &[2]);
+    assert_eq!(ledger.run(tag), Outcome::Done);
+    change(&mut ledger, verified(evidence(2, Some(sig()), &[1]), vec![child], None));
+    let of = |ledger: &Ledger, digest: &Digest| {
+        let facts = ledger.records.signature_facts_by_digest(id, &place(), digest).unwrap();
+        facts.tags.map(|tags| tags.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(set(&mut ledger, "ci", State::Active, true), Outcome::Done);
+    assert_eq!(of(&ledger, &image()), None, "it may sign every tag");
+    let narrow = Signer {
+        tags: Some(crate::policies::selectors::Pattern::new("v*").unwrap()),
+        ..*signer("ci", State::Active)
+    };
+    let (project, signer) = ("demo".parse().unwrap(), Box::new(narrow));
+    change(&mut ledger, SignatureChange::SetSigner { project, signer, new: false });
+    assert_eq!(of(&ledger, &image()), Some(vec!["v1".to_owned()]));
+    assert_eq!(of(&ledger, &child), Some(vec!["child".to_owned(), "v1".to_owned()]));
+    // an edge is told no level, and reads the tags themselves
+    ledger.records.remove(&records_key::level()).unwrap();
+    assert_eq!(of(&ledger, &child), Some(vec!["child".to_owned(), "v1".to_owned()]));
 }

@@ -67,6 +67,7 @@ fn judge(
         repository: &repository,
         cached: false,
         tag: tag.as_ref(),
+        tags: &[],
         pushed: Timestamp(0),
         now: NOW,
     };
@@ -205,6 +206,7 @@ fn the_signed_name_counts_where_the_policy_says_so() {
             repository: &repository,
             cached: true,
             tag: None,
+            tags: &[],
             pushed: Timestamp(0),
             now: NOW,
         };
@@ -231,6 +233,7 @@ fn what_a_signed_index_lists_passes_unless_the_policy_says_otherwise() {
         repository: &repository,
         cached: false,
         tag: None,
+        tags: &[],
         pushed: Timestamp(0),
         now: NOW,
     };
@@ -262,8 +265,14 @@ fn what_was_pushed_a_moment_ago_is_waited_for() {
     let repository: RepositoryName = "shop/web".parse().unwrap();
     let waits = policy(&[(metadata::MODE, "enforce"), (metadata::WAIT, "30")]);
     let of = |pushed| {
-        let context =
-            Context { repository: &repository, cached: false, tag: None, pushed, now: NOW };
+        let context = Context {
+            repository: &repository,
+            cached: false,
+            tag: None,
+            tags: &[],
+            pushed,
+            now: NOW,
+        };
         decide(&waits, &[], &SignatureRecord::default(), &[], &context)
     };
     let left = |seconds| Decision::Wait(Duration::from_secs(seconds), Refusal::Unsigned);
@@ -288,7 +297,8 @@ fn an_exemption_of_an_index_is_one_of_what_it_lists_whatever_children_inherit() 
     let alone = policy(&[(metadata::MODE, "enforce"), (metadata::CHILDREN, "false")]);
     let (repository, own) = ("shop/web".parse().unwrap(), SignatureRecord::default());
     let pushed = Timestamp(0);
-    let context = Context { repository: &repository, cached: false, tag: None, pushed, now: NOW };
+    let context =
+        Context { repository: &repository, cached: false, tag: None, tags: &[], pushed, now: NOW };
     let end = Timestamp(NOW.0 + 1);
     let parents = [parent(NOW), parent(end)];
     for policy in [enforce(), alone] {
@@ -376,4 +386,84 @@ fn values_of_the_policy_are_checked_when_they_are_written() {
         assert!(good.iter().all(|value| check(key, value).is_ok()), "{key}");
         assert!(wrong.iter().all(|value| check(key, value).is_err()), "{key}");
     }
+}
+
+#[test]
+fn what_a_compromised_signer_has_signed_counts_for_no_other_either() {
+    let ended = State::Revoked { at: Timestamp(0), compromised: true, why: "stolen".into() };
+    let authority = |name: &str, subjects: &[&str], state: State| Signer {
+        anchor: Anchor::Authority {
+            ids: vec![CI],
+            pem: String::new(),
+            timestamps: String::new(),
+            subjects: subjects.iter().map(|one| (*one).to_owned()).collect(),
+        },
+        state,
+        ..signer(name, CI)
+    };
+    let by = |subject: &str| By::Certificate { root: CI, subject: subject.into() };
+    let signers =
+        [authority("nota", &["O=Acme, C=DE"], ended), authority("all", &[], State::Active)];
+    let verdict = |subject: &str| {
+        let own = record(vec![signature(by(subject))]);
+        judge(&enforce(), &signers, &own, Some("v1"))
+    };
+    let Decision::Refuse(why) = verdict("CN=x,O=Acme,C=DE") else { panic!("it passes") };
+    assert!(why.to_string().contains("the signer nota is revoked: stolen"), "{why}");
+    assert_eq!(verdict("CN=x,O=Other,C=DE"), Decision::Pass, "of somebody else");
+}
+
+#[test]
+fn a_signer_of_some_tags_counts_by_digest_for_what_it_says_or_for_what_such_a_tag_names_now() {
+    let narrow = Some(Pattern::new("v*").unwrap());
+    let signers = [Signer { tags: narrow, ..signer("release", CI) }];
+    let repository: RepositoryName = "shop/web".parse().unwrap();
+    let of = |reference: Option<&str>| {
+        let reference = reference.map(str::to_owned);
+        record(vec![Signature { reference, ..signature(By::Key(CI)) }])
+    };
+    let (nothing, index) = (SignatureRecord::default(), [of(None)]);
+    let passes = |own: &SignatureRecord, parents: &[SignatureRecord], cached, tags: &[&str]| {
+        let tags: Vec<Tag> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
+        let (tag, pushed, repository) = (None, Timestamp(0), &repository);
+        let context = Context { repository, cached, tag, tags: &tags, pushed, now: NOW };
+        decide(&enforce(), &signers, own, parents, &context) == Decision::Pass
+    };
+    for reference in [None, Some("atoll.example/shop/web")] {
+        let own = of(reference);
+        assert!(tags_decide(&signers, &own, &[]));
+        assert!(passes(&own, &[], false, &["dev", "v1"]), "{reference:?}");
+        assert!(!passes(&own, &[], false, &["dev"]), "{reference:?}");
+        assert!(!passes(&own, &[], false, &[]), "{reference:?}");
+        assert!(passes(&own, &[], true, &[]), "the tags of the upstream are not known");
+    }
+    // what was signed says which tag it is for
+    let (good, bad) = (of(Some("x/shop/web:v1")), of(Some("x/shop/web:dev")));
+    assert!(!tags_decide(&signers, &good, &[]) && passes(&good, &[], false, &[]));
+    assert!(!passes(&bad, &[], false, &["v1"]));
+    // the tags of an index are those of what it lists
+    assert!(tags_decide(&signers, &nothing, &index));
+    assert!(passes(&nothing, &index, false, &["v1"]) && !passes(&nothing, &index, false, &["dev"]));
+    assert!(!tags_decide(&[signer("ci", CI)], &of(None), &[]), "nothing more is read for others");
+}
+
+#[test]
+fn a_signer_that_the_policy_names_is_required_unless_another_of_that_name_is_left() {
+    let ours = |name: &str| Signer { logged: true, ..signer(name, MESH) };
+    let signers = [signer("ci", CI), signer("qa", CI), ours("mesh"), ours("mesh-2")];
+    for (text, name, expected) in [
+        ("ci,qa;mesh", "ci", true),
+        ("qa", "ci", false),
+        ("mesh", "mesh", false),
+        ("mesh-2", "mesh-2", true),
+        ("mesh-2", "mesh", false),
+        ("gone,qa", "ci", false),
+        ("gone", "gone", false),
+    ] {
+        assert_eq!(is_required(text, &signers, name), expected, "{text} without {name}");
+    }
+    assert!(is_required("ci;mesh", &signers[..3], "mesh"), "it is the last of the mesh's own");
+    let left = without(&signers, "ci", true);
+    assert!(left[0].state.is_compromised() && left[1..] == signers[1..]);
+    assert_eq!(without(&signers, "ci", false), &signers[1..]);
 }

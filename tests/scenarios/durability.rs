@@ -158,11 +158,19 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
     }
     let client = |at: usize| mesh.repository(at, "demo/spoilt").client().clone();
     for at in 0..3 {
+        let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
         wait::until_ok("it is told as gone", || {
-            let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
             let answer = client(at).ask(Method::HEAD, &path).send().map_err(|no| no.to_string())?;
             if answer.status == 404 { Ok(()) } else { Err(format!("at {at}: {answer}")) }
         });
+        for range in [None, Some("bytes=0-99"), Some("bytes=200000-")] {
+            let get = client(at).ask(Method::GET, &path);
+            let get = range.into_iter().fold(get, |get, range| get.header("range", range));
+            let answer = get.send().unwrap_or_else(|none| panic!("{range:?} at {at}: {none}"));
+            let code = answer.envelope().map(|(code, _)| code);
+            let gone = answer.status == 404 && code.as_deref() == Some("BLOB_UNKNOWN");
+            assert!(gone, "GET says what HEAD says, {range:?} at {at}: {answer}");
+        }
         let path = format!("/v2/demo/other/blobs/uploads/?mount={}&from=demo/spoilt", layer.digest);
         let answer = client(at).ask(Method::POST, &path).send().unwrap_or_else(|no| panic!("{no}"));
         assert_eq!(answer.status, 202, "a mount is no promise of bytes, at {at}: {answer}");
@@ -180,6 +188,16 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
         });
     };
     repaired(1);
+    // whoever is not heard may have a sound copy
+    mesh.members()[2].stop(Signal::KILL);
+    for (at, method) in [(0, Method::HEAD), (1, Method::HEAD), (0, Method::GET)] {
+        let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
+        let answer = client(at).ask(method.clone(), &path).send();
+        let answer = answer.unwrap_or_else(|none| panic!("{method} at {at}: {none}"));
+        assert_eq!(answer.status, 503, "{method} at {at}: {answer}");
+    }
+    mesh.members()[2].serve();
+    mesh.members()[2].wait_ready();
     // a client that does not ask hears it with the manifest
     let put = client(1).ask(Method::PUT, "/v2/demo/spoilt/manifests/2");
     let put = put.header("content-type", MANIFEST).body(image.manifest.bytes.clone()).send();

@@ -221,14 +221,12 @@ impl Pulls {
     }
 
     /// The blob's bytes: from this node, or from the flight that brings it, which is started if
-    /// there is none. `only_asked` means that the client only wants to know whether the blob is
-    /// here (HEAD).
+    /// there is none.
     pub async fn bytes(
         &self,
         known: &Known<'_>,
         readable: Readable,
         at_hand: AtHand,
-        only_asked: bool,
     ) -> Result<Bytes, PullError> {
         let digest = known.digest;
         let buffers = self.store.buffers().clone();
@@ -253,6 +251,14 @@ impl Pulls {
         if readable == Readable::OnlyUpstream {
             self.keep_readable_once_here(known, flight.clone());
         }
+        // a flight that is under way may have begun before its source knew that its copy is damaged
+        if at_hand.damaged && !known.proxied && self.flights.is_lost(digest).await {
+            match tokio::time::timeout(self.terms.first_byte, flight.finished()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(FlightError::Lost(digest).into()),
+                Err(_) => return Err(FlightError::Slow(digest).into()),
+            }
+        }
         let begun = match flight.begun(digest, self.terms.first_byte).await {
             // a manifest here refers to it, so it may come back with a node that was not heard;
             // with a 404 a client would give up for good
@@ -264,9 +270,6 @@ impl Pulls {
             // the flight was of a project without an upstream, and this one has one
             Err(error @ FlightError::Lost(_)) if known.proxied => {
                 return Err(PullError::Unavailable(error.to_string()));
-            }
-            Err(FlightError::NoSource(_)) if at_hand.damaged && only_asked => {
-                return Err(PullError::Unknown(digest));
             }
             begun => begun?,
         };

@@ -41,7 +41,7 @@ impl Flights {
                     fetching.flight.handle_found(found);
                 }
                 Step::Wait(pause) => tokio::time::sleep(pause).await,
-                Step::Check => match self.seal(&fetching, landing).await {
+                Step::Check => match self.seal(&fetching, landing, arriving).await {
                     Ok(held) => return Ok(held),
                     Err(error @ StoreError::Digest { .. }) => {
                         wrong = store_error(error);
@@ -93,7 +93,16 @@ impl Flights {
     }
 
     /// All bytes are here. They become the blob if their digest is right.
-    async fn seal(&self, fetching: &Fetching, landing: Landing) -> Result<Held, StoreError> {
+    async fn seal(
+        &self,
+        fetching: &Fetching,
+        mut landing: Landing,
+        arriving: &Arriving,
+    ) -> Result<Held, StoreError> {
+        if !landing.is_shown() {
+            let size = fetching.flight.offset();
+            landing.show(arriving, size, fetching.flight.groups().cloned(), 0);
+        }
         let Landing { mut ingest, allowed, .. } = landing;
         if ingest.is_whole(&fetching.digest) {
             // followers need not wait for this disk: in a chain each would wait for the disks of

@@ -279,6 +279,33 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
         let says = told.contains("in trouble") && told.contains("the disk of data_dir is full (");
         if says { Ok(()) } else { Err(told) }
     });
+    // what is in one region gets its second copy where there is room
+    let made = json!({"project_name": "spare", "metadata": {"durability": "1"}});
+    let answer = mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &made);
+    assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 201);
+    let spare = Image::random(&[3 * MIB; 6]);
+    wait::until_ok("one region has it", || mesh.repository(0, "spare/app").push(&spare, "1"));
+    set_durability(&mesh.client(0), "spare", 2);
+    let whole = |regions: &str| {
+        let told = status(&mesh, &["--replicated", "spare/app:1"]).out;
+        if told.contains(regions) { Ok(()) } else { Err(told) }
+    };
+    wait::until_ok("two regions have it", || whole("2/2"));
+    for blob in spare.blobs.iter().filter(|blob| blob.bytes.len() > MIB) {
+        assert!(!blob.file(&mesh.members()[2].data()).exists(), "it was asked to take a copy");
+    }
+    // a repair that waits for its next try begins when somebody asks for it
+    wait::until_ok("it begins anew", || {
+        let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&state=waiting&project=demo");
+        let waits = |job: &&Value| job["failures"].as_u64() > Some(0);
+        let Some(job) = jobs.as_array().into_iter().flatten().find(waits) else {
+            return Err(jobs.to_string());
+        };
+        let asked = repair(&mesh, &["demo"]);
+        let shown = get(&mesh, 0, &format!("/api/atoll/v1/jobs/{asked}"));
+        let anew = job["id"] == asked.as_str() && shown["failures"] == 0;
+        if anew { Ok(()) } else { Err(format!("{job}: {shown}")) }
+    });
     // the second region has its copies, and the ledger lives on
     wait::until("the second region has all", || (lost_without(&mesh, 1, "one") == 0).then_some(()));
     for number in 0..10 {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::placement::{Candidate, ranked};
+use crate::blobs::holding::Trouble;
 use crate::words::digest::Digest;
 use crate::words::moment::Moment;
 use crate::words::names::{NodeId, ProjectName, Region};
@@ -173,20 +174,25 @@ impl Keeper {
 /// The nodes that get a copy of `digest`, one in each region that lacks it, until `wanted` regions
 /// have one. `have` are the regions where a replica keeps it for good, `cached` the replicas that may
 /// evict it: in their regions they are chosen, because that moves no bytes. `alive` are the replicas
-/// that can take a copy.
+/// that can be asked to take a copy. Those of them that are `troubled` are chosen only where the
+/// others are in too few regions, but for one that has the bytes and can write that it keeps them.
 pub fn missing_copies<'a>(
     digest: &Digest,
     mut have: BTreeSet<&'a Region>,
     cached: &BTreeSet<NodeId>,
     alive: &'a [Candidate],
+    troubled: &BTreeMap<NodeId, Trouble>,
     wanted: usize,
 ) -> Vec<NodeId> {
     let region_of = |node: NodeId| alive.iter().find(|c| c.id == node).map(|c| &c.region);
-    let ranked = ranked(digest, alive.iter().map(|candidate| candidate.id));
-    let first = ranked.iter().filter(|node| cached.contains(node));
-    let then = ranked.iter().filter(|node| !cached.contains(node));
+    let mut ranked = ranked(digest, alive.iter().map(|candidate| candidate.id));
+    ranked.sort_by_key(|node| match (troubled.get(node), cached.contains(node)) {
+        (None | Some(Trouble::Full { .. }), true) => 0,
+        (None, false) => 1,
+        (Some(_), _) => 2,
+    });
     let mut chosen = Vec::new();
-    for node in first.chain(then).copied() {
+    for node in ranked {
         if have.len() >= wanted {
             break;
         }
@@ -414,7 +420,7 @@ mod tests {
         let digest = Digest::sha256(b"x");
         let chosen = |keep: &[u64], cached: &[u64], wanted| {
             let keep = alive.iter().filter(|c| keep.contains(&c.id.0)).map(|c| &c.region).collect();
-            missing_copies(&digest, keep, &set(cached), &alive, wanted)
+            missing_copies(&digest, keep, &set(cached), &alive, &BTreeMap::new(), wanted)
         };
         assert!(chosen(&[1, 2], &[], 2).is_empty());
         assert_eq!(chosen(&[1, 2], &[3], 2), [], "its region has one");
@@ -423,5 +429,22 @@ mod tests {
         assert_eq!(chosen(&[1], &[], 9).len(), 3, "there are no more regions");
         let all: BTreeSet<NodeId> = chosen(&[], &[3], 4).into_iter().collect();
         assert_eq!(all, set(&[1, 3, 4, 5]));
+        let chosen = |cached: &[u64], troubled: &[(u64, Trouble)], wanted| {
+            let troubled = troubled.iter().map(|(node, why)| (NodeId(*node), *why)).collect();
+            let have = [&alive[0].region].into();
+            let to = missing_copies(&digest, have, &set(cached), &alive, &troubled, wanted);
+            to.into_iter().collect::<BTreeSet<_>>()
+        };
+        let full = Trouble::Full { free: 1 };
+        for (one, other) in [(4, 5), (5, 4)] {
+            let troubled = [(one, full), (2, full)];
+            assert_eq!(chosen(&[], &troubled, 3), set(&[3, other]), "the others can take it");
+        }
+        let all = [(2, full), (3, full), (4, full)];
+        assert_eq!(chosen(&[], &all, 2), set(&[5]));
+        assert_eq!(chosen(&[], &all, 4).len(), 3, "there may be room by then");
+        assert_eq!(chosen(&[4], &all, 2), set(&[4]), "it has the bytes");
+        assert_eq!(chosen(&[4], &[(4, Trouble::Unwritable), (2, full)], 2).len(), 1);
+        assert!(!chosen(&[4], &[(4, Trouble::Unwritable)], 2).contains(&NodeId(4)));
     }
 }

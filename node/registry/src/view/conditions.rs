@@ -23,6 +23,11 @@ impl Conditions {
         self.0.lock().keys().copied().collect()
     }
 
+    /// The same, and why.
+    pub fn all(&self) -> BTreeMap<NodeId, Trouble> {
+        self.0.lock().clone()
+    }
+
     /// Notes what `node` says. The result is whether it says something else than before.
     pub fn note(&self, node: NodeId, trouble: Option<Trouble>) -> bool {
         let mut known = self.0.lock();

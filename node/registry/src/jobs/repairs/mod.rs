@@ -450,7 +450,8 @@ impl Repairs {
         let away: Vec<Candidate> = replicas.into_iter().filter(away).collect();
         let regions: BTreeSet<&Region> = alive.iter().chain(&away).map(|c| &c.region).collect();
         let lost = all_regions.into_iter().filter(|region| !regions.contains(region)).collect();
-        Ok(Situation { alive, away, leaving, lost })
+        let troubled = self.neighbours.conditions.all();
+        Ok(Situation { alive, troubled, away, leaving, lost })
     }
 
     /// What is known of `digests` now.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rules::blobs::holding::Stock;
+use rules::blobs::holding::{Stock, Trouble};
 use rules::members::keeper::missing_copies;
 use rules::members::placement::Candidate;
 use rules::words::digest::Digest;
@@ -15,6 +15,8 @@ use super::Done;
 pub(super) struct Situation {
     /// The replicas that are up and stay.
     pub(super) alive: Vec<Candidate>,
+    /// Those of them that should be given no blob if others can take it, and why.
+    pub(super) troubled: BTreeMap<NodeId, Trouble>,
     /// The replicas that are away, but not for so long that their copies count as gone.
     pub(super) away: Vec<Candidate>,
     /// The replica that is being removed, whose copies count for nothing.
@@ -162,7 +164,7 @@ pub(super) fn find_short(
     durability: u32,
     done: &mut Done,
 ) -> Vec<Short> {
-    let Situation { alive, away, .. } = &survey.situation;
+    let Situation { alive, away, troubled, .. } = &survey.situation;
     survey.situation.note(done);
     let wanted = survey.situation.wanted(durability);
     let mut all_short = Vec::new();
@@ -184,7 +186,7 @@ pub(super) fn find_short(
         }
         let kept = have.len();
         let damaged = sources.iter().all(|node| survey.is_damaged(*node, digest));
-        let to = missing_copies(digest, have, &cached, alive, wanted);
+        let to = missing_copies(digest, have, &cached, alive, troubled, wanted);
         let held = sources.iter().find_map(|node| survey.stock_of(*node, at)?.held);
         let size = held.map_or(0, |held| held.size);
         done.lacks(survey.situation.lacking(kept + to.len(), durability), size);
@@ -218,7 +220,7 @@ mod tests {
     }
 
     fn situation(alive: Vec<Candidate>, away: Vec<Candidate>) -> Situation {
-        Situation { alive, away, leaving: None, lost: BTreeSet::new() }
+        Situation { alive, away, ..Situation::default() }
     }
 
     const NONE: Stock = Stock { held: None, cached: false, granted: false };
@@ -345,6 +347,27 @@ mod tests {
         assert!(!enough(&[1, 9], 2), "a node that is no member");
         assert!(!enough(&[4], 1), "nobody can be asked for it");
         assert!(enough(&[1, 3, 4], 5) && !enough(&[1, 3], 5), "as many regions as there are");
+    }
+
+    /// Such a repair asked the same full replica each time, and was never done.
+    #[test]
+    fn a_replica_that_is_full_gets_no_copy_if_another_region_can_take_it() {
+        let digests: Vec<Digest> = (0..20_u8).map(|n| Digest::sha256(&[n])).collect();
+        let up = vec![candidate(1, "a"), candidate(2, "b"), candidate(3, "c")];
+        let stock = |node: u64| if node == 1 { kept() } else { NONE };
+        let mut survey = Survey {
+            situation: situation(up, vec![]),
+            stock: (1..4).map(|node| (NodeId(node), vec![stock(node); 20])).collect(),
+            kept_by: vec![vec![NodeId(1)]; 20],
+            ..Survey::default()
+        };
+        survey.situation.troubled = [(NodeId(2), Trouble::Full { free: 0 })].into();
+        let to = |durability| {
+            let short = find_short(&digests, &survey, durability, &mut Done::default());
+            short.into_iter().map(|short| short.to).collect::<Vec<_>>()
+        };
+        assert!(to(2).iter().all(|to| to == &[NodeId(3)]), "{:?}", to(2));
+        assert!(to(3).iter().all(|to| to == &[NodeId(3), NodeId(2)]), "{:?}", to(3));
     }
 
     /// Such a repair once said that all was done, and no metric said otherwise.

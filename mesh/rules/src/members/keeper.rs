@@ -38,6 +38,8 @@ pub struct View<'a> {
     pub replicas: &'a BTreeSet<NodeId>,
     /// Those of them that do not answer.
     pub down: &'a BTreeSet<NodeId>,
+    /// The replicas that drain and do not answer.
+    pub drained: &'a BTreeSet<NodeId>,
     /// Whether some replica drains. Then projects have just moved, and somebody waits for their copies.
     pub drains: bool,
     /// The projects whose primary this node is, with their durability.
@@ -73,6 +75,8 @@ struct Situation {
 pub struct Keeper {
     /// Since when each replica is away.
     away: BTreeMap<NodeId, Moment>,
+    /// Since when each replica is away that drains.
+    drained: BTreeMap<NodeId, Moment>,
     present: BTreeSet<NodeId>,
     present_since: Option<Moment>,
     /// When a replica came or went last, since the first view.
@@ -93,7 +97,11 @@ impl Keeper {
         terms: KeeperTerms,
         view: View<'_>,
     ) -> Vec<ProjectName> {
-        let View { replicas, down, drains, mine, looked } = view;
+        let View { replicas, down, drained, drains, mine, looked } = view;
+        self.drained.retain(|node, _| drained.contains(node));
+        for node in drained {
+            self.drained.entry(*node).or_insert(now);
+        }
         self.away.retain(|node, _| down.contains(node) && replicas.contains(node));
         for node in down.intersection(replicas) {
             self.away.entry(*node).or_insert(now);
@@ -166,6 +174,12 @@ impl Keeper {
         }
     }
 
+    /// Whether what a replica has that drains and does not answer is not to be given up yet: its copies
+    /// count for nothing, but it may come back with them.
+    pub fn may_return(&self, now: Moment, terms: KeeperTerms, node: NodeId) -> bool {
+        self.drained.get(&node).is_none_or(|since| now.since(*since) < terms.after)
+    }
+
     fn situation(&self, durability: u32) -> Situation {
         Situation { durability, present: self.present.clone() }
     }
@@ -234,7 +248,8 @@ mod tests {
         drains: bool,
         mine: &[(ProjectName, u32)],
     ) -> Vec<ProjectName> {
-        keeper.handle_view(now, TERMS, View { replicas, down, drains, mine, looked: &|_| true })
+        let (drained, looked) = (&BTreeSet::new(), &|_: &ProjectName| true);
+        keeper.handle_view(now, TERMS, View { replicas, down, drained, drains, mine, looked })
     }
 
     /// A primary that moved every few seconds after a replica was removed once never looked, and the
@@ -244,7 +259,8 @@ mod tests {
         let (all, none) = (set(&[1, 2]), set(&[]));
         let due = |keeper: &mut Keeper, second, mine: &[(ProjectName, u32)], looked: bool| {
             let looked = &|_: &ProjectName| looked;
-            let view = View { replicas: &all, down: &none, drains: false, mine, looked };
+            let (replicas, down, drained) = (&all, &none, &none);
+            let view = View { replicas, down, drained, drains: false, mine, looked };
             keeper.handle_view(at(second), TERMS, view).len()
         };
         // it was started after the removal, so it has seen nothing change
@@ -390,6 +406,21 @@ mod tests {
         assert_eq!((due(&mut keeper, 22, 3), due(&mut keeper, 23, 2)), (0, 1));
         keeper.again(at(24), &"unknown".parse().unwrap());
         assert!(keeper.new.contains_key(&mine(3)[0].0) && keeper.new.len() == 1);
+    }
+
+    #[test]
+    fn what_drains_and_is_away_may_come_back_for_a_while() {
+        let mut keeper = Keeper::default();
+        let (all, none, one) = (set(&[1, 2]), set(&[]), set(&[3]));
+        let mut see = |second, drained: &BTreeSet<NodeId>| {
+            let (replicas, down, looked) = (&all, &none, &|_: &ProjectName| true);
+            let view = View { replicas, down, drained, drains: true, mine: &[], looked };
+            keeper.handle_view(at(second), TERMS, view);
+            keeper.may_return(at(second), TERMS, NodeId(3))
+        };
+        assert!(see(0, &none), "nobody has missed it yet");
+        assert!(see(10, &one) && see(609, &one) && !see(610, &one));
+        assert!(see(620, &none) && see(630, &one), "it was there in between");
     }
 
     #[test]

@@ -104,6 +104,9 @@ struct Done {
     lag: Lag,
     /// The replicas that were away for a moment, or about to leave: what they keep is not known.
     unsettled: BTreeSet<NodeId>,
+    /// The replicas that drain and are away, and by what the ledger says are the only ones that have
+    /// some blobs.
+    only_at: BTreeSet<NodeId>,
     /// Errors for the log that were not written yet.
     said: Vec<String>,
 }
@@ -137,7 +140,7 @@ impl Done {
         .to_string()
     }
 
-    fn end(&self, name_of: impl Fn(NodeId) -> String) -> RunEnd {
+    fn end(&self, name_of: impl Fn(NodeId) -> String + Copy) -> RunEnd {
         let Done { checked, short, copied, failed, lost, unreachable, .. } = self;
         let mut looked = format!("{checked} blobs checked, {copied} copies made");
         if *unreachable > 0 {
@@ -147,6 +150,14 @@ impl Done {
             let names: Vec<String> = self.unsettled.iter().copied().map(name_of).collect();
             let why = format!(
                 "{looked}; {} was away or is being removed, so it is looked again",
+                names.join(", ")
+            );
+            return RunEnd::Failed(why);
+        }
+        if !self.only_at.is_empty() {
+            let names: Vec<String> = self.only_at.iter().copied().map(name_of).collect();
+            let why = format!(
+                "{looked}; some blobs are only at {}, which drains and does not answer: start it, so that they can be copied",
                 names.join(", ")
             );
             return RunEnd::Failed(why);
@@ -227,6 +238,7 @@ impl Repairs {
             replicas.map(|node| node.id).filter(|node| !draining.contains(node)).collect();
         let up: BTreeSet<NodeId> = self.neighbours.alive().into_iter().map(|c| c.id).collect();
         let down = replicas.difference(&up).copied().collect();
+        let drained = draining.difference(&up).copied().collect();
         let view = self.neighbours.records.view()?;
         let mine: Vec<(ProjectName, u32)> = view
             .projects()?
@@ -242,8 +254,8 @@ impl Repairs {
                 // what cannot be read is looked at
                 looked_since(&*view, name, *removed).unwrap_or(false)
             };
-            let (replicas, down, mine) = (&replicas, &down, &mine[..]);
-            let seen = View { replicas, down, drains, mine, looked: &looked };
+            let (replicas, down, drained, mine) = (&replicas, &down, &drained, &mine[..]);
+            let seen = View { replicas, down, drained, drains, mine, looked: &looked };
             self.keeper.lock().handle_view(now, self.terms, seen)
         };
         {
@@ -432,6 +444,7 @@ impl Repairs {
         let leaving = leaving.map(|leaving| leaving.node);
         let mut alive = self.neighbours.alive();
         let draining = self.neighbours.draining();
+        let up: BTreeSet<NodeId> = alive.iter().map(|c| c.id).collect();
         alive.retain(|c| Some(c.id) != leaving && !draining.contains(&c.id));
         let replicas: Vec<Candidate> = self
             .neighbours
@@ -443,7 +456,12 @@ impl Repairs {
         let all = replicas.iter().map(|replica| replica.id).collect();
         let all_regions: BTreeSet<Region> =
             replicas.iter().map(|replica| replica.region.clone()).collect();
-        let present = self.keeper.lock().present(&all);
+        let (present, drained) = {
+            let (keeper, now) = (self.keeper.lock(), clock::now());
+            let mut drained = draining.clone();
+            drained.retain(|node| !up.contains(node) && keeper.may_return(now, self.terms, *node));
+            (keeper.present(&all), drained)
+        };
         let away = |replica: &Candidate| {
             present.contains(&replica.id) && !alive.iter().any(|c| c.id == replica.id)
         };
@@ -451,7 +469,7 @@ impl Repairs {
         let regions: BTreeSet<&Region> = alive.iter().chain(&away).map(|c| &c.region).collect();
         let lost = all_regions.into_iter().filter(|region| !regions.contains(region)).collect();
         let troubled = self.neighbours.conditions.all();
-        Ok(Situation { alive, troubled, away, leaving, lost })
+        Ok(Situation { alive, troubled, away, drained, leaving, lost })
     }
 
     /// What is known of `digests` now.

@@ -19,6 +19,8 @@ pub(super) struct Situation {
     pub(super) troubled: BTreeMap<NodeId, Trouble>,
     /// The replicas that are away, but not for so long that their copies count as gone.
     pub(super) away: Vec<Candidate>,
+    /// The replicas that drain and are away, but not for so long that what only they have is given up.
+    pub(super) drained: BTreeSet<NodeId>,
     /// The replica that is being removed, whose copies count for nothing.
     pub(super) leaving: Option<NodeId>,
     /// The regions whose replicas are all gone for so long that their copies count as gone.
@@ -178,7 +180,13 @@ pub(super) fn find_short(
         let has = |node: &NodeId| survey.keeps(*node, at) || survey.caches(*node, at);
         let sources: Vec<NodeId> = survey.stock.keys().copied().filter(has).collect();
         if sources.is_empty() {
-            if done.unsettled.is_empty() {
+            let drained = &survey.situation.drained;
+            let waits_for =
+                survey.kept_by[at].iter().copied().filter(|node| drained.contains(node));
+            let waits_for: Vec<NodeId> = waits_for.collect();
+            if !waits_for.is_empty() {
+                done.only_at.extend(waits_for);
+            } else if done.unsettled.is_empty() {
                 done.lost += 1;
                 done.says(format!("{digest}: no replica that is up has it"));
             }
@@ -347,6 +355,28 @@ mod tests {
         assert!(!enough(&[1, 9], 2), "a node that is no member");
         assert!(!enough(&[4], 1), "nobody can be asked for it");
         assert!(enough(&[1, 3, 4], 5) && !enough(&[1, 3], 5), "as many regions as there are");
+    }
+
+    /// What only such a replica had was counted as lost while it was switched off.
+    #[test]
+    fn what_only_a_replica_has_that_drains_and_is_away_is_waited_for() {
+        let digests = [b"there", b"gone "].map(|text| Digest::sha256(text));
+        let mut survey = Survey {
+            situation: situation(vec![candidate(1, "a"), candidate(2, "b")], vec![]),
+            stock: [(NodeId(1), vec![NONE; 2]), (NodeId(2), vec![NONE; 2])].into(),
+            kept_by: vec![vec![NodeId(3)], vec![NodeId(1)]],
+            ..Survey::default()
+        };
+        survey.situation.drained = [NodeId(3)].into();
+        let mut done = Done::default();
+        assert!(find_short(&digests, &survey, 2, &mut done).is_empty());
+        assert_eq!(done.lost, 1, "nobody can have the other");
+        let end = done.end(name);
+        assert!(matches!(&end, RunEnd::Failed(why) if why.contains("only at node-3")), "{end:?}");
+        survey.situation.drained.clear();
+        let mut done = Done::default();
+        find_short(&digests, &survey, 2, &mut done);
+        assert_eq!(done.lost, 2, "it is away for long");
     }
 
     /// Such a repair asked the same full replica each time, and was never done.

@@ -11,7 +11,8 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
-use tests::image::{INDEX, Image, MANIFEST};
+use tests::image::{Blob, INDEX, Image, MANIFEST};
+use tests::metrics;
 use tests::process::{self, Finished};
 use tests::repository::set_durability;
 use tests::small_disk::SmallDisk;
@@ -291,9 +292,20 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
         if told.contains(regions) { Ok(()) } else { Err(told) }
     };
     wait::until_ok("two regions have it", || whole("2/2"));
+    let file = |blob: &Blob| blob.file(&mesh.members()[2].data());
     for blob in spare.blobs.iter().filter(|blob| blob.bytes.len() > MIB) {
-        assert!(!blob.file(&mesh.members()[2].data()).exists(), "it was asked to take a copy");
+        assert!(!file(blob).exists(), "it was asked to take a copy");
     }
+    // pulls go on there, of what it has no room for, too
+    let found = mesh.repository(2, "spare/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    assert_eq!(found.digest, spare.digest());
+    let passed = |blob: &&Blob| blob.bytes.len() > MIB && !file(blob).exists();
+    let large = spare.blobs.iter().find(passed).expect("18 MiB do not fit into 4");
+    let part = mesh.client(2).ask(Method::GET, &format!("/v2/spare/app/blobs/{}", large.digest));
+    let part = part.header("range", "bytes=1000000-1999999").send();
+    let part = part.unwrap_or_else(|none| panic!("{none}"));
+    assert!(part.status == 206 && part.body == large.bytes[1_000_000..2_000_000], "{part}");
+    assert!(metrics::value(&mesh.client(2), "atoll_pulls_passed_on_total") > 0);
     // a repair that waits for its next try begins when somebody asks for it
     wait::until_ok("it begins anew", || {
         let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&state=waiting&project=demo");

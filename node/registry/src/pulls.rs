@@ -106,7 +106,7 @@ impl AtHand {
     }
 }
 
-/// The bytes of a blob, here or arriving.
+/// The bytes of a blob: here, arriving, or passed on from another node.
 pub struct Bytes {
     /// Their number.
     pub size: u64,
@@ -270,6 +270,15 @@ impl Pulls {
             // the flight was of a project without an upstream, and this one has one
             Err(error @ FlightError::Lost(_)) if known.proxied => {
                 return Err(PullError::Unavailable(error.to_string()));
+            }
+            // what this node cannot keep it need not refuse
+            Err(error @ FlightError::NoRoom(_)) => {
+                let passing = Arc::new(self.flights.pass(digest, error).await?);
+                let size = passing.size();
+                let cut = move |part| {
+                    BlobBody::whole(passing.clone(), part, &buffers).counted(sent.clone())
+                };
+                return Ok(Bytes { size, cut: Box::new(cut) });
             }
             begun => begun?,
         };

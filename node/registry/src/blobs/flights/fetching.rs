@@ -1,5 +1,7 @@
 //! Carries out one flight. `rules` (flight) decides each step.
 
+use std::io;
+
 use ground::clock;
 use mesh::links::LinkError;
 use rules::blobs::flight::{Bound, Flight, GivenUp, Step};
@@ -82,7 +84,7 @@ impl Flights {
     }
 
     /// The ledger's record of the blob, if a manifest refers to it.
-    fn record(&self, digest: &Digest) -> Option<BlobRecord> {
+    pub(super) fn record(&self, digest: &Digest) -> Option<BlobRecord> {
         let view = self.neighbours.records.view();
         view.and_then(|view| view.record::<BlobRecord>(&key::blob(digest))).ok().flatten()
     }
@@ -133,12 +135,18 @@ impl Flights {
 }
 
 /// What the ledger knows of the blob's bytes; `None` if they came from an upstream.
-fn bound(record: &BlobRecord) -> Option<Bound> {
+pub(super) fn bound(record: &BlobRecord) -> Option<Bound> {
     Some(Bound { content: record.content?, size: record.size })
 }
 
 pub(super) fn store_error(error: StoreError) -> FlightError {
-    FlightError::Broken(error.to_string().into())
+    let said = error.to_string().into();
+    match error {
+        StoreError::Disk(error) if error.kind() == io::ErrorKind::StorageFull => {
+            FlightError::NoRoom(said)
+        }
+        _ => FlightError::Broken(said),
+    }
 }
 
 /// A flight, with what this node needs to carry it out.

@@ -12,6 +12,7 @@
 
 mod arriving;
 mod fetching;
+mod passing;
 mod refusals;
 mod source;
 mod taking;
@@ -68,6 +69,9 @@ pub enum FlightError {
     /// It began to arrive and broke off.
     #[error("{0}")]
     Broken(Arc<str>),
+    /// This node has no room for it.
+    #[error("{0}")]
+    NoRoom(Arc<str>),
 }
 
 /// Where to look for a blob.

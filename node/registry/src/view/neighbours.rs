@@ -15,8 +15,9 @@ use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::draining;
 use rules::members::majority::Majority;
 use rules::members::placement::{self, Candidate};
+use rules::members::shortage::{Unable, unable};
 use rules::wire::questions::{Collection, Condition, Have};
-use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE};
+use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE, NoLedger};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Region, RepositoryName};
 
@@ -120,6 +121,21 @@ impl Neighbours {
         let removed =
             self.records.view().and_then(|view| view.scan(&key::removals(), None, usize::MAX));
         removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
+    }
+
+    /// The names of the replicas that take no copies, and why. Only those that are known to be down or
+    /// to drain at an edge.
+    pub fn unable(&self) -> Vec<(String, Unable)> {
+        let nodes = self.nodes();
+        let live = self.alive().into_iter().map(|candidate| candidate.id).collect();
+        let why = unable(&nodes, &live, &self.draining(), &self.conditions.all());
+        let name = |id: NodeId| nodes.iter().find(|node| node.id == id).map(|n| n.name.to_string());
+        why.into_iter().filter_map(|(id, why)| Some((name(id)?, why))).collect()
+    }
+
+    /// Why the ledger took nothing, for people: that its majority is lost, if that is so.
+    pub fn no_ledger(&self, error: &NoLedger) -> String {
+        self.majority().lost().unwrap_or_else(|| error.to_string())
     }
 
     /// Which voters of the ledger are up. None are known at an edge.

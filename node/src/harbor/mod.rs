@@ -502,7 +502,8 @@ impl Harbor {
         self.writes.check_level(command.level())?;
         let operation = OperationId(rand::random());
         let outcome = self.writes.propose(operation, command, by, self.terms.commit).await;
-        let outcome = outcome.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
+        let outcome =
+            outcome.map_err(|e| Failure::new(Code::Unavailable, self.neighbours.no_ledger(&e)))?;
         settle(outcome).map_err(|refusal| match refusal {
             Refusal::NotFound => Failure::new(Code::NotFound, format!("there is no {object}")),
             Refusal::Exists => Failure::new(Code::Conflict, format!("there is a {object} already")),

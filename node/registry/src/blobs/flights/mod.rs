@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use ground::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
@@ -42,7 +43,10 @@ use crate::blobs::liars::Liars;
 use crate::blobs::transfers::Transfers;
 use crate::upstreams::Upstreams;
 use crate::view::neighbours::Neighbours;
-use store::Store;
+use store::{Store, StoreError};
+
+/// The number of blobs about which replicas are asked one by one at a time.
+const ASKED_AT_A_TIME: usize = 8;
 
 /// Why a blob could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -202,6 +206,22 @@ impl Flights {
     pub async fn is_lost(&self, digest: Digest) -> bool {
         let has_none = self.store.held(&digest).is_ok_and(|held| held.is_none());
         (has_none || self.store.is_damaged(&digest)) && self.neighbours.denied_by_all(digest).await
+    }
+
+    /// Those of `digests` of which no replica has a sound copy. All replicas are asked once about all of
+    /// them, and again about each that none of them keeps.
+    pub async fn lost_among(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        if digests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut stocks = self.neighbours.have(digests, None).await;
+        stocks.insert(self.neighbours.me, self.store.stocks(digests, None).await?);
+        let kept = |at: usize| stocks.values().any(|s| s[at].held.is_some() && !s[at].cached);
+        let doubtful = (0..digests.len()).filter(|at| !kept(*at)).map(|at| digests[at]);
+        let asked = doubtful.map(|digest| async move { (digest, self.is_lost(digest).await) });
+        let asked = futures::stream::iter(asked).buffered(ASKED_AT_A_TIME);
+        let lost = asked.filter_map(|(digest, lost)| std::future::ready(lost.then_some(digest)));
+        Ok(lost.collect().await)
     }
 
     /// The error if nobody gives the blob.

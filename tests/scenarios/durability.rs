@@ -187,7 +187,17 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
             if most == Some(counted) { Ok(()) } else { Err(format!("{lost:?}: {said}")) }
         });
     };
+    let counted = |wanted: u64| {
+        wait::until_ok("what is lost is counted without a repair", || {
+            let lost: Vec<u64> = (0..3)
+                .map(|at| metrics::value(&mesh.client(at), "atoll_repair_blobs_lost"))
+                .collect();
+            if lost.iter().max() == Some(&wanted) { Ok(()) } else { Err(format!("{lost:?}")) }
+        });
+    };
+    counted(1);
     repaired(1);
+    told_as_lost(&mesh, &layer.digest);
     // whoever is not heard may have a sound copy
     mesh.members()[2].stop(Signal::KILL);
     for (at, method) in [(0, Method::HEAD), (1, Method::HEAD), (0, Method::GET)] {
@@ -210,7 +220,29 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
         let found = wait::until_ok("it is back", || mesh.repository(at, "demo/spoilt").pull("1"));
         assert_eq!(found.digest, image.digest(), "at {at}");
     }
+    counted(0);
     repaired(0);
+    let told = tests::shop::atoll(&mesh, 1, "dr", &["--check"]);
+    assert!(told.success, "{told:?}");
+}
+
+/// A blob of demo/spoilt:1 is damaged wherever it is: every command that is about it says so.
+fn told_as_lost(mesh: &Formed, digest: &str) {
+    let atoll = |verb: &str, arguments: &[&str]| tests::shop::atoll(mesh, 1, verb, arguments);
+    let told = atoll("dr", &["--check"]);
+    assert!(!told.success && told.out.contains("these images need: demo/spoilt:1"), "{told:?}");
+    let told = atoll("explain", &["demo/spoilt:1"]);
+    assert!(told.out.contains("no replica has a sound copy of 1 of its blobs"), "{told:?}");
+    assert!(told.out.contains(digest), "{told:?}");
+    let told = atoll("scrub", &["a-1"]);
+    assert!(told.out.contains(digest), "{told:?}");
+    let told = atoll("status", &[]);
+    assert!(told.out.contains("up, has damaged blobs"), "{told:?}");
+    let told = atoll("artifact", &["delete", "demo/spoilt:1"]);
+    assert!(told.success, "{told:?}");
+    let told = atoll("trash", &["restore", "demo/spoilt:1"]);
+    let says = format!("no replica has a sound copy of its blob {digest}");
+    assert!(told.success && told.out.contains(&says), "{told:?}");
 }
 
 /// Whether the refusal, 503 with a hint to come again, is a sentence that names what can be done

@@ -222,7 +222,7 @@ impl Pulls {
 
     /// Those of `digests` that only a push can bring back: no replica has a sound copy.
     pub async fn lost_among(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        self.flights.lost_among(digests).await
+        Ok(self.flights.found(digests).await?.lost)
     }
 
     /// The blob's bytes: from this node, or from the flight that brings it, which is started if

@@ -19,7 +19,7 @@ mod taking;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +76,16 @@ pub enum FlightError {
     /// This node has no room for it.
     #[error("{0}")]
     NoRoom(Arc<str>),
+}
+
+/// What became of some blobs. Those that are in neither may be at a replica that was not heard, or are
+/// only cached.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Some replica keeps them.
+    pub kept: BTreeSet<Digest>,
+    /// Every replica was heard, and none has a sound copy.
+    pub lost: Vec<Digest>,
 }
 
 /// Where to look for a blob.
@@ -208,20 +218,26 @@ impl Flights {
         (has_none || self.store.is_damaged(&digest)) && self.neighbours.denied_by_all(digest).await
     }
 
-    /// Those of `digests` of which no replica has a sound copy. All replicas are asked once about all of
-    /// them, and again about each that none of them keeps.
-    pub async fn lost_among(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+    /// Which of `digests` some replica keeps, and of which no replica has a sound copy. All replicas are
+    /// asked once about all of them, and again about each that none of them keeps.
+    pub async fn found(&self, digests: &[Digest]) -> Result<Found, StoreError> {
         if digests.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         }
         let mut stocks = self.neighbours.have(digests, None).await;
         stocks.insert(self.neighbours.me, self.store.stocks(digests, None).await?);
-        let kept = |at: usize| stocks.values().any(|s| s[at].held.is_some() && !s[at].cached);
-        let doubtful = (0..digests.len()).filter(|at| !kept(*at)).map(|at| digests[at]);
-        let asked = doubtful.map(|digest| async move { (digest, self.is_lost(digest).await) });
+        let is_kept = |at: usize| stocks.values().any(|s| s[at].held.is_some() && !s[at].cached);
+        let (kept, doubtful): (BTreeSet<_>, Vec<_>) = {
+            let (kept, doubtful): (Vec<_>, Vec<_>) =
+                (0..digests.len()).partition(|at| is_kept(*at));
+            let named = |at: usize| digests[at];
+            (kept.into_iter().map(named).collect(), doubtful.into_iter().map(named).collect())
+        };
+        let asked =
+            doubtful.into_iter().map(|digest| async move { (digest, self.is_lost(digest).await) });
         let asked = futures::stream::iter(asked).buffered(ASKED_AT_A_TIME);
         let lost = asked.filter_map(|(digest, lost)| std::future::ready(lost.then_some(digest)));
-        Ok(lost.collect().await)
+        Ok(Found { kept, lost: lost.collect().await })
     }
 
     /// The error if nobody gives the blob.

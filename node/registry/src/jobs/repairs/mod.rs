@@ -9,6 +9,7 @@
 //! the next one finds less to do.
 
 mod lag;
+mod losses;
 mod survey;
 pub mod tallies;
 
@@ -43,6 +44,7 @@ use store::Store;
 use tracing::{debug, warn};
 
 use self::lag::{Lag, Lags};
+use self::losses::{Losses, Lost};
 use self::survey::{Short, Situation, Survey, find_short};
 use self::tallies::{Compared, Tallies};
 use super::queue::Jobs;
@@ -56,6 +58,8 @@ pub const KIND: &str = "repair";
 const TRIES: u32 = 5;
 /// The time between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// The time between two looks at what is lost.
+const FOLLOW: Duration = Duration::from_secs(5);
 /// The number of blobs that the replicas are asked about at a time.
 const PAGE: usize = 1000;
 /// The number of copies that are made at a time. Pulls come first.
@@ -80,8 +84,7 @@ pub struct Repairs {
     store: Arc<Store>,
     flights: Arc<Flights>,
     keeper: Mutex<Keeper>,
-    /// The number of blobs of each project of which the last repair here found no sound copy.
-    lost: Mutex<BTreeMap<ProjectName, u64>>,
+    losses: Losses,
     lags: Lags,
     tallies: Arc<Tallies>,
     terms: KeeperTerms,
@@ -97,7 +100,7 @@ struct Done {
     copied: u64,
     bytes: u64,
     failed: u64,
-    lost: u64,
+    lost: Lost,
     /// The copies that should be in lost regions.
     unreachable: u64,
     /// What is short and not copied yet.
@@ -134,7 +137,7 @@ impl Done {
             "copied": self.copied,
             "bytes": self.bytes,
             "failed": self.failed,
-            "lost": self.lost,
+            "lost": self.lost.count(),
             "lacks": self.lag.show(),
         })
         .to_string()
@@ -166,9 +169,10 @@ impl Done {
             let why = format!("{looked}, {failed} of {short} blobs are still in too few regions");
             return RunEnd::Failed(why);
         }
-        if *lost > 0 {
+        if lost.count() > 0 {
             let why = format!(
-                "{looked}; no replica that is up has a sound copy of {lost} blobs (see the log)"
+                "{looked}; no replica that is up has a sound copy of {} blobs (see the log)",
+                lost.count()
             );
             return RunEnd::Hopeless(why);
         }
@@ -190,7 +194,7 @@ impl Repairs {
             store,
             flights,
             keeper: Mutex::default(),
-            lost: Mutex::default(),
+            losses: Losses::default(),
             lags: Lags::default(),
             tallies,
             terms,
@@ -224,6 +228,44 @@ impl Repairs {
                 }
             }
         });
+        let repairs = self.clone();
+        tasks.spawn("losses", async move {
+            loop {
+                tokio::time::sleep(FOLLOW).await;
+                if let Err(error) = repairs.follow_losses().await {
+                    debug!(%error, "which blobs are lost cannot be known");
+                }
+            }
+        });
+    }
+
+    /// Looks which lost blobs are kept again, and whether what replicas know to be damaged is lost.
+    async fn follow_losses(&self) -> Result<(), RecordError> {
+        let known = self.losses.next();
+        let damaged = self.neighbours.conditions.all_damaged().into_iter();
+        let damaged = damaged.filter(|digest| !self.losses.knows(digest)).take(losses::AT_A_TIME);
+        let asked: Vec<Digest> = known.into_iter().chain(damaged).collect();
+        let found = self.flights.found(&asked).await.map_err(|e| RecordError(e.to_string()))?;
+        self.losses.found(&found.kept);
+        let new: BTreeSet<Digest> =
+            found.lost.into_iter().filter(|digest| !self.losses.knows(digest)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        at_length(|| {
+            let view = self.neighbours.records.view()?;
+            let mine = |project: &Project| {
+                project.primary == self.neighbours.me && project.upstream.is_none()
+            };
+            for project in view.projects()?.into_iter().filter(mine) {
+                let links = view.scan(&key::links_of(&project.name), None, usize::MAX)?;
+                let digests = links.iter().filter_map(|(link, _)| key::digest_of(link));
+                for digest in digests.filter(|digest| new.contains(digest)) {
+                    self.losses.add(&project.name, digest);
+                }
+            }
+            Ok(())
+        })
     }
 
     async fn ask_for_due(&self, jobs: &Jobs) -> Result<(), RecordError> {
@@ -258,13 +300,10 @@ impl Repairs {
             let seen = View { replicas, down, drained, drains, mine, looked: &looked };
             self.keeper.lock().handle_view(now, self.terms, seen)
         };
-        {
-            // a project that is gone, or another node's now, is not this node's to complain about
-            let mut lost = self.lost.lock();
-            lost.retain(|name, _| mine.iter().any(|(project, _)| project == name));
-            metrics::gauge!("atoll_repair_blobs_lost").set(lost.values().sum::<u64>() as f64);
-        }
-        self.lags.tell(|name| mine.iter().any(|(project, _)| project == name));
+        // a project that is gone, or another node's now, is not this node's to complain about
+        let is_mine = |name: &ProjectName| mine.iter().any(|(project, _)| project == name);
+        metrics::gauge!("atoll_repair_blobs_lost").set(self.losses.retain(is_mine) as f64);
+        self.lags.tell(is_mine);
         if due.is_empty() {
             return Ok(());
         }
@@ -300,7 +339,7 @@ impl Repairs {
         done.said.drain(..).for_each(|line| run.log(line));
         run.progress(done.show());
         if ended.is_none() {
-            self.lost.lock().insert(run.job.task.project.clone(), done.lost);
+            self.losses.set(&run.job.task.project, done.lost.clone());
             self.lags.set(&run.job.task.project, &done.lag);
         }
         let end = ended.unwrap_or_else(|| done.end(|node| self.neighbours.name_of(node)));
@@ -570,7 +609,7 @@ impl Repairs {
             metrics::counter!("atoll_repair_bytes_total").increment(bytes);
             match error {
                 Some(_) if short.damaged && done.unsettled.is_empty() => {
-                    done.lost += 1;
+                    done.lost.add(short.digest);
                     done.says(format!(
                         "{}: every copy is damaged: push its image again",
                         short.digest

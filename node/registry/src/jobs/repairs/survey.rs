@@ -187,7 +187,7 @@ pub(super) fn find_short(
             if !waits_for.is_empty() {
                 done.only_at.extend(waits_for);
             } else if done.unsettled.is_empty() {
-                done.lost += 1;
+                done.lost.add(*digest);
                 done.says(format!("{digest}: no replica that is up has it"));
             }
             continue;
@@ -257,7 +257,7 @@ mod tests {
         };
         let mut done = Done::default();
         let short = find_short(&digests, &survey, 2, &mut done);
-        assert_eq!((done.checked, done.short, done.lost), (4, 2, 1));
+        assert_eq!((done.checked, done.short, done.lost.count()), (4, 2, 1));
         let lacks: u64 =
             done.lag.show().as_object().unwrap().values().filter_map(|r| r["bytes"].as_u64()).sum();
         assert_eq!(lacks, 12, "three copies of four bytes: {:?}", done.lag);
@@ -315,7 +315,7 @@ mod tests {
         };
         let mut done = Done::default();
         assert!(find_short(&digests, &survey, 2, &mut done).is_empty(), "it has the other copy");
-        assert_eq!(done.lost, 0);
+        assert_eq!(done.lost.count(), 0);
         let why = |done: &Done| match done.end(name) {
             RunEnd::Failed(why) => why,
             other => panic!("{other:?}"),
@@ -370,13 +370,13 @@ mod tests {
         survey.situation.drained = [NodeId(3)].into();
         let mut done = Done::default();
         assert!(find_short(&digests, &survey, 2, &mut done).is_empty());
-        assert_eq!(done.lost, 1, "nobody can have the other");
+        assert_eq!(done.lost.count(), 1, "nobody can have the other");
         let end = done.end(name);
         assert!(matches!(&end, RunEnd::Failed(why) if why.contains("only at node-3")), "{end:?}");
         survey.situation.drained.clear();
         let mut done = Done::default();
         find_short(&digests, &survey, 2, &mut done);
-        assert_eq!(done.lost, 2, "it is away for long");
+        assert_eq!(done.lost.count(), 2, "it is away for long");
     }
 
     /// Such a repair asked the same full replica each time, and was never done.

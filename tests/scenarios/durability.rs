@@ -9,7 +9,7 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::json;
 use tests::formed::Formed;
-use tests::image::{Image, MANIFEST};
+use tests::image::{Blob, Image, MANIFEST};
 use tests::metrics;
 use tests::repository::{Refusal, set_durability};
 use tests::wait;
@@ -140,7 +140,7 @@ fn a_blob_that_every_node_has_lost_is_gone_until_it_is_pushed_again() {
 /// never sent again: a client that asked before a push heard that it was there.
 #[test]
 fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
-    let mesh = Formed::of(&[("a-1", "a"), ("b-1", "b"), ("c-1", "c")], "");
+    let mut mesh = Formed::of(&[("a-1", "a"), ("b-1", "b"), ("c-1", "c")], "");
     let image = Image::random(&[300 << 10]);
     mesh.repository(0, "demo/spoilt").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     let layer = &image.blobs[1];
@@ -148,14 +148,7 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
         // whoever had none fetches one
         mesh.repository(at, "demo/spoilt").pull("1").unwrap_or_else(|no| panic!("{no}"));
     }
-    for member in mesh.members() {
-        member.flip(layer, 100_000);
-    }
-    for name in ["a-1", "b-1", "c-1"] {
-        let path = format!("/api/atoll/v1/nodes/{name}/scrub");
-        let begun = mesh.client(0).ask(Method::POST, &path).send();
-        begun.unwrap_or_else(|none| panic!("{name}: {none}"));
-    }
+    spoil(&mesh, layer);
     let client = |at: usize| mesh.repository(at, "demo/spoilt").client().clone();
     for at in 0..3 {
         let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
@@ -224,6 +217,33 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
     repaired(0);
     let told = tests::shop::atoll(&mesh, 1, "dr", &["--check"]);
     assert!(told.success, "{told:?}");
+
+    // the same once more, and an edge of another region has pulled it
+    let edge = mesh.add_edge("edge", "d", "");
+    mesh.members()[edge].wait_ready();
+    mesh.repository(edge, "demo/spoilt").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    spoil(&mesh, layer);
+    for at in 0..3 {
+        wait::until_ok("its copy mends all others", || {
+            // what is beyond the project's durability is mended when somebody wants it
+            mesh.repository(at, "demo/spoilt").pull("1").map_err(|no| format!("at {at}: {no}"))?;
+            let there = std::fs::read(layer.file(&mesh.members()[at].data()));
+            let there = there.map_err(|no| format!("at {at}: {no}"))?;
+            if there == layer.bytes { Ok(()) } else { Err(format!("at {at}")) }
+        });
+    }
+}
+
+/// Spoils the copy of each replica, and has all notice.
+fn spoil(mesh: &Formed, blob: &Blob) {
+    for member in &mesh.members()[..3] {
+        member.flip(blob, 100_000);
+    }
+    for name in ["a-1", "b-1", "c-1"] {
+        let path = format!("/api/atoll/v1/nodes/{name}/scrub");
+        let begun = mesh.client(0).ask(Method::POST, &path).send();
+        begun.unwrap_or_else(|none| panic!("{name}: {none}"));
+    }
 }
 
 /// A blob of demo/spoilt:1 is damaged wherever it is: every command that is about it says so.

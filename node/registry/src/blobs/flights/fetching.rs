@@ -1,5 +1,6 @@
 //! Carries out one flight. `rules` (flight) decides each step.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use ground::clock;
@@ -39,7 +40,7 @@ impl Flights {
                     landing = self.ask(&mut fetching, request, landing, arriving).await?
                 }
                 Step::Look(hurry) => {
-                    let found = self.last_sources(digest, &sources, hurry).await;
+                    let found = self.last_sources(digest, &sources, hurry, &fetching.damaged).await;
                     fetching.flight.handle_found(found);
                 }
                 Step::Wait(pause) => tokio::time::sleep(pause).await,
@@ -80,6 +81,7 @@ impl Flights {
             via: sources.via().cloned(),
             flight: Flight::new(clock::now(), first, bound, self.terms.stall),
             shown: None,
+            damaged: BTreeSet::new(),
         }
     }
 
@@ -159,6 +161,8 @@ pub(super) struct Fetching {
     pub(super) flight: Flight<NodeId>,
     /// Shows the progress to people, once a source has begun.
     pub(super) shown: Option<Moving>,
+    /// The peers that turned out to have a damaged copy.
+    pub(super) damaged: BTreeSet<NodeId>,
 }
 
 impl Fetching {

@@ -300,15 +300,16 @@ impl Flights {
 
     /// The sources when no other node of the region fetches for this one: the nodes that hold the
     /// blob. If there are none, the nodes of the whole mesh that fetch from the upstream, and then
-    /// the upstream itself.
+    /// the upstream itself. The copies of the `damaged` ones are known to be.
     async fn last_sources(
         &self,
         digest: Digest,
         sources: &Sources,
         hurry: Hurry,
+        damaged: &BTreeSet<NodeId>,
     ) -> Vec<Source<NodeId>> {
-        let mut holders =
-            self.neighbours.holders(digest, hurry, |node| !self.liars.demoted(node)).await;
+        let trusted = |node| !self.liars.demoted(node);
+        let mut holders = self.neighbours.holders(digest, hurry, trusted, damaged).await;
         if holders.is_empty() && sources.via().is_none() {
             holders.extend(self.neighbours.late_holder(digest).await);
         }

@@ -4,6 +4,7 @@
 //!
 //! The client's pace is the transfer's: while it reads nothing, nothing is taken from the source.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -63,7 +64,8 @@ impl Flights {
         if !Groups::checkable(bound.size) {
             return Err(room);
         }
-        let sources = self.last_sources(digest, &Sources::Holders { via: None }, Hurry::First);
+        let (holders, none) = (Sources::Holders { via: None }, BTreeSet::new());
+        let sources = self.last_sources(digest, &holders, Hurry::First, &none);
         let sources = sources.await.iter().filter_map(|source| source.peer()).collect();
         self.pass_from(digest, bound, sources).await
     }

@@ -105,6 +105,7 @@ impl Flights {
         };
         if incoming.is_damaged() && fetching.flight.handle_damaged() {
             debug!(%digest, ?source, "a source says that its copy is damaged");
+            fetching.damaged.extend(source.peer());
             return Ok(landing);
         }
         let claim = incoming.claim();
@@ -175,6 +176,7 @@ impl Flights {
                 Ok(()) => {}
                 Err(lie) => {
                     self.caught(&source, digest, landing.ingest.written(), lie);
+                    fetching.damaged.extend(source.peer());
                     fetching.flight.handle_lie(lie);
                     return Ok(landing);
                 }

@@ -2,15 +2,27 @@
 //! node; both are followed until somebody pushes them again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use ground::supervise::at_length;
 use parking_lot::Mutex;
+use rules::ledger::events::{Actor, MESH};
+use rules::ledger::jobs::LookForJobs;
+use rules::ledger::records::{Look, Project, RecordError, key};
 use rules::words::digest::Digest;
 use rules::words::names::ProjectName;
+use tracing::warn;
+
+use super::{KIND, Repairs};
+use crate::jobs::queue::Jobs;
+
+/// The time between two looks at what is lost.
+pub(super) const FOLLOW: Duration = Duration::from_secs(5);
 
 /// The maximum number of blobs of one project that are followed one by one.
 const FOLLOWED: usize = 1000;
 /// The maximum number of blobs that are asked for at a time.
-pub(super) const AT_A_TIME: usize = 200;
+const AT_A_TIME: usize = 200;
 
 /// The lost blobs of one project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +105,52 @@ impl Losses {
     /// A blob of a project turned out to be lost.
     pub(super) fn add(&self, project: &ProjectName, digest: Digest) {
         self.0.lock().of.entry(project.clone()).or_default().add(digest);
+    }
+}
+
+impl Repairs {
+    /// Looks which lost blobs are kept again, and whether what replicas know to be damaged is lost.
+    /// What is lost anew is sought by a repair: an edge may have it.
+    pub(super) async fn follow_losses(&self, jobs: &Jobs) -> Result<(), RecordError> {
+        if !self.neighbours.records.connected() || !jobs.are_used()? {
+            return Ok(());
+        }
+        let known = self.losses.next();
+        let damaged = self.neighbours.conditions.all_damaged().into_iter();
+        let damaged = damaged.filter(|digest| !self.losses.knows(digest)).take(AT_A_TIME);
+        let asked: Vec<Digest> = known.into_iter().chain(damaged).collect();
+        let found = self.flights.found(&asked).await.map_err(|e| RecordError(e.to_string()))?;
+        self.losses.found(&found.kept);
+        let new: BTreeSet<Digest> =
+            found.lost.into_iter().filter(|digest| !self.losses.knows(digest)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let losing = at_length(|| {
+            let view = self.neighbours.records.view()?;
+            let mine = |project: &Project| {
+                project.primary == self.neighbours.me && project.upstream.is_none()
+            };
+            let mut losing = BTreeSet::new();
+            for project in view.projects()?.into_iter().filter(mine) {
+                let links = view.scan(&key::links_of(&project.name), None, usize::MAX)?;
+                let digests = links.iter().filter_map(|(link, _)| key::digest_of(link));
+                for digest in digests.filter(|digest| new.contains(digest)) {
+                    self.losses.add(&project.name, digest);
+                    losing.insert(project.name.clone());
+                }
+            }
+            for job in view.active_jobs()?.iter().filter(|job| job.task.kind == KIND) {
+                losing.remove(&job.task.project);
+            }
+            Ok::<_, RecordError>(losing)
+        })?;
+        for project in losing {
+            if let Err(error) = jobs.ask(Self::task(&project, MESH), &Actor::mesh()).await {
+                warn!(%project, %error, "what is lost is not sought");
+            }
+        }
+        Ok(())
     }
 }
 

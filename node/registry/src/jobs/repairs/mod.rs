@@ -58,8 +58,6 @@ pub const KIND: &str = "repair";
 const TRIES: u32 = 5;
 /// The time between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(1);
-/// The time between two looks at what is lost.
-const FOLLOW: Duration = Duration::from_secs(5);
 /// The number of blobs that the replicas are asked about at a time.
 const PAGE: usize = 1000;
 /// The number of copies that are made at a time. Pulls come first.
@@ -219,7 +217,7 @@ impl Repairs {
         if self.neighbours.is_edge() {
             return;
         }
-        let repairs = self.clone();
+        let (repairs, losing) = (self.clone(), jobs.clone());
         tasks.spawn("repairs", async move {
             loop {
                 tokio::time::sleep(LOOK).await;
@@ -231,41 +229,12 @@ impl Repairs {
         let repairs = self.clone();
         tasks.spawn("losses", async move {
             loop {
-                tokio::time::sleep(FOLLOW).await;
-                if let Err(error) = repairs.follow_losses().await {
+                tokio::time::sleep(losses::FOLLOW).await;
+                if let Err(error) = repairs.follow_losses(&losing).await {
                     debug!(%error, "which blobs are lost cannot be known");
                 }
             }
         });
-    }
-
-    /// Looks which lost blobs are kept again, and whether what replicas know to be damaged is lost.
-    async fn follow_losses(&self) -> Result<(), RecordError> {
-        let known = self.losses.next();
-        let damaged = self.neighbours.conditions.all_damaged().into_iter();
-        let damaged = damaged.filter(|digest| !self.losses.knows(digest)).take(losses::AT_A_TIME);
-        let asked: Vec<Digest> = known.into_iter().chain(damaged).collect();
-        let found = self.flights.found(&asked).await.map_err(|e| RecordError(e.to_string()))?;
-        self.losses.found(&found.kept);
-        let new: BTreeSet<Digest> =
-            found.lost.into_iter().filter(|digest| !self.losses.knows(digest)).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        at_length(|| {
-            let view = self.neighbours.records.view()?;
-            let mine = |project: &Project| {
-                project.primary == self.neighbours.me && project.upstream.is_none()
-            };
-            for project in view.projects()?.into_iter().filter(mine) {
-                let links = view.scan(&key::links_of(&project.name), None, usize::MAX)?;
-                let digests = links.iter().filter_map(|(link, _)| key::digest_of(link));
-                for digest in digests.filter(|digest| new.contains(digest)) {
-                    self.losses.add(&project.name, digest);
-                }
-            }
-            Ok(())
-        })
     }
 
     async fn ask_for_due(&self, jobs: &Jobs) -> Result<(), RecordError> {
@@ -610,10 +579,11 @@ impl Repairs {
             match error {
                 Some(_) if short.damaged && done.unsettled.is_empty() => {
                     done.lost.add(short.digest);
-                    done.says(format!(
-                        "{}: every copy is damaged: push its image again",
-                        short.digest
-                    ));
+                    let why = match short.sources.is_empty() {
+                        true => "no replica that is up has it",
+                        false => "every copy is damaged",
+                    };
+                    done.says(format!("{}: {why}: push its image again", short.digest));
                 }
                 Some(error) => {
                     done.failed += 1;

@@ -57,6 +57,8 @@ struct Followed {
     of: BTreeMap<ProjectName, Lost>,
     /// The last blob that was asked for, so that all have their turn.
     last: Option<Digest>,
+    /// Lost blobs of other nodes' projects, or of none. They are looked for once.
+    not_mine: BTreeSet<Digest>,
 }
 
 impl Losses {
@@ -102,6 +104,23 @@ impl Losses {
         self.0.lock().of.values().any(|lost| lost.named.contains(digest))
     }
 
+    /// Of the blobs that are `damaged` at some replica, those of which it is not known whether they are
+    /// lost, or whose they are.
+    pub(super) fn unknown(&self, damaged: BTreeSet<Digest>) -> Vec<Digest> {
+        let not_mine = {
+            let mut followed = self.0.lock();
+            followed.not_mine.retain(|digest| damaged.contains(digest));
+            followed.not_mine.clone()
+        };
+        let unknown = damaged.into_iter().filter(|digest| !not_mine.contains(digest));
+        unknown.filter(|digest| !self.knows(digest)).take(AT_A_TIME).collect()
+    }
+
+    /// These are lost, and no project of this node has them.
+    pub(super) fn are_not_mine(&self, digests: impl IntoIterator<Item = Digest>) {
+        self.0.lock().not_mine.extend(digests);
+    }
+
     /// A blob of a project turned out to be lost.
     pub(super) fn add(&self, project: &ProjectName, digest: Digest) {
         self.0.lock().of.entry(project.clone()).or_default().add(digest);
@@ -116,8 +135,7 @@ impl Repairs {
             return Ok(());
         }
         let known = self.losses.next();
-        let damaged = self.neighbours.conditions.all_damaged().into_iter();
-        let damaged = damaged.filter(|digest| !self.losses.knows(digest)).take(AT_A_TIME);
+        let damaged = self.losses.unknown(self.neighbours.conditions.all_damaged());
         let asked: Vec<Digest> = known.into_iter().chain(damaged).collect();
         let found = self.flights.found(&asked).await.map_err(|e| RecordError(e.to_string()))?;
         self.losses.found(&found.kept);
@@ -140,6 +158,8 @@ impl Repairs {
                     losing.insert(project.name.clone());
                 }
             }
+            let others = new.iter().copied().filter(|digest| !self.losses.knows(digest));
+            self.losses.are_not_mine(others.collect::<Vec<_>>());
             for job in view.active_jobs()?.iter().filter(|job| job.task.kind == KIND) {
                 losing.remove(&job.task.project);
             }
@@ -181,6 +201,18 @@ mod tests {
         assert!(losses.knows(&blob(7)) && !losses.knows(&blob(2)), "the project has moved");
         losses.set(&shop, Lost::default());
         assert_eq!(losses.retain(|_| true), 0);
+    }
+
+    #[test]
+    fn what_others_have_lost_is_looked_for_once() {
+        let (losses, shop) = (Losses::default(), "shop".parse().unwrap());
+        let damaged = || (1..4).map(blob).collect::<BTreeSet<_>>();
+        assert_eq!(losses.unknown(damaged()).len(), 3);
+        losses.add(&shop, blob(1));
+        losses.are_not_mine([blob(2)]);
+        assert_eq!(losses.unknown(damaged()), [blob(3)]);
+        assert!(losses.unknown(BTreeSet::new()).is_empty());
+        assert_eq!(losses.unknown(damaged()).len(), 2, "it was whole in between");
     }
 
     #[test]

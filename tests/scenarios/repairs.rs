@@ -280,6 +280,17 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
         let says = told.contains("in trouble") && told.contains("the disk of data_dir is full (");
         if says { Ok(()) } else { Err(told) }
     });
+    wait::until_ok("three regions are wanted, and two take copies", || {
+        let told = dr(&mesh, 0);
+        let says = ["stop for demo", "three is in trouble: "];
+        let says = says.iter().all(|part| told.out.contains(part));
+        if !told.success && says { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+    let refused = mesh.repository(0, "demo/app").push(&Image::random(&[6 * MIB]), "late");
+    let refused = refused.expect_err("two regions have it").to_string();
+    for part in ["three is in trouble: ", "make room there", "durability to 2"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
     // what is in one region gets its second copy where there is room
     let made = json!({"project_name": "spare", "metadata": {"durability": "1"}});
     let answer = mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &made);

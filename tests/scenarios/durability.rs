@@ -256,8 +256,11 @@ fn told_as_lost(mesh: &Formed, digest: &str) {
     assert!(told.out.contains(digest), "{told:?}");
     let told = atoll("scrub", &["a-1"]);
     assert!(told.out.contains(digest), "{told:?}");
-    let told = atoll("status", &[]);
-    assert!(told.out.contains("up, has damaged blobs"), "{told:?}");
+    // each asks the others every few seconds
+    wait::until_ok("status says who has some", || {
+        let told = atoll("status", &[]);
+        if told.out.contains("up, has damaged blobs") { Ok(()) } else { Err(format!("{told:?}")) }
+    });
     let told = atoll("artifact", &["delete", "demo/spoilt:1"]);
     assert!(told.success, "{told:?}");
     let told = atoll("trash", &["restore", "demo/spoilt:1"]);

@@ -46,7 +46,7 @@ const ROOMS: [Rooms; 6] = [
             ("policies", &["words"]),
             ("scanners", &["words"]),
             ("ledger", &["words", "proxies", "policies"]),
-            ("members", &["words", "ledger"]),
+            ("members", &["words", "blobs", "ledger"]),
             ("people", &["words", "proxies", "policies", "ledger"]),
             ("wire", &["words", "blobs", "ledger", "members", "people"]),
             ("edges", &["words", "proxies", "ledger", "wire"]),

@@ -9,7 +9,7 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::json;
 use tests::formed::Formed;
-use tests::image::{Image, MANIFEST};
+use tests::image::{Blob, Image, MANIFEST};
 use tests::metrics;
 use tests::repository::{Refusal, set_durability};
 use tests::wait;
@@ -140,7 +140,7 @@ fn a_blob_that_every_node_has_lost_is_gone_until_it_is_pushed_again() {
 /// never sent again: a client that asked before a push heard that it was there.
 #[test]
 fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
-    let mesh = Formed::of(&[("a-1", "a"), ("b-1", "b"), ("c-1", "c")], "");
+    let mut mesh = Formed::of(&[("a-1", "a"), ("b-1", "b"), ("c-1", "c")], "");
     let image = Image::random(&[300 << 10]);
     mesh.repository(0, "demo/spoilt").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     let layer = &image.blobs[1];
@@ -148,21 +148,22 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
         // whoever had none fetches one
         mesh.repository(at, "demo/spoilt").pull("1").unwrap_or_else(|no| panic!("{no}"));
     }
-    for member in mesh.members() {
-        member.flip(layer, 100_000);
-    }
-    for name in ["a-1", "b-1", "c-1"] {
-        let path = format!("/api/atoll/v1/nodes/{name}/scrub");
-        let begun = mesh.client(0).ask(Method::POST, &path).send();
-        begun.unwrap_or_else(|none| panic!("{name}: {none}"));
-    }
+    spoil(&mesh, layer);
     let client = |at: usize| mesh.repository(at, "demo/spoilt").client().clone();
     for at in 0..3 {
+        let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
         wait::until_ok("it is told as gone", || {
-            let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
             let answer = client(at).ask(Method::HEAD, &path).send().map_err(|no| no.to_string())?;
             if answer.status == 404 { Ok(()) } else { Err(format!("at {at}: {answer}")) }
         });
+        for range in [None, Some("bytes=0-99"), Some("bytes=200000-")] {
+            let get = client(at).ask(Method::GET, &path);
+            let get = range.into_iter().fold(get, |get, range| get.header("range", range));
+            let answer = get.send().unwrap_or_else(|none| panic!("{range:?} at {at}: {none}"));
+            let code = answer.envelope().map(|(code, _)| code);
+            let gone = answer.status == 404 && code.as_deref() == Some("BLOB_UNKNOWN");
+            assert!(gone, "GET says what HEAD says, {range:?} at {at}: {answer}");
+        }
         let path = format!("/v2/demo/other/blobs/uploads/?mount={}&from=demo/spoilt", layer.digest);
         let answer = client(at).ask(Method::POST, &path).send().unwrap_or_else(|no| panic!("{no}"));
         assert_eq!(answer.status, 202, "a mount is no promise of bytes, at {at}: {answer}");
@@ -179,7 +180,27 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
             if most == Some(counted) { Ok(()) } else { Err(format!("{lost:?}: {said}")) }
         });
     };
+    let counted = |wanted: u64| {
+        wait::until_ok("what is lost is counted without a repair", || {
+            let lost: Vec<u64> = (0..3)
+                .map(|at| metrics::value(&mesh.client(at), "atoll_repair_blobs_lost"))
+                .collect();
+            if lost.iter().max() == Some(&wanted) { Ok(()) } else { Err(format!("{lost:?}")) }
+        });
+    };
+    counted(1);
     repaired(1);
+    told_as_lost(&mesh, &layer.digest);
+    // whoever is not heard may have a sound copy
+    mesh.members()[2].stop(Signal::KILL);
+    for (at, method) in [(0, Method::HEAD), (1, Method::HEAD), (0, Method::GET)] {
+        let path = format!("/v2/demo/spoilt/blobs/{}", layer.digest);
+        let answer = client(at).ask(method.clone(), &path).send();
+        let answer = answer.unwrap_or_else(|none| panic!("{method} at {at}: {none}"));
+        assert_eq!(answer.status, 503, "{method} at {at}: {answer}");
+    }
+    mesh.members()[2].serve();
+    mesh.members()[2].wait_ready();
     // a client that does not ask hears it with the manifest
     let put = client(1).ask(Method::PUT, "/v2/demo/spoilt/manifests/2");
     let put = put.header("content-type", MANIFEST).body(image.manifest.bytes.clone()).send();
@@ -192,7 +213,59 @@ fn a_blob_that_is_damaged_everywhere_is_lost_until_it_is_pushed_again() {
         let found = wait::until_ok("it is back", || mesh.repository(at, "demo/spoilt").pull("1"));
         assert_eq!(found.digest, image.digest(), "at {at}");
     }
+    counted(0);
     repaired(0);
+    let told = tests::shop::atoll(&mesh, 1, "dr", &["--check"]);
+    assert!(told.success, "{told:?}");
+
+    // the same once more, and an edge of another region has pulled it
+    let edge = mesh.add_edge("edge", "d", "");
+    mesh.members()[edge].wait_ready();
+    mesh.repository(edge, "demo/spoilt").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    spoil(&mesh, layer);
+    for at in 0..3 {
+        wait::until_ok("its copy mends all others", || {
+            // what is beyond the project's durability is mended when somebody wants it
+            mesh.repository(at, "demo/spoilt").pull("1").map_err(|no| format!("at {at}: {no}"))?;
+            let there = std::fs::read(layer.file(&mesh.members()[at].data()));
+            let there = there.map_err(|no| format!("at {at}: {no}"))?;
+            if there == layer.bytes { Ok(()) } else { Err(format!("at {at}")) }
+        });
+    }
+}
+
+/// Spoils the copy of each replica, and has all notice.
+fn spoil(mesh: &Formed, blob: &Blob) {
+    for member in &mesh.members()[..3] {
+        member.flip(blob, 100_000);
+    }
+    for name in ["a-1", "b-1", "c-1"] {
+        let path = format!("/api/atoll/v1/nodes/{name}/scrub");
+        let begun = mesh.client(0).ask(Method::POST, &path).send();
+        begun.unwrap_or_else(|none| panic!("{name}: {none}"));
+    }
+}
+
+/// A blob of demo/spoilt:1 is damaged wherever it is: every command that is about it says so.
+fn told_as_lost(mesh: &Formed, digest: &str) {
+    let atoll = |verb: &str, arguments: &[&str]| tests::shop::atoll(mesh, 1, verb, arguments);
+    let told = atoll("dr", &["--check"]);
+    assert!(!told.success && told.out.contains("these images need: demo/spoilt:1"), "{told:?}");
+    let told = atoll("explain", &["demo/spoilt:1"]);
+    assert!(told.out.contains("no replica has a sound copy of 1 of its blobs"), "{told:?}");
+    assert!(told.out.contains(digest), "{told:?}");
+    let told = atoll("scrub", &["a-1"]);
+    assert!(told.out.contains(digest), "{told:?}");
+    // each asks the others every few seconds
+    wait::until_ok("status says who has some", || {
+        let told = atoll("status", &[]);
+        if told.out.contains("up, has damaged blobs") { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+    let told = atoll("artifact", &["delete", "demo/spoilt:1"]);
+    assert!(told.success, "{told:?}");
+    let told = atoll("trash", &["restore", "demo/spoilt:1"]);
+    let says = format!("no replica has a sound copy of its blob {digest}");
+    assert!(told.success && told.out.contains(&says), "{told:?}");
 }
 
 /// Whether the refusal, 503 with a hint to come again, is a sentence that names what can be done

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::image::Image;
 use tests::islands::Islands;
 use tests::mesh::primary;
@@ -120,6 +120,7 @@ fn nodes_that_have_all_lost_each_other_find_each_other_again() {
             assert!(lost.contains("1 of 3 voters up") && lost.contains(other), "{status}");
             assert!(said.contains(other) && said.contains("no majority"), "{said}");
         }
+        everything_says_that_the_majority_is_lost(&mesh, at);
     }
     for at in 0..3 {
         mesh.heal(at);
@@ -135,6 +136,41 @@ fn nodes_that_have_all_lost_each_other_find_each_other_again() {
         }
     }
     all_see_all(&mesh);
+}
+
+/// What an operator tries at night says why it does not work, and not only that it does not.
+fn everything_says_that_the_majority_is_lost(mesh: &Islands, at: usize) {
+    let client = mesh.client(at).patient_for(Duration::from_secs(20));
+    let status = mesh.status(at).unwrap_or_else(|no| panic!("{no}"));
+    let mut names = status["nodes"].as_array().expect("nodes").iter().map(|node| &node["name"]);
+    let own = &status["node"]["name"];
+    let other = names.find(|name| *name != own).and_then(Value::as_str).expect("another");
+    let node = format!("/api/atoll/v1/nodes/{other}");
+    let tags = "/api/v2.0/projects/demo/repositories/cut/artifacts/before/tags";
+    let retention = json!({
+        "algorithm": "or",
+        "rules": [],
+        "trigger": {"kind": "Schedule", "settings": {"cron": ""}},
+        "scope": {"level": "project", "ref": 1},
+    });
+    for (method, path, body) in [
+        (Method::POST, "/api/atoll/v1/jobs", json!({"kind": "repair", "project": "demo"})),
+        (Method::POST, &format!("{node}/drain"), Value::Null),
+        (Method::DELETE, &node, Value::Null),
+        (Method::POST, tags, json!({"name": "other"})),
+        (Method::POST, "/api/v2.0/retentions", retention),
+    ] {
+        let answer = client.send_json(method.clone(), path, &body);
+        let answer = answer.unwrap_or_else(|none| panic!("{method} {path}: {none}"));
+        let said = answer.to_string();
+        assert!(answer.status == 503 && said.contains("no majority"), "{method} {path}: {said}");
+    }
+    // what can be read without one says what cannot be done
+    let shown = client.get(&node).unwrap_or_else(|none| panic!("{none}"));
+    assert!(shown.to_string().contains("no majority"), "{shown}");
+    let told = client.get("/api/atoll/v1/dr").unwrap_or_else(|none| panic!("{none}")).json();
+    let advice = told["advice"].to_string();
+    assert!(advice.contains("no repair") && !advice.contains("atoll repair"), "{told}");
 }
 
 fn all_see_all(mesh: &Islands) {

@@ -11,7 +11,8 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
-use tests::image::{INDEX, Image, MANIFEST};
+use tests::image::{Blob, INDEX, Image, MANIFEST};
+use tests::metrics;
 use tests::process::{self, Finished};
 use tests::repository::set_durability;
 use tests::small_disk::SmallDisk;
@@ -278,6 +279,55 @@ fn a_repair_waits_for_a_full_disk_and_goes_on_when_there_is_room() {
         let told = status(&mesh, &[]).out;
         let says = told.contains("in trouble") && told.contains("the disk of data_dir is full (");
         if says { Ok(()) } else { Err(told) }
+    });
+    wait::until_ok("three regions are wanted, and two take copies", || {
+        let told = dr(&mesh, 0);
+        let says = ["stop for demo", "three is in trouble: "];
+        let says = says.iter().all(|part| told.out.contains(part));
+        if !told.success && says { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+    let refused = mesh.repository(0, "demo/app").push(&Image::random(&[6 * MIB]), "late");
+    let refused = refused.expect_err("two regions have it").to_string();
+    for part in ["three is in trouble: ", "make room there", "durability to 2"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    // what is in one region gets its second copy where there is room
+    let made = json!({"project_name": "spare", "metadata": {"durability": "1"}});
+    let answer = mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &made);
+    assert_eq!(answer.unwrap_or_else(|none| panic!("{none}")).status, 201);
+    let spare = Image::random(&[3 * MIB; 6]);
+    wait::until_ok("one region has it", || mesh.repository(0, "spare/app").push(&spare, "1"));
+    set_durability(&mesh.client(0), "spare", 2);
+    let whole = |regions: &str| {
+        let told = status(&mesh, &["--replicated", "spare/app:1"]).out;
+        if told.contains(regions) { Ok(()) } else { Err(told) }
+    };
+    wait::until_ok("two regions have it", || whole("2/2"));
+    let file = |blob: &Blob| blob.file(&mesh.members()[2].data());
+    for blob in spare.blobs.iter().filter(|blob| blob.bytes.len() > MIB) {
+        assert!(!file(blob).exists(), "it was asked to take a copy");
+    }
+    // pulls go on there, of what it has no room for, too
+    let found = mesh.repository(2, "spare/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    assert_eq!(found.digest, spare.digest());
+    let passed = |blob: &&Blob| blob.bytes.len() > MIB && !file(blob).exists();
+    let large = spare.blobs.iter().find(passed).expect("18 MiB do not fit into 4");
+    let part = mesh.client(2).ask(Method::GET, &format!("/v2/spare/app/blobs/{}", large.digest));
+    let part = part.header("range", "bytes=1000000-1999999").send();
+    let part = part.unwrap_or_else(|none| panic!("{none}"));
+    assert!(part.status == 206 && part.body == large.bytes[1_000_000..2_000_000], "{part}");
+    assert!(metrics::value(&mesh.client(2), "atoll_pulls_passed_on_total") > 0);
+    // a repair that waits for its next try begins when somebody asks for it
+    wait::until_ok("it begins anew", || {
+        let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&state=waiting&project=demo");
+        let waits = |job: &&Value| job["failures"].as_u64() > Some(0);
+        let Some(job) = jobs.as_array().into_iter().flatten().find(waits) else {
+            return Err(jobs.to_string());
+        };
+        let asked = repair(&mesh, &["demo"]);
+        let shown = get(&mesh, 0, &format!("/api/atoll/v1/jobs/{asked}"));
+        let anew = job["id"] == asked.as_str() && shown["failures"] == 0;
+        if anew { Ok(()) } else { Err(format!("{job}: {shown}")) }
     });
     // the second region has its copies, and the ledger lives on
     wait::until("the second region has all", || (lost_without(&mesh, 1, "one") == 0).then_some(()));

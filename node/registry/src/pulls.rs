@@ -106,7 +106,7 @@ impl AtHand {
     }
 }
 
-/// The bytes of a blob, here or arriving.
+/// The bytes of a blob: here, arriving, or passed on from another node.
 pub struct Bytes {
     /// Their number.
     pub size: u64,
@@ -220,15 +220,18 @@ impl Pulls {
         Ok(())
     }
 
+    /// Those of `digests` that only a push can bring back: no replica has a sound copy.
+    pub async fn lost_among(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        Ok(self.flights.found(digests).await?.lost)
+    }
+
     /// The blob's bytes: from this node, or from the flight that brings it, which is started if
-    /// there is none. `only_asked` means that the client only wants to know whether the blob is
-    /// here (HEAD).
+    /// there is none.
     pub async fn bytes(
         &self,
         known: &Known<'_>,
         readable: Readable,
         at_hand: AtHand,
-        only_asked: bool,
     ) -> Result<Bytes, PullError> {
         let digest = known.digest;
         let buffers = self.store.buffers().clone();
@@ -253,6 +256,14 @@ impl Pulls {
         if readable == Readable::OnlyUpstream {
             self.keep_readable_once_here(known, flight.clone());
         }
+        // a flight that is under way may have begun before its source knew that its copy is damaged
+        if at_hand.damaged && !known.proxied && self.flights.is_lost(digest).await {
+            match tokio::time::timeout(self.terms.first_byte, flight.finished()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(FlightError::Lost(digest).into()),
+                Err(_) => return Err(FlightError::Slow(digest).into()),
+            }
+        }
         let begun = match flight.begun(digest, self.terms.first_byte).await {
             // a manifest here refers to it, so it may come back with a node that was not heard;
             // with a 404 a client would give up for good
@@ -265,8 +276,14 @@ impl Pulls {
             Err(error @ FlightError::Lost(_)) if known.proxied => {
                 return Err(PullError::Unavailable(error.to_string()));
             }
-            Err(FlightError::NoSource(_)) if at_hand.damaged && only_asked => {
-                return Err(PullError::Unknown(digest));
+            // what this node cannot keep it need not refuse
+            Err(error @ FlightError::NoRoom(_)) => {
+                let passing = Arc::new(self.flights.pass(digest, error).await?);
+                let size = passing.size();
+                let cut = move |part| {
+                    BlobBody::whole(passing.clone(), part, &buffers).counted(sent.clone())
+                };
+                return Ok(Bytes { size, cut: Box::new(cut) });
             }
             begun => begun?,
         };

@@ -6,6 +6,7 @@ use ground::supervise::at_length;
 use http::{Response, StatusCode};
 use rules::ledger::records::{Look, ManifestRecord, RecordError, decode, key};
 use rules::members::disaster::{Content, Fate, Scene};
+use rules::members::shortage::{Unable, told, unable};
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use rules::words::names::{NodeId, ProjectName};
@@ -13,10 +14,15 @@ use serde_json::{Value, json};
 
 use super::Atoll;
 use super::holdings::kept_by_all;
+use super::replication::named;
 use super::status::show_majority;
 use crate::http::answer::json_answer;
 use crate::http::{Code, Failure, Payload};
 
+/// The maximum number of a project's images that are named.
+const NAMED: usize = 20;
+/// The maximum number of them in a sentence.
+const IN_A_SENTENCE: usize = 5;
 /// The number of manifests that are read at a time.
 const PAGE: usize = 500;
 
@@ -73,7 +79,9 @@ impl Atoll {
         let voters = ledger.status().voters;
         let (nodes, voters, live) = (&nodes, &voters, &live);
         let (projects, holdings) = (&projects, &holdings);
-        let scene = Scene { nodes, voters, live, projects, holdings };
+        let (draining, troubled) = (self.neighbours.draining(), self.neighbours.conditions.all());
+        let unable = &unable(nodes, live, &draining, &troubled);
+        let scene = Scene { nodes, voters, live, unable, projects, holdings };
         let (fates, short, missing) = at_length(|| (scene.fates(), scene.short(), scene.missing()));
         let mut regions = Vec::new();
         for fate in &fates {
@@ -93,7 +101,7 @@ impl Atoll {
                 "blobs": project.blobs.len(),
                 "copies": kept.copies,
                 "short_blobs": short.get(&project.name).copied().unwrap_or(0),
-                "missing_blobs": missing.get(&project.name).copied().unwrap_or(0),
+                "missing_blobs": missing.get(&project.name).map_or(0, BTreeSet::len),
                 "newest_push": newest.of_all.map(|at| at.to_string()),
                 "newest_push_in_two_regions": newest.elsewhere.map(|at| at.to_string()),
             }));
@@ -101,6 +109,17 @@ impl Atoll {
         let counts = |of: &BTreeMap<ProjectName, usize>| {
             of.iter().map(|(name, count)| (name.to_string(), *count)).collect::<BTreeMap<_, _>>()
         };
+        let mut lost = BTreeMap::new();
+        for (project, blobs) in &missing {
+            lost.insert(project.clone(), at_length(|| self.images_with(project, blobs))?);
+        }
+        let no_copies: Vec<(String, Unable)> = unable
+            .iter()
+            .filter(|(_, why)| **why != Unable::Down)
+            .map(|(id, why)| (self.neighbours.name_of(*id), *why))
+            .collect();
+        let missing_blobs: BTreeMap<_, _> =
+            missing.iter().map(|(name, blobs)| (name.to_string(), blobs.len())).collect();
         let silent: Vec<String> =
             scene.silent().into_iter().map(|id| self.neighbours.name_of(id)).collect();
         let majority = self.neighbours.majority();
@@ -108,15 +127,50 @@ impl Atoll {
             "seen_from": self.neighbours.name_of(self.neighbours.me),
             "majority": show_majority(&majority),
             "is_fresh": freshness == registry::view::Freshness::Fresh,
-            "is_safe": fates.iter().all(Fate::is_harmless) && fates.len() > 1,
+            "is_safe": fates.iter().all(Fate::is_harmless) && fates.len() > 1 && missing.is_empty(),
             "regions": regions,
             "projects": each,
             "short_blobs": counts(&short),
-            "missing_blobs": counts(&missing),
+            "missing_blobs": missing_blobs,
+            "missing_images": lost.iter().map(|(name, images)| (name.to_string(), images))
+                .collect::<BTreeMap<_, _>>(),
             "silent": silent,
-            "advice": advice(&fates, &short, &missing, (&silent, majority.is_lost())),
+            "advice": advice(&fates, &short, &lost, (&silent, majority.is_lost()), &no_copies),
         });
         Ok(json_answer(StatusCode::OK, &answer))
+    }
+
+    /// The images of a project that need one of these blobs, by their tags if they have some: the first
+    /// few.
+    fn images_with(
+        &self,
+        project: &ProjectName,
+        blobs: &BTreeSet<Digest>,
+    ) -> Result<Vec<String>, RecordError> {
+        let view = self.records.view()?;
+        let (mut found, mut after) = (Vec::new(), None::<Vec<u8>>);
+        loop {
+            let some = view.scan(&key::manifests_of(project), after.as_deref(), PAGE)?;
+            let Some((last, _)) = some.last() else { return Ok(found) };
+            after = Some(last.clone());
+            for (place, record) in some {
+                let record: ManifestRecord = decode(&record)?;
+                if !record.blobs.iter().any(|digest| blobs.contains(digest)) {
+                    continue;
+                }
+                let Some((repository, digest)) = named(&place) else { continue };
+                let tags = key::all_named(&repository, &digest);
+                let tag = view.scan(&tags, None, 1)?;
+                let tag = tag.first().and_then(|(tag, _)| tag.get(tags.len()..));
+                found.push(match tag {
+                    Some(tag) => format!("{repository}:{}", String::from_utf8_lossy(tag)),
+                    None => format!("{repository}@{digest}"),
+                });
+                if found.len() == NAMED {
+                    return Ok(found);
+                }
+            }
+        }
     }
 
     /// Of the projects that would lose something: how old what remains would be.
@@ -174,15 +228,21 @@ fn show(fate: &Fate, newest: &BTreeMap<ProjectName, Newest>) -> Value {
         "primaries": fate.primaries,
         "voters_elsewhere": {"up": fate.voters.0, "of": fate.voters.1},
         "writes_go_on": fate.can_write(),
+        // pushes to these, which want copies in so many regions
+        "pushes_stop": fate.refused.iter().map(|(name, wanted)| (name.to_string(), *wanted))
+            .collect::<BTreeMap<_, _>>(),
+        "regions_that_take_copies": fate.able,
     })
 }
 
-/// What to do, the most urgent first.
+/// What to do, the most urgent first. `lost` are the images of each project that need a blob which no
+/// replica that answers has.
 fn advice(
     fates: &[Fate],
     short: &BTreeMap<ProjectName, usize>,
-    missing: &BTreeMap<ProjectName, usize>,
+    lost: &BTreeMap<ProjectName, Vec<String>>,
     (silent, no_majority): (&[String], bool),
+    no_copies: &[(String, Unable)],
 ) -> Vec<String> {
     let names = |of: &mut dyn Iterator<Item = &ProjectName>| {
         let names: BTreeSet<&str> = of.map(ProjectName::as_str).collect();
@@ -197,11 +257,31 @@ fn advice(
         };
         all.push(format!("start what does not answer{or_remove}: {}", silent.join(", ")));
     }
-    if !missing.is_empty() {
+    if no_majority {
+        let then = "nothing else helps before a majority of the voters is back: until then no repair, drain, removal or push is taken; ask again then";
+        all.push(then.to_owned());
+        return all;
+    }
+    for (project, images) in lost {
+        let which = match images.len() {
+            // the trash refers to blobs, too
+            0 => "which no image needs that is not deleted".to_owned(),
+            count => {
+                let more = if count > IN_A_SENTENCE { ", ..." } else { "" };
+                let first = &images[..count.min(IN_A_SENTENCE)];
+                format!("which these images need: {}{more}", first.join(", "))
+            }
+        };
+        let remedy = match silent.is_empty() {
+            true => "push all their layers again (docs: copies are kept)",
+            false => "start the others, or push all their layers again",
+        };
         all.push(format!(
-            "no replica that answers has blobs of {}: start the others, or push these images again",
-            names(&mut missing.keys())
+            "no replica that answers has a sound copy of some blobs of {project}, {which}: {remedy}"
         ));
+    }
+    if !no_copies.is_empty() {
+        all.push(format!("copies do not go to all replicas: {}", told(no_copies)));
     }
     if !short.is_empty() {
         all.push(format!(
@@ -229,6 +309,16 @@ fn advice(
             fate.region, fate.voters.0, fate.voters.1
         ));
     }
+    for fate in fates.iter().filter(|fate| fate.can_write() && !fate.refused.is_empty()) {
+        let wanted = fate.refused.values().copied().max().unwrap_or_default();
+        all.push(format!(
+            "without {} pushes to {} would be refused: they want copies in {wanted} regions, and replicas of {} would take them. Let replicas of another region join (`atoll invite`), or set these projects' durability to {}",
+            fate.region,
+            names(&mut fate.refused.keys()),
+            fate.able,
+            fate.able.max(1)
+        ));
+    }
     all
 }
 
@@ -248,23 +338,57 @@ mod tests {
                 .collect(),
             primaries: 0,
             voters,
+            able: 2,
+            refused: BTreeMap::new(),
         };
-        let none = BTreeMap::new();
+        let (none, no_images) = (BTreeMap::new(), BTreeMap::new());
+        let advice = |fates: &[Fate], short: &BTreeMap<_, _>, lost, silent| {
+            advice(fates, short, lost, silent, &[])
+        };
         let fine = [fate("east", false, (2, 3)), fate("west", false, (2, 3))];
-        assert!(advice(&fine, &none, &none, (&[], false)).is_empty());
+        assert!(advice(&fine, &none, &no_images, (&[], false)).is_empty());
         let poor = [fate("east", true, (1, 3)), fate("west", false, (2, 3))];
-        let said = advice(&poor, &none, &none, (&[], false));
+        let said = advice(&poor, &none, &no_images, (&[], false));
         assert!(said[0].contains("durability=2` and `atoll repair PROJECT` for shop"), "{said:?}");
         assert!(said[1].contains("without east 1 of 3 voters"), "{said:?}");
-        let short = [(project.clone(), 1)].into();
-        let said = advice(&poor, &short, &none, (&["three".into()], false));
+        let (short, three) = ([(project.clone(), 1)].into(), ["three".to_owned()]);
+        let said = advice(&poor, &short, &no_images, (&three, false));
         assert!(said[0].contains("`atoll remove`"), "{said:?}");
-        let said = advice(&poor, &short, &none, (&["three".into()], true));
+        let said = advice(&poor, &short, &no_images, (&three, true));
         assert!(!said[0].contains("`atoll remove`"), "nothing can be removed: {said:?}");
-        assert!(said[0].contains("three") && said[1].contains("atoll repair shop"), "{said:?}");
-        assert_eq!(said.len(), 3, "one advice for one thing: {said:?}");
-        let said = advice(&fine[..1], &none, &none, (&[], false));
+        assert!(said[0].contains("three"), "{said:?}");
+        assert!(said.len() == 2 && said[1].contains("no repair"), "nothing else helps: {said:?}");
+        let said = advice(&poor, &short, &no_images, (&[], false));
+        assert!(said[0].contains("atoll repair shop"), "{said:?}");
+        assert_eq!(said.len(), 2, "one advice for one thing: {said:?}");
+        let said = advice(&fine[..1], &none, &no_images, (&[], false));
         assert!(said[0].contains("one region"), "{said:?}");
+        let images: Vec<String> = (0..6).map(|n| format!("shop/app:{n}")).collect();
+        let lost = [(project.clone(), images)].into();
+        let said = advice(&fine, &none, &lost, (&[], false));
+        let says = said[0].contains("shop/app:0, ") && said[0].contains("push all their layers");
+        assert!(says && !said[0].contains("app:5"), "{said:?}");
+    }
+
+    #[test]
+    fn whoever_could_not_be_pushed_to_is_told_with_who_takes_no_copies() {
+        let stops = Fate {
+            region: "east".parse().unwrap(),
+            replicas: 1,
+            lost: BTreeMap::new(),
+            primaries: 0,
+            voters: (2, 3),
+            able: 1,
+            refused: [("shop".parse().unwrap(), 2)].into(),
+        };
+        let goes =
+            Fate { region: "west".parse().unwrap(), refused: BTreeMap::new(), ..stops.clone() };
+        let drains = [("three".to_owned(), Unable::Drains)];
+        let none = BTreeMap::new();
+        let said = advice(&[stops, goes], &none, &BTreeMap::new(), (&[], false), &drains);
+        assert!(said[0].contains("three drains"), "{said:?}");
+        assert!(said[1].contains("without east pushes to shop"), "{said:?}");
+        assert!(said[1].contains("durability to 1") && said.len() == 2, "{said:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rules::ledger::events::Actor;
 use rules::ledger::records::{Look, Role};
 use rules::members::draining::Needed;
 use rules::members::placement::Candidate;
+use rules::members::shortage::Unable;
 use rules::words::names::Region;
 use serde_json::json;
 
@@ -49,7 +50,12 @@ impl Atoll {
         let spare = staying.iter().filter(|one| !voters.contains(&one.id)).count();
         let votes = voters.contains(&node.id);
         let voters = (up, voters.len());
-        let needed = Needed { primary_of, leads, voters, spare, without: &without };
+        let mut troubled = self.neighbours.unable();
+        troubled
+            .retain(|(name, why)| matches!(why, Unable::Trouble(_)) && *name != node.name.as_str());
+        let no_majority = self.neighbours.majority().lost();
+        let (without, troubled) = (&without, &troubled[..]);
+        let needed = Needed { primary_of, leads, voters, spare, without, troubled, no_majority };
         let waits_for = needed.waits_for();
         let shown = json!({
             "name": node.name.as_str(),
@@ -61,6 +67,7 @@ impl Atoll {
             "stuck": needed.stuck(),
             "only_here": without.lost.values().sum::<usize>(),
             "too_few_elsewhere": without.short.values().sum::<usize>(),
+            "nowhere": without.gone.values().sum::<usize>(),
             "waits_for": waits_for,
             "safe": since.is_some() && waits_for.is_empty(),
         });

@@ -145,7 +145,8 @@ impl Atoll {
         let operation = OperationId(rand::random());
         let command = Command::Drill(change);
         let done = self.writes.propose(operation, command, by, self.terms.commit).await;
-        let outcome = done.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        let outcome =
+            done.map_err(|error| Refusal::Unavailable(self.neighbours.no_ledger(&error)))?;
         settle(outcome).map(drop)
     }
 }

@@ -1,8 +1,10 @@
 //! `/api/atoll/v1/jobs` and `/api/atoll/v1/schedules`: background work of the whole mesh, through
 //! any replica.
 
+use ground::clock;
 use http::{Response, StatusCode};
 use registry::jobs::repairs::{self, Repairs};
+use registry::writes::Refusal;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::cron::{self, Cron};
 use rules::ledger::jobs::{Job, JobState, LookForJobs, Schedule, Task, key};
@@ -142,15 +144,36 @@ impl Atoll {
         }
         let asked = |job: &Job| job.task.kind == repairs::KIND && job.task.project == project.name;
         let active = self.door.read_at_length(|records| records.active_jobs()).await?.0;
-        let id = match active.iter().find(|job| asked(job) && job.state == JobState::Waiting) {
+        let waiting = active.iter().find(|job| asked(job) && job.state == JobState::Waiting);
+        let now = match waiting {
             // one that has not begun will see all that there is now
-            Some(job) => job.id,
+            Some(job) if job.not_before <= clock::timestamp() => Some(job.id),
+            Some(job) => self.hasten(job.id, by).await?,
+            None => None,
+        };
+        let id = match now {
+            Some(id) => id,
             None => self.jobs.ask(Repairs::task(&project.name, &by.name), by).await?,
         };
         let shown = json!({"id": id.to_string(), "project": project.name.as_str()});
         let mut response = json_answer(StatusCode::ACCEPTED, &shown);
         set(&mut response, "location", format!("/api/atoll/v1/jobs/{id}"));
         Ok(response)
+    }
+
+    /// Has a job begin now that waits for its next try; `None` if it has gone on meanwhile.
+    async fn hasten(&self, id: JobId, by: &Actor) -> Result<Option<JobId>, Failure> {
+        // what was stopped begins anew at once
+        let stopped = self.jobs.stop(id, by).await;
+        let again = match stopped {
+            Ok(()) => self.jobs.retry(id, by).await,
+            Err(refusal) => Err(refusal),
+        };
+        match again {
+            Ok(()) => Ok(Some(id)),
+            Err(Refusal::Conflict(_) | Refusal::NotFound) => Ok(None),
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     /// A job, with what its owner says of its progress.

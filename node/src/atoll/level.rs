@@ -68,7 +68,7 @@ impl Atoll {
         // the raise itself is at the level of before, whose replicas cannot read who asked for it
         let operation = OperationId(rand::random());
         let outcome = self.writes.propose(operation, command, by, self.terms.commit).await;
-        match outcome.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))? {
+        match outcome.map_err(|e| Failure::new(Code::Unavailable, self.neighbours.no_ledger(&e)))? {
             Outcome::Done | Outcome::Exists => {
                 info!(from = current.0, to = level.0, "the mesh's feature level was raised");
                 self.show_level().await

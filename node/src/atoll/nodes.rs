@@ -49,8 +49,11 @@ impl Atoll {
             shown["lost_blobs"] = json!(blobs(&costs.lost));
             shown["short_blobs"] = json!(blobs(&costs.short));
             shown["silent"] = json!(names(&costs.silent));
-            shown["refused"] = json!(costs.refusal(false));
-            shown["forced"] = json!(costs.refusal(true));
+            shown["gone_blobs"] = json!(blobs(&costs.gone));
+            let no_majority = self.neighbours.majority().lost();
+            let refused = |forced| no_majority.clone().or_else(|| costs.refusal(forced));
+            shown["refused"] = json!(refused(false));
+            shown["forced"] = json!(refused(true));
         }
         Ok(json_answer(StatusCode::OK, &shown))
     }
@@ -171,7 +174,8 @@ impl Atoll {
         let audited = self.records.view()?.level()? >= Level::EVENTS;
         let command = if audited { command.audited(by.clone()) } else { command };
         let proposed = self.records.propose(OperationId(rand::random()), command, REMOVAL).await;
-        let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
+        let proposed =
+            proposed.map_err(|e| Failure::new(Code::Unavailable, self.neighbours.no_ledger(&e)))?;
         match settle(proposed.outcome) {
             Ok(_) => Ok(proposed.revision),
             Err(Refusal::NotFound) => Err(missing(name)),

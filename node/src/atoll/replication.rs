@@ -146,7 +146,7 @@ fn blobs_of(
 }
 
 /// The repository and the digest in a manifest's key.
-fn named(place: &[u8]) -> Option<(RepositoryName, Digest)> {
+pub(super) fn named(place: &[u8]) -> Option<(RepositoryName, Digest)> {
     let end = place.iter().position(|byte| *byte == 0)?;
     let name = std::str::from_utf8(place.get(1..end)?).ok()?;
     Some((name.parse().ok()?, Digest::from_key(place.get(end + 1..)?).ok()?))

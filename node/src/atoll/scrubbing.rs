@@ -6,8 +6,8 @@ use http::{Response, StatusCode};
 use rules::blobs::scrubbing::Progress;
 use rules::ledger::level::Level;
 use rules::ledger::records::Role;
-use rules::wire::questions::Scrub;
-use serde_json::json;
+use rules::wire::questions::{Condition, Scrub};
+use serde_json::{Value, json};
 use tracing::info;
 
 use super::Atoll;
@@ -41,7 +41,7 @@ impl Atoll {
         if now {
             info!(node = name, "a node reads its blobs again, because somebody asked");
         }
-        let shown = json!({
+        let mut shown = json!({
             "name": node.name.as_str(),
             "began": position.began.to_string(),
             "over": position.over,
@@ -51,6 +51,17 @@ impl Atoll {
             "held_bytes": total,
             "every_seconds": every_seconds,
         });
+        let damaged = match node.id == self.neighbours.me {
+            true => Ok(self.store.condition(&[])),
+            false => {
+                let question = Condition { digests: Vec::new() };
+                self.neighbours.links.ask(node.id, question, ASKED).await
+            }
+        };
+        let damaged = damaged.map(|condition| condition.damaged).unwrap_or_default();
+        // the first of them, as they are now; those of the round may have been replaced
+        shown["still_damaged"] =
+            damaged.iter().map(|digest| Value::from(digest.to_string())).collect();
         let status = if now { StatusCode::ACCEPTED } else { StatusCode::OK };
         Ok(json_answer(status, &shown))
     }

@@ -292,6 +292,7 @@ impl Atoll {
             "leader": leader == Some(node.id),
             "draining": draining.contains(&node.id),
             "trouble": self.neighbours.conditions.trouble(node.id).map(|why| why.to_string()),
+            "damaged_blobs": self.neighbours.conditions.damaged_at(node.id).len(),
         })
     }
 
@@ -314,10 +315,13 @@ impl Atoll {
             self.neighbours.have(&digests, None).await
         };
         stocks.insert(self.neighbours.me, self.store.stocks(&digests, None).await?);
-        let held = |stock: Vec<Stock>| {
-            digests.iter().zip(stock).filter_map(|(d, s)| Some((*d, s.held?))).collect()
+        // a copy whose bytes are wrong is none
+        let held = |node: NodeId, stock: Vec<Stock>| {
+            let damaged = self.neighbours.conditions.damaged_at(node);
+            let sound = digests.iter().zip(stock).filter(|(digest, _)| !damaged.contains(digest));
+            sound.filter_map(|(digest, stock)| Some((*digest, stock.held?))).collect()
         };
-        Ok(stocks.into_iter().map(|(node, stock)| (node, held(stock))).collect())
+        Ok(stocks.into_iter().map(|(node, stock)| (node, held(node, stock))).collect())
     }
 
     /// The number of blobs of each project, and how many of them each region holds.

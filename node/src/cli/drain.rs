@@ -54,6 +54,9 @@ pub(super) fn run(drain: &Drain) -> io::Result<()> {
                 told = now;
             }
             if shown["safe"] == true {
+                if let Some(nowhere) = nowhere(&shown) {
+                    println!("{nowhere}");
+                }
                 println!(
                     "{name} can be switched off. `atoll drain {name} --undo` when it is back, or `atoll remove {name}` if it does not come back."
                 );
@@ -87,6 +90,14 @@ pub(super) fn run(drain: &Drain) -> io::Result<()> {
             }
         }
     })
+}
+
+/// What no replica has, whether this one stays or goes; `None` if there is nothing.
+fn nowhere(shown: &Value) -> Option<String> {
+    let count = shown["nowhere"].as_u64().filter(|count| *count > 0)?;
+    Some(format!(
+        "{count} blob(s) are on no replica that answers, so they do not depend on it: `atoll dr` names their images"
+    ))
 }
 
 fn goes_on(name: &str) -> String {
@@ -138,6 +149,8 @@ mod tests {
     fn what_it_waits_for_is_one_sentence() {
         assert_eq!(progress(&json!({"waits_for": []})), "nobody needs it");
         let shown = json!({"waits_for": ["2 project(s) get another primary", "x"]});
+        assert_eq!(nowhere(&json!({"nowhere": 0})), None);
+        assert!(nowhere(&json!({"nowhere": 3})).is_some_and(|said| said.starts_with("3 blob(s)")));
         assert_eq!(progress(&shown), "waits until 2 project(s) get another primary; x");
     }
 }

@@ -135,6 +135,10 @@ fn told(name: &str, costs: &Value) -> String {
         &costs["short_blobs"],
         "would be in fewer regions than the project's durability.",
     ));
+    lines.extend(blobs(
+        &costs["gone_blobs"],
+        "are on no replica that answers, this one included: `atoll dr` names their images.",
+    ));
     let silent: Vec<&str> =
         costs["silent"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !silent.is_empty() {
@@ -180,6 +184,7 @@ mod tests {
             "voters": {"up": 2, "all": 3},
             "lost_blobs": {"demo": 1},
             "short_blobs": {"team": 4},
+            "gone_blobs": {"shop": 5},
             "silent": ["three"],
         });
         let told = told("two", &costs);
@@ -189,6 +194,7 @@ mod tests {
             "Of the 3 voters that remain, 2 are up.",
             "1 blob(s) of demo are kept by no other replica",
             "4 blob(s) of team would be in fewer regions",
+            "5 blob(s) of shop are on no replica",
             "do not say what they keep: three.",
         ] {
             assert!(told.contains(part), "{part}: {told}");

@@ -156,6 +156,9 @@ fn tables(status: &Value) -> String {
             if n["trouble"].is_string() {
                 row[3].push_str(", in trouble");
             }
+            if n["damaged_blobs"].as_u64() > Some(0) {
+                row[3].push_str(", has damaged blobs");
+            }
             row.to_vec()
         })
         .collect();

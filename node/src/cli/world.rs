@@ -138,6 +138,12 @@ pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<LocalNode>>> {
     Ok(Some(found.into_iter().map(|(_, node)| node).collect()))
 }
 
+/// The replicas that vote first, one in each region. An edge has no ledger.
+fn first_voters(records: &[NodeRecord]) -> Vec<NodeRecord> {
+    let replicas = records.iter().filter(|record| record.role == Role::Replica);
+    replicas.take(REGIONS.len()).cloned().collect()
+}
+
 impl LocalMesh {
     pub(super) fn again(data: PathBuf, nodes: Vec<LocalNode>, wanted: &Shape) -> io::Result<Self> {
         let edges = nodes.iter().filter(|n| n.role == Role::Edge).count();
@@ -172,8 +178,7 @@ impl LocalMesh {
         let port = wanted.port.unwrap_or(PORT);
         let authority = Authority::generate().map_err(io::Error::other)?;
         let password = new_password();
-        let (mut nodes, mut records, mut voters) =
-            (Vec::new(), Vec::<NodeRecord>::new(), Vec::new());
+        let (mut nodes, mut records) = (Vec::new(), Vec::<NodeRecord>::new());
         for i in 0..replicas + edges {
             let (role, nth) =
                 if i < replicas { (Role::Replica, i) } else { (Role::Edge, i - replicas) };
@@ -196,9 +201,6 @@ impl LocalMesh {
             identity.save(&identity_folder(&folder)).map_err(io::Error::other)?;
             std::fs::write(folder.join("node.yaml"), config::render(&settings))?;
             let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
-            if usize::from(i) < REGIONS.len() {
-                voters.push(record.clone());
-            }
             nodes.push(LocalNode::of(settings, folder)?);
             records.push(record);
         }
@@ -211,6 +213,7 @@ impl LocalMesh {
             mesh::members::keep_seeds(&node.folder, others).map_err(io::Error::other)?;
         }
         let durability = Settings::new(&data, REGIONS[0]).projects.durability;
+        let voters = first_voters(&records);
         new_birth(&authority, &password, records, voters, durability)?.save(&nodes[0].folder)?;
         let world = LocalMesh {
             data,
@@ -361,7 +364,7 @@ impl LocalMesh {
         out.push_str(&format!(
             "\nPush to one region, pull from another:\n\
              {}\
-             \nLose a region, go on, bring it back:\n\
+             \n{}\n\
              \x20 kill -9 {}\n\
              \x20 {}\n\
              \nLook:  {} status --data {}\n",
@@ -371,6 +374,11 @@ impl LocalMesh {
                 &second,
                 &file
             ),
+            match self.nodes.iter().filter(|node| node.role == Role::Replica).count() {
+                // half of two is no majority
+                1 | 2 => "Kill a node (nothing can be written until it is back), bring it back:",
+                _ => "Lose a region, go on, bring it back:",
+            },
             self.nodes[0].pid,
             self.start_line(&self.nodes[0]).join(" "),
             self.executable.display(),
@@ -434,6 +442,26 @@ fn free_port(ip: IpAddr, port: u16) -> io::Result<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An edge was taken for a voter, so a mesh of one replica and an edge waited for ever.
+    #[test]
+    fn only_replicas_vote_first() {
+        let record = |n: u64, role| NodeRecord {
+            id: rules::words::names::NodeId(n),
+            name: format!("n{n}").parse().unwrap(),
+            region: "r".parse().unwrap(),
+            role,
+            address: ([127, 0, 0, 1], 1).into(),
+            url: String::new(),
+        };
+        for (replicas, edges, voters) in [(1, 0, 1), (1, 1, 1), (2, 1, 2), (3, 2, 3), (5, 5, 3)] {
+            let roles = (0..replicas).map(|_| Role::Replica).chain((0..edges).map(|_| Role::Edge));
+            let records: Vec<_> = (1..).zip(roles).map(|(n, role)| record(n, role)).collect();
+            let first = first_voters(&records);
+            assert_eq!(first.len(), voters, "{replicas} replicas, {edges} edges");
+            assert!(first.iter().all(|one| one.role == Role::Replica));
+        }
+    }
 
     #[test]
     fn the_lines_to_copy_are_for_the_clients_that_are_there() {

@@ -100,7 +100,7 @@ impl Harbor {
     /// The bytes of a configuration; `None` if it is too long, or broke off.
     async fn configuration(&self, known: &Known<'_>) -> Result<Option<Vec<u8>>, PullError> {
         let at_hand = self.pulls.at_hand(known).await?;
-        let arriving = self.pulls.bytes(known, Readable::Here, at_hand, false).await?;
+        let arriving = self.pulls.bytes(known, Readable::Here, at_hand).await?;
         if arriving.size > LONGEST {
             return Ok(None);
         }

@@ -91,6 +91,7 @@ impl Harbor {
         let now = clock::timestamp();
         let look = |records: &dyn ReadRecords| {
             let (mut all, mut looked_into, mut gone) = (Vec::new(), 0, Vec::new());
+            let mut blobs = BTreeSet::new();
             let gate = records.gate_of(project)?;
             let signing = records.signature_policy_of(project)?;
             let named = match reference {
@@ -98,7 +99,7 @@ impl Harbor {
                 Reference::Digest(digest) => Some(*digest),
             };
             let Some(digest) = named else {
-                return Ok((all, None, (0, gone), None, (gate, signing)));
+                return Ok((all, None, (0, gone, blobs), None, (gate, signing)));
             };
             let ruled = match tag {
                 Some(tag) => by_rule(records, project, name, (&digest, tag), now)?,
@@ -133,6 +134,7 @@ impl Harbor {
                 };
                 looked_into += manifest.bytes.len();
                 let pushed = manifest.pushed;
+                blobs.extend(manifest.blobs.iter().copied());
                 let is_image = Image::read(&manifest.bytes) != Runnable::Nothing;
                 all.push(Read { digest: one, is_image, facts, scan, signatures, pushed });
             }
@@ -140,10 +142,10 @@ impl Harbor {
                 true => records.scan_database()?,
                 false => None,
             };
-            Ok::<_, RecordError>((all, database, (listed, gone), ruled, (gate, signing)))
+            Ok::<_, RecordError>((all, database, (listed, gone, blobs), ruled, (gate, signing)))
         };
         // a node that is cut off decides by what it has kept, and says so
-        let ((all, database, (listed, gone), ruled, (gate, signing)), freshness) =
+        let ((all, database, (listed, gone, blobs), ruled, (gate, signing)), freshness) =
             self.door.read_at_length(look).await?;
         if all.is_empty() && project.upstream.is_some() {
             return Err(not_cached(name, reference));
@@ -194,6 +196,11 @@ impl Harbor {
         if project.upstream.is_none() && !gone.is_empty() {
             tell_of_gone(&mut answer, &project.name, listed, &gone);
         }
+        // an edge cannot know, and what an upstream has is not lost
+        if project.upstream.is_none() && !self.neighbours.is_edge() {
+            let blobs: Vec<Digest> = blobs.into_iter().collect();
+            tell_of_lost(&mut answer, &self.pulls.lost_among(&blobs).await?);
+        }
         if listed > 0 {
             answer["images_in_all"] = listed.into();
             answer["images"] = children.into();
@@ -226,6 +233,25 @@ fn tell_of_gone(answer: &mut Value, project: &ProjectName, listed: usize, gone: 
     let remedy = format!(
         "push the images that are not here again, or restore them if they were deleted: atoll trash list {project}"
     );
+    match answer["remedies"].as_array_mut() {
+        Some(remedies) => remedies.push(remedy.into()),
+        None => answer["remedies"] = json!([remedy]),
+    }
+}
+
+/// A manifest is served also if a blob that it names is lost; its pull fails then.
+fn tell_of_lost(answer: &mut Value, lost: &[Digest]) {
+    if lost.is_empty() {
+        return;
+    }
+    let why = answer["why"].as_str().unwrap_or_default();
+    let count = lost.len();
+    answer["why"] = format!(
+        "{why}; but no replica has a sound copy of {count} of its blobs, and a pull of one is answered 404"
+    )
+    .into();
+    answer["blobs_lost"] = lost.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+    let remedy = "push all layers of the image again; a client that asks first sends what is lost";
     match answer["remedies"].as_array_mut() {
         Some(remedies) => remedies.push(remedy.into()),
         None => answer["remedies"] = json!([remedy]),

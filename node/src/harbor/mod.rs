@@ -408,7 +408,15 @@ impl Harbor {
         read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
     ) -> Result<T, Failure> {
         let (found, freshness) = self.door.read(read).await?;
-        if freshness == Freshness::Fresh { Ok(found) } else { Err(Failure::outdated(freshness)) }
+        if freshness == Freshness::Fresh { Ok(found) } else { Err(self.outdated(freshness)) }
+    }
+
+    /// The refusal of an answer from records that may be old.
+    fn outdated(&self, freshness: Freshness) -> Failure {
+        match self.neighbours.majority().lost() {
+            Some(lost) if freshness == Freshness::Stale => Failure::new(Code::Unavailable, lost),
+            _ => Failure::outdated(freshness),
+        }
     }
 
     /// As [`Harbor::read`], for what grows with the number of projects, repositories or artifacts.
@@ -417,7 +425,7 @@ impl Harbor {
         read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
     ) -> Result<T, Failure> {
         let (found, freshness) = self.door.read_at_length(read).await?;
-        if freshness == Freshness::Fresh { Ok(found) } else { Err(Failure::outdated(freshness)) }
+        if freshness == Freshness::Fresh { Ok(found) } else { Err(self.outdated(freshness)) }
     }
 
     /// The project that a path names, if the caller has `permission` in it. Digits are a project's
@@ -463,7 +471,7 @@ impl Harbor {
         };
         let (found, freshness) = self.door.read(look).await?;
         if freshness != Freshness::Fresh && !stale {
-            return Err(Failure::outdated(freshness));
+            return Err(self.outdated(freshness));
         }
         match found {
             Ok(Some(project)) => {
@@ -502,7 +510,8 @@ impl Harbor {
         self.writes.check_level(command.level())?;
         let operation = OperationId(rand::random());
         let outcome = self.writes.propose(operation, command, by, self.terms.commit).await;
-        let outcome = outcome.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
+        let outcome =
+            outcome.map_err(|e| Failure::new(Code::Unavailable, self.neighbours.no_ledger(&e)))?;
         settle(outcome).map_err(|refusal| match refusal {
             Refusal::NotFound => Failure::new(Code::NotFound, format!("there is no {object}")),
             Refusal::Exists => Failure::new(Code::Conflict, format!("there is a {object} already")),

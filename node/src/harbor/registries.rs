@@ -350,7 +350,8 @@ impl Harbor {
     async fn change(&self, command: Command, by: &Actor) -> Result<(), Refusal> {
         let operation = OperationId(rand::random());
         let outcome = self.writes.propose(operation, command, by, self.terms.commit).await;
-        settle(outcome.map_err(|e| Refusal::Unavailable(e.to_string()))?).map(|_| ())
+        let lost = |error| Refusal::Unavailable(self.neighbours.no_ledger(&error));
+        settle(outcome.map_err(lost)?).map(|_| ())
     }
 }
 

@@ -1,5 +1,7 @@
 //! `/api/v2.0/projects/PROJECT/trash`: what was deleted, and how it comes back. Not in Harbor.
 
+use std::collections::BTreeSet;
+
 use http::{Response, StatusCode};
 use registry::writes::Refusal;
 use rules::ledger::change::Change;
@@ -69,6 +71,7 @@ fn nothing(message: String) -> Failure {
 struct Restored {
     artifacts: u64,
     missing: Vec<String>,
+    blobs: BTreeSet<Digest>,
 }
 
 impl Harbor {
@@ -158,11 +161,15 @@ impl Harbor {
                 }
             }
         }
+        let blobs: Vec<Digest> = restored.blobs.into_iter().collect();
+        let lost = self.pulls.lost_among(&blobs).await?;
         let shown = json!({
             "repository": repository.as_str(),
             "restored": restored.artifacts,
             // what an index lists and nobody has any more
             "missing": restored.missing,
+            // layers and configs of which no replica has a sound copy
+            "lost_blobs": lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         Ok(json_answer(StatusCode::OK, &shown))
     }
@@ -177,8 +184,16 @@ impl Harbor {
         by: &Actor,
         restored: &mut Restored,
     ) -> Result<bool, Failure> {
-        let look = |records: &dyn ReadRecords| restoration(records, repository, digest);
-        let found = self.read_at_length(look).await?;
+        let look = |records: &dyn ReadRecords| {
+            let found = restoration(records, repository, digest)?;
+            let mut blobs = BTreeSet::new();
+            for one in &found.all {
+                let manifest = records.trashed(repository, one)?.and_then(|one| one.manifest);
+                blobs.extend(manifest.into_iter().flat_map(|manifest| manifest.blobs));
+            }
+            Ok((found, blobs))
+        };
+        let (found, blobs) = self.read_at_length(look).await?;
         if found.too_much {
             let message = format!(
                 "more than {MOST_RESTORED} artifacts belong to {digest}: restore those that it lists first, by their digests"
@@ -213,6 +228,9 @@ impl Harbor {
                 (Err(Refusal::Exists), Some(tag)) => return Err(taken(tag)),
                 (Err(refusal), _) => return Err(refusal.into()),
             }
+        }
+        if any {
+            restored.blobs.extend(blobs);
         }
         restored.missing.extend(found.missing.iter().filter(|_| any).map(ToString::to_string));
         Ok(any)

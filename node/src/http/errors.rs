@@ -370,7 +370,8 @@ impl From<FlightError> for Failure {
             FlightError::NoSource(_)
             | FlightError::Slow(_)
             | FlightError::Deserted(_)
-            | FlightError::Broken(_) => Code::Unavailable,
+            | FlightError::Broken(_)
+            | FlightError::NoRoom(_) => Code::Unavailable,
         };
         Failure::new(code, error.to_string())
     }
@@ -471,6 +472,7 @@ mod tests {
             (503, FlightError::NoSource(digest).into()),
             (503, FlightError::Slow(digest).into()),
             (503, FlightError::Broken(why().into()).into()),
+            (503, FlightError::NoRoom(why().into()).into()),
             (503, StoreError::Disk(full).into()),
             (500, StoreError::Disk(std::io::ErrorKind::NotFound.into()).into()),
             (404, UploadRefusal::Unknown.into()),

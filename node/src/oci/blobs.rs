@@ -118,7 +118,7 @@ impl Registry {
             response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
             return Ok(response);
         }
-        let Bytes { size, cut } = self.pulls.bytes(&known, readable, at_hand, only_asked).await?;
+        let Bytes { size, cut } = self.pulls.bytes(&known, readable, at_hand).await?;
         let payload = match wanted(range, size) {
             Ranges::Whole => Payload::File(Box::new(cut(0..size))),
             Ranges::Part(part) => {

@@ -182,6 +182,10 @@ fn describe() {
         "times a node was caught sending wrong bytes, by peer and kind"
     );
     describe_counter!(
+        "atoll_pulls_passed_on_total",
+        "pulls of blobs for which this node had no room"
+    );
+    describe_counter!(
         "atoll_sources_stalled_total",
         "sources that stalled in the middle of a blob"
     );

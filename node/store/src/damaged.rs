@@ -64,6 +64,14 @@ impl Damaged {
         self.known.lock().contains(digest)
     }
 
+    /// The first `most` in the order of digests.
+    pub(super) fn first(&self, most: usize) -> Vec<Digest> {
+        let mut all: Vec<Digest> = self.known.lock().iter().copied().collect();
+        all.sort_unstable();
+        all.truncate(most);
+        all
+    }
+
     pub(super) fn count(&self) -> usize {
         self.known.lock().len()
     }
@@ -84,6 +92,7 @@ mod tests {
         drop(damaged);
         let damaged = Damaged::open(folder.path(), |digest| *digest != digests[2]).unwrap();
         assert_eq!(digests.map(|digest| damaged.contains(&digest)), [true, false, false]);
+        assert_eq!((damaged.first(9), damaged.first(0)), (vec![digests[0]], vec![]));
         damaged.forget(&digests[0]);
         damaged.forget(&digests[0]);
         assert_eq!(fs::read_dir(folder.path().join(FOLDER)).unwrap().count(), 0);

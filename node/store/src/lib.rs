@@ -81,6 +81,9 @@ pub enum StoreError {
     },
 }
 
+/// The maximum number of damaged blobs that others are told of unless they ask for some.
+const DAMAGED_TOLD: usize = 100;
+
 /// The number of bytes of room that are made at a time for arriving bytes.
 const AHEAD: u64 = 64 << 20;
 
@@ -271,10 +274,13 @@ impl Store {
         self.damaged.note(digest);
     }
 
-    /// What others are told of this store: which of `digests` are damaged, and why it should
-    /// be given no blobs.
+    /// What others are told of this store: which of `digests` are damaged, or, if it was asked for
+    /// none, the first that are; and why it should be given no blobs.
     pub fn condition(&self, digests: &[Digest]) -> Condition {
-        let damaged = digests.iter().copied().filter(|digest| self.is_damaged(digest)).collect();
+        let damaged = match digests {
+            [] => self.damaged.first(DAMAGED_TOLD),
+            some => some.iter().copied().filter(|digest| self.is_damaged(digest)).collect(),
+        };
         Condition { damaged, trouble: self.trouble() }
     }
 

@@ -11,7 +11,8 @@
 //! 1. It asks all nodes whether they hold the blob, and takes the first answer. If the sources
 //!    found in this way give nothing either, it asks again and waits for all answers. It does so
 //!    once for each byte at which it is stuck.
-//! 2. It goes back to sources that had one group wrong, if another source has given that group.
+//! 2. It goes back to sources that had one group wrong, if another source has given that group, and
+//!    to those that know their copy to be damaged. These are not asked for bytes before.
 //! 3. It waits a moment and returns to sources that fell silent and are not known to be down. It
 //!    does so for as long as a client would wait.
 //! 4. It gives up.
@@ -443,6 +444,16 @@ impl<N: Copy + Ord> Flight<N> {
     pub fn handle_nothing(&mut self) {
         self.broke_off();
         self.whom.remove();
+    }
+
+    /// The source says that its copy is damaged. Returns whether it is put off: it is asked again
+    /// when no other source gives anything, because damaged copies may make a whole one together.
+    pub fn handle_damaged(&mut self) -> bool {
+        let put_off = self.whom.put_off();
+        if put_off {
+            self.broke_off();
+        }
+        put_off
     }
 
     /// The source has been silent for too long. It is not asked again before the others were. If

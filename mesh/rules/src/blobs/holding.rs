@@ -30,7 +30,8 @@ pub struct Stock {
 /// The condition of what a node stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// Those of the blobs asked for that the node holds and whose bytes it knows to be wrong.
+    /// Those of the blobs asked for that the node holds and whose bytes it knows to be wrong. If it was
+    /// asked for none, the first of all such blobs.
     pub damaged: Vec<Digest>,
     /// Why it should be given no blob now; `None` if it takes them.
     pub trouble: Option<Trouble>,

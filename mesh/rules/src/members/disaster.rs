@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::shortage::{Unable, able};
 use crate::ledger::records::{NodeRecord, Role};
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, ProjectName, Region};
@@ -28,6 +29,8 @@ pub struct Scene<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// The replicas that are up.
     pub live: &'a BTreeSet<NodeId>,
+    /// The replicas that take no copies, and why.
+    pub unable: &'a BTreeMap<NodeId, Unable>,
     /// The projects that are no caches of a registry.
     pub projects: &'a [Content],
     /// What each replica that answered keeps for good.
@@ -57,17 +60,22 @@ pub struct Fate {
     /// How many voters elsewhere are up, and how many voters there are in all. Those that burned count
     /// until others take their places, and that needs a majority.
     pub voters: (usize, usize),
+    /// The number of regions elsewhere in which a replica takes copies.
+    pub able: usize,
+    /// The projects that could not be pushed to, because they want copies in more regions than these,
+    /// and in how many. Regions that burned count, until their replicas are removed.
+    pub refused: BTreeMap<ProjectName, usize>,
 }
 
 impl Fate {
-    /// Whether something could still be written, without anybody's help.
+    /// Whether the ledger could still be written to, without anybody's help.
     pub fn can_write(&self) -> bool {
         self.voters.0 * 2 > self.voters.1
     }
 
     /// Whether everything would go on with all that it has.
     pub fn is_harmless(&self) -> bool {
-        self.lost.is_empty() && self.can_write()
+        self.lost.is_empty() && self.can_write() && self.refused.is_empty()
     }
 }
 
@@ -96,7 +104,8 @@ impl Scene<'_> {
 
     /// What becomes of the mesh without each region that has replicas.
     pub fn fates(&self) -> Vec<Fate> {
-        let places = self.places();
+        let (places, able, regions) =
+            (self.places(), able(self.nodes, self.unable), self.regions());
         let fate = |region: &Region| {
             let is_here = |node: NodeId| self.region_of(node) == Some(region);
             let mut lost: BTreeMap<ProjectName, BTreeSet<Digest>> = BTreeMap::new();
@@ -110,6 +119,11 @@ impl Scene<'_> {
                     lost.insert(project.name.clone(), blobs);
                 }
             }
+            let able = able.iter().filter(|other| **other != region).count();
+            let refused = |project: &Content| {
+                let wanted = regions.len().min(project.durability as usize);
+                (wanted > able).then(|| (project.name.clone(), wanted))
+            };
             let up_elsewhere = |node: &&NodeId| self.live.contains(node) && !is_here(**node);
             Fate {
                 region: region.clone(),
@@ -117,9 +131,11 @@ impl Scene<'_> {
                 lost,
                 primaries: self.projects.iter().filter(|one| is_here(one.primary)).count(),
                 voters: (self.voters.iter().filter(up_elsewhere).count(), self.voters.len()),
+                able,
+                refused: self.projects.iter().filter_map(refused).collect(),
             }
         };
-        self.regions().into_iter().map(fate).collect()
+        regions.iter().copied().map(fate).collect()
     }
 
     /// Where the copies of each project are, in the order of [`Scene::projects`].
@@ -145,23 +161,29 @@ impl Scene<'_> {
     /// least.
     pub fn short(&self) -> BTreeMap<ProjectName, usize> {
         let (places, regions) = (self.places(), self.regions().len());
-        self.counted(|digest, durability| {
+        let short = self.those(|digest, durability| {
             let wanted = regions.min(durability as usize);
             places.get(digest).is_some_and(|at| at.len() < wanted)
-        })
+        });
+        short.into_iter().map(|(name, blobs)| (name, blobs.len())).collect()
     }
 
-    /// The number of blobs of each project that no replica which answered keeps.
-    pub fn missing(&self) -> BTreeMap<ProjectName, usize> {
+    /// The blobs of each project that no replica which answered keeps.
+    pub fn missing(&self) -> BTreeMap<ProjectName, BTreeSet<Digest>> {
         let places = self.places();
-        self.counted(|digest, _| !places.contains_key(digest))
+        self.those(|digest, _| !places.contains_key(digest))
     }
 
-    fn counted(&self, wrong: impl Fn(&Digest, u32) -> bool) -> BTreeMap<ProjectName, usize> {
-        let count =
-            |one: &Content| one.blobs.iter().filter(|digest| wrong(digest, one.durability)).count();
-        let counts = self.projects.iter().map(|one| (one.name.clone(), count(one)));
-        counts.filter(|(_, count)| *count > 0).collect()
+    fn those(
+        &self,
+        wrong: impl Fn(&Digest, u32) -> bool,
+    ) -> BTreeMap<ProjectName, BTreeSet<Digest>> {
+        let of = |one: &Content| -> BTreeSet<Digest> {
+            let wrong = one.blobs.iter().filter(|digest| wrong(digest, one.durability));
+            wrong.copied().collect()
+        };
+        let all = self.projects.iter().map(|one| (one.name.clone(), of(one)));
+        all.filter(|(_, blobs)| !blobs.is_empty()).collect()
     }
 
     /// The replicas that did not say what they keep. They may have what seems to be missing.
@@ -194,6 +216,7 @@ mod tests {
         nodes: Vec<NodeRecord>,
         voters: BTreeSet<NodeId>,
         live: BTreeSet<NodeId>,
+        unable: BTreeMap<NodeId, Unable>,
         projects: Vec<Content>,
         holdings: BTreeMap<NodeId, BTreeSet<Digest>>,
     }
@@ -211,6 +234,7 @@ mod tests {
                 nodes,
                 voters: [1, 3, 4].map(NodeId).into(),
                 live: [1, 2, 3, 4].map(NodeId).into(),
+                unable: BTreeMap::new(),
                 projects: vec![Content {
                     name: "shop".parse().unwrap(),
                     durability: 2,
@@ -226,6 +250,7 @@ mod tests {
                 nodes: &self.nodes,
                 voters: &self.voters,
                 live: &self.live,
+                unable: &self.unable,
                 projects: &self.projects,
                 holdings: &self.holdings,
             }
@@ -267,7 +292,23 @@ mod tests {
         assert!(east.lost.is_empty() && !east.can_write(), "{east:?}");
         assert_eq!(world.scene().silent(), [NodeId(2), NodeId(4)].into());
         world.holdings.clear();
-        assert_eq!(world.scene().missing(), [(shop, 3)].into());
+        assert_eq!(world.scene().missing(), [(shop, [1, 2, 3].map(blob).into())].into());
         assert!(world.fate("east").lost.is_empty(), "it is missing already");
+    }
+
+    /// Writes were said to go on, and pushes were refused once the region was gone.
+    #[test]
+    fn pushes_go_on_only_where_enough_other_regions_take_copies() {
+        let mut world = World::new(&[(1, &[1, 2, 3]), (3, &[1, 2, 3])]);
+        assert!(world.fate("east").is_harmless() && world.fate("south").is_harmless());
+        world.unable.insert(NodeId(4), Unable::Drains);
+        let (east, shop) = (world.fate("east"), "shop".parse().unwrap());
+        assert_eq!((east.able, &east.refused), (1, &[(shop, 2)].into()));
+        assert!(east.can_write() && !east.is_harmless());
+        assert!(world.fate("south").is_harmless(), "the other two take what comes");
+        world.unable = [(NodeId(1), Unable::Down)].into();
+        assert!(world.fate("west").is_harmless(), "another replica of its region does");
+        world.projects[0].durability = 3;
+        assert_eq!(world.fate("west").refused.len(), 1, "three are wanted, and two are left");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::placement::Candidate;
 use super::removal::Consequences;
+use super::shortage::{Unable, told};
 use crate::words::names::NodeId;
 
 /// Those of `candidates` that may be given something new: the ones that do not drain. If all drain,
@@ -28,12 +29,19 @@ pub struct Needed<'a> {
     /// What the mesh would keep without it and the others that drain. Regions that nobody else is in
     /// count for no durability.
     pub without: &'a Consequences,
+    /// The names of the other replicas that are up and say that they should be given no blobs, and why.
+    pub troubled: &'a [(String, Unable)],
+    /// That the ledger's majority is lost, in a sentence, if it is.
+    pub no_majority: Option<String>,
 }
 
 impl Needed<'_> {
     /// Why waiting does not help, and what does, in a sentence; `None` if it may help.
     pub fn stuck(&self) -> Option<String> {
         let (up, all) = self.voters;
+        if let Some(lost) = &self.no_majority {
+            return Some(lost.clone());
+        }
         if self.without.last_replica {
             return Some(
                 "it is the only replica: let another one join (`atoll invite`)".to_owned(),
@@ -59,7 +67,11 @@ impl Needed<'_> {
         let lost = blobs(&|without| without.lost.values().sum());
         let short = blobs(&|without| without.short.values().sum());
         if lost + short > 0 {
-            waits.push(format!("copies of {} blob(s) are made elsewhere", lost + short));
+            let mut copies = format!("copies of {} blob(s) are made elsewhere", lost + short);
+            if !self.troubled.is_empty() {
+                copies += &format!(" ({})", told(self.troubled));
+            }
+            waits.push(copies);
         }
         if !self.without.silent.is_empty() && lost + short > 0 {
             waits.push(format!("{} replica(s) say what they keep", self.without.silent.len()));
@@ -80,6 +92,7 @@ impl Needed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blobs::holding::Trouble;
     use crate::ledger::records::Role;
 
     #[test]
@@ -100,7 +113,17 @@ mod tests {
     fn it_can_be_switched_off_when_nobody_needs_it() {
         let none = Consequences::default();
         let needed = |primary_of, leads, without| {
-            Needed { primary_of, leads, voters: (2, 3), spare: 0, without }.waits_for()
+            let voters = (2, 3);
+            Needed {
+                primary_of,
+                leads,
+                voters,
+                spare: 0,
+                without,
+                troubled: &[],
+                no_majority: None,
+            }
+            .waits_for()
         };
         assert_eq!(needed(0, false, &none), [""; 0]);
         assert_eq!(needed(2, true, &none).len(), 2);
@@ -110,12 +133,35 @@ mod tests {
             ..Consequences::default()
         };
         assert_eq!(needed(0, false, &short), ["copies of 7 blob(s) are made elsewhere"]);
+        let gone =
+            Consequences { gone: [("demo".parse().unwrap(), 9)].into(), ..Consequences::default() };
+        assert_eq!(needed(0, false, &gone), [""; 0], "it waited for ever");
+        let full = [("two".to_owned(), Unable::Trouble(Trouble::Full { free: 0 }))];
+        let mut full = Needed {
+            primary_of: 0,
+            leads: false,
+            voters: (2, 3),
+            spare: 0,
+            without: &short,
+            troubled: &full,
+            no_majority: None,
+        };
+        let waits = full.waits_for();
+        assert!(waits[0].contains("two is in trouble: the disk"), "{waits:?}");
+        assert_eq!(full.stuck(), None, "somebody may make room");
+        full.no_majority = Some("the mesh has no majority".to_owned());
+        assert_eq!(full.stuck().as_deref(), Some("the mesh has no majority"));
         let voters = |up, all| {
             let voters = (up, all);
-            Needed { primary_of: 0, leads: false, voters, spare: 0, without: &none }.waits_for()
+            let (troubled, no_majority) = (&[], None);
+            let without = &none;
+            Needed { primary_of: 0, leads: false, voters, spare: 0, without, troubled, no_majority }
+                .waits_for()
         };
         let stuck = |voters, spare, without| {
-            Needed { primary_of: 0, leads: false, voters, spare, without }.stuck()
+            let (troubled, no_majority) = (&[], None);
+            Needed { primary_of: 0, leads: false, voters, spare, without, troubled, no_majority }
+                .stuck()
         };
         assert!(stuck((1, 2), 0, &none).is_some_and(|why| why.contains("1 of 2")));
         assert_eq!(stuck((1, 2), 1, &none), None, "that one gets the vote");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::placement::{Candidate, ranked};
+use crate::blobs::holding::Trouble;
 use crate::words::digest::Digest;
 use crate::words::moment::Moment;
 use crate::words::names::{NodeId, ProjectName, Region};
@@ -37,6 +38,8 @@ pub struct View<'a> {
     pub replicas: &'a BTreeSet<NodeId>,
     /// Those of them that do not answer.
     pub down: &'a BTreeSet<NodeId>,
+    /// The replicas that drain and do not answer.
+    pub drained: &'a BTreeSet<NodeId>,
     /// Whether some replica drains. Then projects have just moved, and somebody waits for their copies.
     pub drains: bool,
     /// The projects whose primary this node is, with their durability.
@@ -72,6 +75,8 @@ struct Situation {
 pub struct Keeper {
     /// Since when each replica is away.
     away: BTreeMap<NodeId, Moment>,
+    /// Since when each replica is away that drains.
+    drained: BTreeMap<NodeId, Moment>,
     present: BTreeSet<NodeId>,
     present_since: Option<Moment>,
     /// When a replica came or went last, since the first view.
@@ -92,7 +97,11 @@ impl Keeper {
         terms: KeeperTerms,
         view: View<'_>,
     ) -> Vec<ProjectName> {
-        let View { replicas, down, drains, mine, looked } = view;
+        let View { replicas, down, drained, drains, mine, looked } = view;
+        self.drained.retain(|node, _| drained.contains(node));
+        for node in drained {
+            self.drained.entry(*node).or_insert(now);
+        }
         self.away.retain(|node, _| down.contains(node) && replicas.contains(node));
         for node in down.intersection(replicas) {
             self.away.entry(*node).or_insert(now);
@@ -165,6 +174,12 @@ impl Keeper {
         }
     }
 
+    /// Whether what a replica has that drains and does not answer is not to be given up yet: its copies
+    /// count for nothing, but it may come back with them.
+    pub fn may_return(&self, now: Moment, terms: KeeperTerms, node: NodeId) -> bool {
+        self.drained.get(&node).is_none_or(|since| now.since(*since) < terms.after)
+    }
+
     fn situation(&self, durability: u32) -> Situation {
         Situation { durability, present: self.present.clone() }
     }
@@ -173,20 +188,25 @@ impl Keeper {
 /// The nodes that get a copy of `digest`, one in each region that lacks it, until `wanted` regions
 /// have one. `have` are the regions where a replica keeps it for good, `cached` the replicas that may
 /// evict it: in their regions they are chosen, because that moves no bytes. `alive` are the replicas
-/// that can take a copy.
+/// that can be asked to take a copy. Those of them that are `troubled` are chosen only where the
+/// others are in too few regions, but for one that has the bytes and can write that it keeps them.
 pub fn missing_copies<'a>(
     digest: &Digest,
     mut have: BTreeSet<&'a Region>,
     cached: &BTreeSet<NodeId>,
     alive: &'a [Candidate],
+    troubled: &BTreeMap<NodeId, Trouble>,
     wanted: usize,
 ) -> Vec<NodeId> {
     let region_of = |node: NodeId| alive.iter().find(|c| c.id == node).map(|c| &c.region);
-    let ranked = ranked(digest, alive.iter().map(|candidate| candidate.id));
-    let first = ranked.iter().filter(|node| cached.contains(node));
-    let then = ranked.iter().filter(|node| !cached.contains(node));
+    let mut ranked = ranked(digest, alive.iter().map(|candidate| candidate.id));
+    ranked.sort_by_key(|node| match (troubled.get(node), cached.contains(node)) {
+        (None | Some(Trouble::Full { .. }), true) => 0,
+        (None, false) => 1,
+        (Some(_), _) => 2,
+    });
     let mut chosen = Vec::new();
-    for node in first.chain(then).copied() {
+    for node in ranked {
         if have.len() >= wanted {
             break;
         }
@@ -228,7 +248,8 @@ mod tests {
         drains: bool,
         mine: &[(ProjectName, u32)],
     ) -> Vec<ProjectName> {
-        keeper.handle_view(now, TERMS, View { replicas, down, drains, mine, looked: &|_| true })
+        let (drained, looked) = (&BTreeSet::new(), &|_: &ProjectName| true);
+        keeper.handle_view(now, TERMS, View { replicas, down, drained, drains, mine, looked })
     }
 
     /// A primary that moved every few seconds after a replica was removed once never looked, and the
@@ -238,7 +259,8 @@ mod tests {
         let (all, none) = (set(&[1, 2]), set(&[]));
         let due = |keeper: &mut Keeper, second, mine: &[(ProjectName, u32)], looked: bool| {
             let looked = &|_: &ProjectName| looked;
-            let view = View { replicas: &all, down: &none, drains: false, mine, looked };
+            let (replicas, down, drained) = (&all, &none, &none);
+            let view = View { replicas, down, drained, drains: false, mine, looked };
             keeper.handle_view(at(second), TERMS, view).len()
         };
         // it was started after the removal, so it has seen nothing change
@@ -387,6 +409,21 @@ mod tests {
     }
 
     #[test]
+    fn what_drains_and_is_away_may_come_back_for_a_while() {
+        let mut keeper = Keeper::default();
+        let (all, none, one) = (set(&[1, 2]), set(&[]), set(&[3]));
+        let mut see = |second, drained: &BTreeSet<NodeId>| {
+            let (replicas, down, looked) = (&all, &none, &|_: &ProjectName| true);
+            let view = View { replicas, down, drained, drains: true, mine: &[], looked };
+            keeper.handle_view(at(second), TERMS, view);
+            keeper.may_return(at(second), TERMS, NodeId(3))
+        };
+        assert!(see(0, &none), "nobody has missed it yet");
+        assert!(see(10, &one) && see(609, &one) && !see(610, &one));
+        assert!(see(620, &none) && see(630, &one), "it was there in between");
+    }
+
+    #[test]
     fn a_project_that_moved_away_and_came_back_is_looked_at_again() {
         let mut keeper = after_a_look();
         let all = set(&[1, 2, 3]);
@@ -414,7 +451,7 @@ mod tests {
         let digest = Digest::sha256(b"x");
         let chosen = |keep: &[u64], cached: &[u64], wanted| {
             let keep = alive.iter().filter(|c| keep.contains(&c.id.0)).map(|c| &c.region).collect();
-            missing_copies(&digest, keep, &set(cached), &alive, wanted)
+            missing_copies(&digest, keep, &set(cached), &alive, &BTreeMap::new(), wanted)
         };
         assert!(chosen(&[1, 2], &[], 2).is_empty());
         assert_eq!(chosen(&[1, 2], &[3], 2), [], "its region has one");
@@ -423,5 +460,22 @@ mod tests {
         assert_eq!(chosen(&[1], &[], 9).len(), 3, "there are no more regions");
         let all: BTreeSet<NodeId> = chosen(&[], &[3], 4).into_iter().collect();
         assert_eq!(all, set(&[1, 3, 4, 5]));
+        let chosen = |cached: &[u64], troubled: &[(u64, Trouble)], wanted| {
+            let troubled = troubled.iter().map(|(node, why)| (NodeId(*node), *why)).collect();
+            let have = [&alive[0].region].into();
+            let to = missing_copies(&digest, have, &set(cached), &alive, &troubled, wanted);
+            to.into_iter().collect::<BTreeSet<_>>()
+        };
+        let full = Trouble::Full { free: 1 };
+        for (one, other) in [(4, 5), (5, 4)] {
+            let troubled = [(one, full), (2, full)];
+            assert_eq!(chosen(&[], &troubled, 3), set(&[3, other]), "the others can take it");
+        }
+        let all = [(2, full), (3, full), (4, full)];
+        assert_eq!(chosen(&[], &all, 2), set(&[5]));
+        assert_eq!(chosen(&[], &all, 4).len(), 3, "there may be room by then");
+        assert_eq!(chosen(&[4], &all, 2), set(&[4]), "it has the bytes");
+        assert_eq!(chosen(&[4], &[(4, Trouble::Unwritable), (2, full)], 2).len(), 1);
+        assert!(!chosen(&[4], &[(4, Trouble::Unwritable)], 2).contains(&NodeId(4)));
     }
 }

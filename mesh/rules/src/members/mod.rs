@@ -11,6 +11,7 @@
 //! | [`signing`] | which replicas can sign for a project |
 //! | [`voters`] | which nodes vote, and the next step towards that |
 //! | [`majority`] | whether enough nodes vote, and what to do if not |
+//! | [`shortage`] | which replicas take no copies, and why |
 //! | [`removal`] | what the removal of a replica costs |
 //! | [`door`] | which peers may come in through the mesh's port, and what they may do |
 
@@ -26,6 +27,7 @@ pub mod presence;
 pub mod removal;
 pub mod replication;
 pub mod roster;
+pub mod shortage;
 pub mod signing;
 mod since;
 pub mod tally;

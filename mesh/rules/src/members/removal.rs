@@ -31,8 +31,12 @@ pub struct Consequences {
     pub no_majority: bool,
     /// How many of the remaining voters are up, of how many, with other replicas in free places.
     pub voters: (usize, usize),
-    /// The number of blobs in each project that no remaining replica says it keeps.
+    /// The number of blobs in each project that this replica keeps, or may keep, and no remaining one
+    /// says it does.
     pub lost: BTreeMap<ProjectName, usize>,
+    /// The number of blobs in each project that no replica says it keeps, and that this one says it
+    /// does not: whether it stays changes nothing for them.
+    pub gone: BTreeMap<ProjectName, usize>,
     /// The number of other blobs in each project that would be in fewer regions than the project's
     /// durability, and in fewer than now. If the replica does not say what it keeps, all in too few
     /// regions count.
@@ -75,8 +79,12 @@ impl Consequences {
         if self.loses_content() && !forced {
             let blobs: usize = self.lost.values().sum();
             let projects: Vec<&str> = self.lost.keys().map(ProjectName::as_str).collect();
+            let first = match self.silent.is_empty() {
+                true => "have them copied first (`atoll repair`)",
+                false => "start those that do not answer",
+            };
             return Some(format!(
-                "no other replica that answers keeps {blobs} blob(s) of {}; start the others, or force it (`--force`) if these may be lost",
+                "no other replica that answers keeps {blobs} blob(s) of {}; {first}, or force it (`--force`) if these may be lost",
                 projects.join(", ")
             ));
         }
@@ -105,7 +113,7 @@ pub fn consequences(survey: &Survey<'_>) -> Consequences {
     let region_of: BTreeMap<NodeId, &Region> =
         survey.nodes.iter().map(|node| (node.id, &node.region)).collect();
     let said = survey.holdings.contains_key(&leaving);
-    let (mut lost, mut short) = (BTreeMap::new(), BTreeMap::new());
+    let (mut lost, mut gone, mut short) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (project, durability, blobs) in survey.projects {
         for blob in blobs {
             let keeps = |(_, held): &(&NodeId, &BTreeSet<Digest>)| held.contains(blob);
@@ -116,7 +124,9 @@ pub fn consequences(survey: &Survey<'_>) -> Consequences {
                 there.filter_map(|node| region_of.get(node)).collect::<BTreeSet<_>>().len()
             };
             let (now, after) = (regions(&|_| true), regions(&|node| *node != leaving));
-            if after == 0 {
+            if now == 0 && said {
+                *gone.entry(project.clone()).or_insert(0) += 1;
+            } else if after == 0 {
                 *lost.entry(project.clone()).or_insert(0) += 1;
             } else if (after < now || !said) && after < *durability as usize {
                 *short.entry(project.clone()).or_insert(0) += 1;
@@ -131,6 +141,7 @@ pub fn consequences(survey: &Survey<'_>) -> Consequences {
         no_majority: !remaining.is_empty() && up * 2 <= voters,
         voters: (up, voters),
         lost,
+        gone,
         short,
         silent: remaining
             .iter()
@@ -263,6 +274,7 @@ mod tests {
         assert_eq!(first.short, [(project.clone(), 1)].into(), "the third is in two regions still");
         let refused = first.refusal(false).unwrap();
         assert!(refused.contains("1 blob(s) of demo") && refused.contains("--force"), "{refused}");
+        assert!(refused.contains("atoll repair"), "all answer: {refused}");
         assert_eq!(first.refusal(true), None);
         assert_eq!(world.without(3), Consequences { voters: (2, 2), ..Consequences::default() });
         // what only a silent one may have counts as lost, and it is said who was silent
@@ -270,6 +282,12 @@ mod tests {
         let (third, silent) = (world.without(3), BTreeSet::from([NodeId(2)]));
         assert!(third.no_majority && third.silent == silent);
         holds(&mut world, 1, &[1]);
-        assert_eq!(world.without(3).lost, [(project, 2)].into());
+        let third = world.without(3);
+        assert_eq!(third.lost, [(project.clone(), 1)].into());
+        assert_eq!(third.gone, [(project.clone(), 1)].into(), "this one says it has it not");
+        // one that says nothing may have all of them
+        world.holdings.remove(&NodeId(3));
+        let third = world.without(3);
+        assert!(third.lost == [(project, 2)].into() && third.gone.is_empty());
     }
 }

@@ -68,7 +68,8 @@ impl<'a> Copies<'a> {
         let have = self.places.get(digest).cloned().unwrap_or_default();
         let (cached, wanted) = (BTreeSet::new(), self.wanted(durability));
         let kept = have.len();
-        let to = missing_copies(digest, have.clone(), &cached, self.up, wanted);
+        let well = BTreeMap::new();
+        let to = missing_copies(digest, have.clone(), &cached, self.up, &well, wanted);
         let region = |node| self.up.iter().find(|one| one.id == node).map(|one| &one.region);
         let mut lacking: Vec<&Region> = to.into_iter().filter_map(region).collect();
         let left = wanted.saturating_sub(kept + lacking.len());

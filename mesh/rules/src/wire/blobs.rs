@@ -10,6 +10,10 @@ use crate::words::names::{NodeId, RepositoryName};
 /// The maximum number of blobs in one [`Ask::Have`](super::Ask::Have).
 pub const MAX_HAVE: usize = 20_000;
 
+/// What [`Fetched::Found`] says of a copy whose sender knows it to be damaged: it is further away than
+/// any that is whole. Some of its groups may be right.
+pub const DAMAGED: u8 = u8::MAX;
+
 /// The first message of a byte stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bulk {
@@ -61,7 +65,7 @@ pub enum Fetched {
         /// The list of its groups ([`crate::blobs::groups`]), if it was asked for and there is one.
         list: Option<serde_bytes::ByteBuf>,
         /// The number of nodes that pass the bytes on, between one that holds the blob and the
-        /// receiver: 0 if the sender holds it.
+        /// receiver: 0 if the sender holds it, [`DAMAGED`] if it knows its copy to be damaged.
         behind: u8,
     },
     /// This node is receiving the blob from here, or just has: ask it. If it does not give

@@ -22,7 +22,7 @@ mod upkeep;
 use serde::Serialize;
 
 pub use ask::{Answer, Ask};
-pub use blobs::{BodyEnd, Bulk, CopyEnd, Fetched, MAX_HAVE};
+pub use blobs::{BodyEnd, Bulk, CopyEnd, DAMAGED, Fetched, MAX_HAVE};
 pub use caches::{CacheAnswer, CacheAsk, CacheResolution};
 pub use collecting::{CollectionAnswer, CollectionAsk};
 pub use frames::{HEAD, LARGEST, SMALL, transfer_time};

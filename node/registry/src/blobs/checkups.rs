@@ -1,4 +1,4 @@
-//! Asks the replicas again and again whether they can take blobs.
+//! Asks the replicas again and again whether they can take blobs, and which of theirs are damaged.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,11 +39,13 @@ async fn ask_all(neighbours: &Neighbours, store: &Store) {
         let question = Condition { digests: Vec::new() };
         let said = neighbours.links.ask(node, question, PATIENCE).await;
         // one that does not say is taken for well: who is asked to take a blob has a deadline
-        (node, said.ok().and_then(|condition| condition.trouble))
+        (node, said.unwrap_or_default())
     });
     let mut said = join_all(others).await;
-    said.push((me, store.trouble()));
-    for (node, trouble) in said {
+    said.push((me, store.condition(&[])));
+    for (node, said) in said {
+        let trouble = said.trouble;
+        conditions.note_damaged(node, said.damaged);
         if !conditions.note(node, trouble) {
             continue;
         }

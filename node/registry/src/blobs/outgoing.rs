@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use quinn::SendStream;
 use rules::blobs::fanout::{Fanout, Place};
 use rules::blobs::groups::Groups;
+use rules::wire::DAMAGED;
 use rules::words::digest::{ContentHash, Digest};
 use rules::words::names::{NodeId, Region};
 use tracing::debug;
@@ -135,7 +136,7 @@ impl Outgoing {
                 size: blob.size,
                 content: Some(blob.held.content),
                 list: groups.filter(listed).map(|groups| groups.list().to_vec()),
-                behind: 0,
+                behind: if self.store.is_damaged(&digest) { DAMAGED } else { 0 },
                 body: BlobBody::whole(blob.bytes, offset..blob.size, self.store.buffers()),
             }));
         }
@@ -158,7 +159,7 @@ impl Outgoing {
             size,
             content: groups.as_ref().map(Groups::content),
             list: groups.filter(listed).map(|groups| groups.list().to_vec()),
-            behind: behind.saturating_add(1),
+            behind: behind.saturating_add(1).min(DAMAGED - 1),
             body: BlobBody::arriving(
                 bytes,
                 offset..size,

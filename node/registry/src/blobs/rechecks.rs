@@ -2,7 +2,7 @@
 //! it also does so when its disk cannot read a blob, and it reads all blobs again now and then. A
 //! bad copy is replaced by another node's good one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -300,7 +300,7 @@ impl Rechecks {
     async fn replace(&self, digest: Digest) {
         metrics::counter!("atoll_blobs_damaged_total").increment(1);
         let cached = self.store.stock(&digest, None).await.is_ok_and(|stock| stock.cached);
-        let others = self.neighbours.holders(digest, Hurry::All, |_| true).await;
+        let others = self.neighbours.holders(digest, Hurry::All, |_| true, &BTreeSet::new()).await;
         if others.is_empty() {
             error!(%digest, "no other node that is up holds the damaged blob; its image has to be pushed again");
             return;

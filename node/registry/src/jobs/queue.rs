@@ -198,8 +198,8 @@ impl Jobs {
         let operation = OperationId(rand::random());
         let command = Command::Job(Box::new(change)).audited(by.clone());
         let proposed = records.propose(operation, command, self.terms.commit).await;
-        let proposed = proposed.map_err(|e| Refusal::Unavailable(e.to_string()))?;
-        settle(proposed.outcome).map(|_| ())
+        let lost = |error| Refusal::Unavailable(self.neighbours.no_ledger(&error));
+        settle(proposed.map_err(lost)?.outcome).map(|_| ())
     }
 
     /// A change that only a project's primary makes.

@@ -15,8 +15,9 @@ use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::draining;
 use rules::members::majority::Majority;
 use rules::members::placement::{self, Candidate};
+use rules::members::shortage::{Unable, unable};
 use rules::wire::questions::{Collection, Condition, Have};
-use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE};
+use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE, NoLedger};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Region, RepositoryName};
 
@@ -44,6 +45,9 @@ pub struct Neighbours {
 
 /// The maximum number of edges that are asked for a blob that no replica holds.
 const EDGES_ASKED: usize = 8;
+
+/// The maximum number of edges of other regions that a replica asks for a blob that nobody else holds.
+const FAR_EDGES_ASKED: usize = 64;
 
 /// How long to wait for other nodes after the first has said that it holds a blob.
 const GRACE: Duration = Duration::from_millis(5);
@@ -122,6 +126,21 @@ impl Neighbours {
         removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
     }
 
+    /// The names of the replicas that take no copies, and why. Only those that are known to be down or
+    /// to drain at an edge.
+    pub fn unable(&self) -> Vec<(String, Unable)> {
+        let nodes = self.nodes();
+        let live = self.alive().into_iter().map(|candidate| candidate.id).collect();
+        let why = unable(&nodes, &live, &self.draining(), &self.conditions.all());
+        let name = |id: NodeId| nodes.iter().find(|node| node.id == id).map(|n| n.name.to_string());
+        why.into_iter().filter_map(|(id, why)| Some((name(id)?, why))).collect()
+    }
+
+    /// Why the ledger took nothing, for people: that its majority is lost, if that is so.
+    pub fn no_ledger(&self, error: &NoLedger) -> String {
+        self.majority().lost().unwrap_or_else(|| error.to_string())
+    }
+
     /// Which voters of the ledger are up. None are known at an edge.
     pub fn majority(&self) -> Majority {
         let voters = self.records.ledger().map(|ledger| ledger.status().voters);
@@ -197,28 +216,39 @@ impl Neighbours {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Live nodes that hold `digest`, the nearest first: replicas, or if none does, a few edges of
-    /// this region. [`Hurry::First`] waits only for the first answers of `trusted` nodes, which are
+    /// Live nodes that hold `digest`, the nearest first: replicas, and if none has a copy that is not
+    /// known to be damaged, a few edges of this region, or, for a replica in no hurry, of others. [`Hurry::First`] waits only for the first answers of `trusted` nodes, which are
     /// about the nearest: a node that has just died must not delay the answer, and a node that lied
-    /// lately must not be the only source because it is quick.
+    /// lately must not be the only source because it is quick. The copies of the `damaged` nodes are
+    /// known to be.
     pub async fn holders(
         &self,
         digest: Digest,
         hurry: Hurry,
         trusted: impl Fn(NodeId) -> bool,
+        damaged: &BTreeSet<NodeId>,
     ) -> Vec<NodeId> {
         let region_of: BTreeMap<NodeId, Region> =
             self.alive().into_iter().map(|c| (c.id, c.region)).collect();
         let replicas = region_of.keys().copied().filter(|id| *id != self.me).collect();
         let mut holders = self.who_holds(replicas, digest, hurry, &trusted).await;
-        if holders.is_empty() {
-            let edges =
-                self.region_alive().into_iter().filter(|c| c.role == Role::Edge && c.id != self.me);
-            let some = placement::ranked(&digest, edges.map(|c| c.id))
-                .into_iter()
-                .take(EDGES_ASKED)
-                .collect();
-            holders = self.who_holds(some, digest, hurry, &trusted).await;
+        // what replicas have is damaged: what an edge has is checked like theirs, and may be sound
+        let is_damaged = |node: &NodeId| {
+            damaged.contains(node) || self.conditions.damaged_at(*node).contains(&digest)
+        };
+        if holders.iter().all(is_damaged) {
+            let edges = self.all_alive().into_iter();
+            let edges = edges.filter(|c| c.role == Role::Edge && c.id != self.me);
+            let (near, far): (Vec<_>, Vec<_>) = edges.partition(|c| c.region == self.region);
+            let some = |edges: Vec<Candidate>, most| {
+                let ranked = placement::ranked(&digest, edges.into_iter().map(|c| c.id));
+                ranked.into_iter().take(most).collect()
+            };
+            let mut found = self.who_holds(some(near, EDGES_ASKED), digest, hurry, &trusted).await;
+            if found.is_empty() && hurry == Hurry::All && !self.is_edge() {
+                found = self.who_holds(some(far, FAR_EDGES_ASKED), digest, hurry, &trusted).await;
+            }
+            holders.append(&mut found);
         }
         holders.sort_by_key(|node| {
             let near = region_of.get(node) == Some(&self.region);

@@ -115,7 +115,7 @@ impl Writes {
         let (operation, kind) = (OperationId(rand::random()), kind.audited(by.clone()));
         match self.commit_here(Write { operation, kind }).await {
             Ok(outcome) => settle(outcome),
-            Err(error) => Err(refusal(project, error)),
+            Err(error) => Err(refusal(&self.neighbours, project, error)),
         }
     }
 

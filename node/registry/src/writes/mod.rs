@@ -21,6 +21,7 @@ use rules::ledger::command::{Command, Outcome};
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError, key};
+use rules::members::shortage::Shortage;
 use rules::wire::{NoLedger, Write, WriteError, WriteKind, questions, transfer_time};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, OperationId, ProjectName};
@@ -193,9 +194,10 @@ impl Writes {
             };
             let left = end.since(clock::now());
             if left.is_zero() {
-                return Err(Refusal::Unavailable(format!(
-                    "project {project} cannot commit this right now ({last}); try again"
-                )));
+                let lost = self.neighbours.majority().lost();
+                return Err(Refusal::Unavailable(lost.unwrap_or_else(|| {
+                    format!("project {project} cannot commit this right now ({last}); try again")
+                })));
             }
             match self.ask_primary(&record, &write).await {
                 Ok(Ok(Outcome::Unfinished)) if write.kind.deletes_manifest() => {
@@ -223,7 +225,7 @@ impl Writes {
                         "blobs that the manifest refers to are on no node that answers, and {names} did not"
                     );
                 }
-                Ok(Err(error)) => return Err(refusal(project, error)),
+                Ok(Err(error)) => return Err(refusal(&self.neighbours, project, error)),
                 Err(error) => last = error,
             }
             debug!(%project, reason = last, "write is tried again");
@@ -319,14 +321,16 @@ pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
     }
 }
 
-fn refusal(project: &ProjectName, error: WriteError) -> Refusal {
+fn refusal(neighbours: &Neighbours, project: &ProjectName, error: WriteError) -> Refusal {
     match error {
         WriteError::BlobsUnknown(digests) => Refusal::BlobsUnknown(digests),
         WriteError::ManifestsUnknown(digests) => Refusal::ManifestsUnknown(digests),
         WriteError::Invalid(reason) => Refusal::Invalid(reason),
-        WriteError::NotDurable { wanted, reached } => Refusal::Unavailable(format!(
-            "project {project} wants its blobs in {wanted} regions and only {reached} could be reached; bring a region back, or set the project's durability to {reached}"
-        )),
+        WriteError::NotDurable { wanted, reached } => {
+            let unable = neighbours.unable();
+            let short = Shortage { wanted, reached, unable: &unable };
+            Refusal::Unavailable(format!("project {project} {short}"))
+        }
         WriteError::Unanswered(_) => {
             Refusal::Unavailable("some nodes did not answer; try again".into())
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::drill::{self, DrillCommand};
 use super::{Api, Asking, text, with};
-use crate::cli::shown::table;
+use crate::cli::shown::{safe, table};
 use crate::cli::status::sentence;
 
 /// Arguments of `dr`.
@@ -68,7 +68,7 @@ fn told(answer: &Value) -> String {
             text(&region["replicas_up"]),
             lost,
             format!("{} of {}", voters["up"], voters["of"]),
-            if region["writes_go_on"] == true { "go on" } else { "stop" }.to_owned(),
+            writes(region),
             text(&region["primaries"]),
         ]
     });
@@ -77,14 +77,17 @@ fn told(answer: &Value) -> String {
     for region in answer["regions"].as_array().into_iter().flatten() {
         for (name, lost) in region["lost"].as_object().into_iter().flatten() {
             let elsewhere = match lost["newest_push_elsewhere"].as_str() {
-                Some(at) => format!("the newest that is whole elsewhere is of {at}"),
+                Some(at) => format!("the newest that is whole elsewhere is of {}", safe(at)),
                 None => "no image of it is whole elsewhere".to_owned(),
             };
+            let newest = match lost["newest_push"].as_str() {
+                Some(at) => format!("its newest push is of {}, and {elsewhere}", safe(at)),
+                None => "no image refers to them that is not in its trash".to_owned(),
+            };
             out += &format!(
-                "{} has blobs only in {}; its newest push is of {}, and {elsewhere}\n",
+                "{} has blobs only in {}; {newest}\n",
                 text(&Value::from(name.as_str())),
-                text(&region["region"]),
-                text(&lost["newest_push"])
+                text(&region["region"])
             );
         }
     }
@@ -102,6 +105,16 @@ fn told(answer: &Value) -> String {
     out
 }
 
+/// Whether writes go on without a region.
+fn writes(region: &Value) -> String {
+    let stopped = region["pushes_stop"].as_object().filter(|stopped| !stopped.is_empty());
+    match stopped {
+        _ if region["writes_go_on"] != true => "stop".to_owned(),
+        Some(stopped) => format!("stop for {}", names(stopped.keys().map(String::as_str))),
+        None => "go on".to_owned(),
+    }
+}
+
 /// Where the copies of each project are.
 fn copies(answer: &Value) -> String {
     let rows = answer["projects"].as_array().into_iter().flatten().map(|one| {
@@ -113,13 +126,18 @@ fn copies(answer: &Value) -> String {
             text(&one["durability"]),
             text(&one["blobs"]),
             copies.collect::<Vec<_>>().join(", "),
-            text(&one["newest_push"]),
-            text(&one["newest_push_in_two_regions"]),
+            time(&one["newest_push"]),
+            time(&one["newest_push_in_two_regions"]),
         ]
     });
     let head =
         ["PROJECT", "PRIMARY", "WANTS", "BLOBS", "KEPT IN", "NEWEST PUSH", "NEWEST IN TWO REGIONS"];
     table(&head, rows.collect())
+}
+
+/// A time, or a dash if there is none.
+fn time(at: &Value) -> String {
+    at.as_str().map_or_else(|| "-".to_owned(), safe)
 }
 
 fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
@@ -152,6 +170,13 @@ mod tests {
             assert!(told.contains(part), "{part}: {told}");
         }
         assert!(!told.contains("may burn"), "{told}");
+        let mut answer = answer;
+        let region = &mut answer["regions"][0];
+        region["pushes_stop"] = json!({"shop": 2});
+        region["lost"]["shop"] = json!({"blobs": 2, "newest_push": null});
+        let told = super::told(&answer);
+        assert!(told.contains("stop for shop") && told.contains("in its trash"), "{told}");
+        assert!(!told.contains("of ,"), "an empty date: {told}");
         let answer = json!({"projects": [{
             "name": "shop", "durability": 2, "primary": "one", "primary_region": "east", "blobs": 3,
             "copies": {"east": 3, "west": 2},
@@ -161,5 +186,6 @@ mod tests {
         let row = copies.lines().nth(1).unwrap_or_default();
         let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
         assert_eq!(cells, ["shop", "one (east)", "2", "3", "east 3, west 2", "B", "A"]);
+        assert_eq!(time(&Value::Null), "-");
     }
 }

@@ -43,6 +43,9 @@ pub(in crate::cli) fn run(command: &ExplainCommand) -> io::Result<()> {
         for digest in answer["images_not_here"].as_array().into_iter().flatten() {
             println!("not here  {}", text(digest));
         }
+        for digest in answer["blobs_lost"].as_array().into_iter().flatten() {
+            println!("lost      {}", text(digest));
+        }
         println!("records   {}", text(&answer["records"]));
         let shown = answer["images"].as_array().map_or(0, Vec::len) as u64;
         let all = answer["images_in_all"].as_u64().unwrap_or_default();

@@ -67,7 +67,17 @@ fn sentence(shown: &Value) -> String {
         0 if number("blobs") == 0 => "it held none when that round began".to_owned(),
         0 => "all sound".to_owned(),
         damaged => {
-            format!("{damaged} damaged and replaced, if another node has them (see its log)")
+            let still = shown["still_damaged"].as_array().into_iter().flatten();
+            let still: Vec<String> = still.map(text).collect();
+            match still.is_empty() {
+                true => format!(
+                    "{damaged} damaged or gone (its log names them); no damaged copy is left there"
+                ),
+                false => format!(
+                    "{damaged} damaged or gone; not replaced yet, or no node has a sound copy of: {}",
+                    still.join(", ")
+                ),
+            }
         }
     };
     let (name, began) = (text(&shown["name"]), text(&shown["began"]));
@@ -96,6 +106,8 @@ mod tests {
         assert!(!sentence(&none).contains("sound"), "{}", sentence(&none));
         shown["over"] = true.into();
         shown["damaged"] = 1.into();
-        assert!(sentence(&shown).contains("1 damaged"), "{}", sentence(&shown));
+        assert!(sentence(&shown).contains("no damaged copy is left"), "{}", sentence(&shown));
+        shown["still_damaged"] = json!(["sha256:a", "sha256:b"]);
+        assert!(sentence(&shown).ends_with("copy of: sha256:a, sha256:b"), "{}", sentence(&shown));
     }
 }

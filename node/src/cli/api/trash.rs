@@ -126,6 +126,12 @@ async fn restore(api: &Api, artifact: &str, all: bool) -> io::Result<()> {
         let digest = one.as_str().unwrap_or_default();
         api.say(&format!("it lists {digest}, which neither {repository} nor its trash has"));
     }
+    for one in told["lost_blobs"].as_array().into_iter().flatten() {
+        let digest = one.as_str().unwrap_or_default();
+        api.say(&format!(
+            "no replica has a sound copy of its blob {digest}: push all layers of the image again"
+        ));
+    }
     Ok(())
 }
 

@@ -138,6 +138,33 @@ fn a_wrong_group_is_replaced_from_its_first_byte_and_nothing_before_it_is_lost()
     assert_eq!(flight.handle_bytes(at(0), &[0], &mut checked), Err(Lie::Length));
 }
 
+/// Clients were told that such bytes come, and then they broke off.
+#[test]
+fn a_copy_that_is_known_to_be_damaged_is_asked_for_when_nobody_else_gives_anything() {
+    let (_, claim) = blob(2 * GROUP);
+    let mut flight = flight(&[1, 2], bound(&claim));
+    assert_eq!(asks(&mut flight), (1, 0));
+    assert!(flight.handle_damaged());
+    assert_eq!(asks(&mut flight), (2, 0), "the other may be sound");
+    flight.handle_nothing();
+    let peers = [1, 3].map(|node| Source::Peer { node, fill: false });
+    assert_eq!(step(&mut flight, 0), Step::Look(Hurry::First));
+    flight.handle_found(peers.to_vec());
+    for node in [1, 3] {
+        assert_eq!(asks(&mut flight), (node, 0));
+        assert!(flight.handle_damaged(), "others are sought first");
+    }
+    assert_eq!(step(&mut flight, 0), Step::Look(Hurry::All));
+    flight.handle_found(Vec::new());
+    for node in [1, 3] {
+        assert_eq!(asks(&mut flight), (node, 0), "each once");
+        assert!(!flight.handle_damaged(), "nobody else has it");
+        assert_eq!(flight.handle_claim(&claim), Judgement::Believed);
+        flight.handle_lie(Lie::Group);
+    }
+    assert_eq!(step(&mut flight, 0), Step::GiveUp(GivenUp::Nobody));
+}
+
 #[test]
 fn two_damaged_copies_make_a_good_one() {
     let (bytes, claim) = blob(4 * GROUP);

@@ -16,6 +16,10 @@ pub(super) struct Whom<N> {
     shunned: Vec<Source<N>>,
     /// Shunned sources whose only lie was a wrong group, and the byte where that group begins.
     damaged: Vec<(Source<N>, u64)>,
+    /// Sources that know their copy to be damaged, and were not asked for its bytes yet.
+    put_off: Vec<Source<N>>,
+    /// Nobody else gave anything, so what is damaged is asked for as well.
+    takes_damaged: bool,
     /// Sources that fell silent after the flight had begun, and were not asked again since.
     stalled: Vec<Source<N>>,
     /// Nodes that referred the flight to another node, and the nodes that they named. These must
@@ -34,6 +38,8 @@ impl<N: Copy + Ord> Whom<N> {
             fruitless: 0,
             shunned: Vec::new(),
             damaged: Vec::new(),
+            put_off: Vec::new(),
+            takes_damaged: false,
             stalled: Vec::new(),
             named: BTreeSet::new(),
             looked: None,
@@ -93,6 +99,20 @@ impl<N: Copy + Ord> Whom<N> {
         Some(self.sources.remove(self.next))
     }
 
+    /// The current source knows its copy to be damaged. Returns whether it is removed until nobody
+    /// else gives anything.
+    pub(super) fn put_off(&mut self) -> bool {
+        if self.takes_damaged {
+            return false;
+        }
+        if let Some(source) = self.remove()
+            && !self.put_off.iter().any(|other| other.is(&source))
+        {
+            self.put_off.push(source);
+        }
+        true
+    }
+
     /// `source` had begun and then fell silent.
     pub(super) fn note_stalled(&mut self, source: Source<N>) {
         if !self.stalled.iter().any(|stalled| stalled.is(&source)) {
@@ -131,13 +151,19 @@ impl<N: Copy + Ord> Whom<N> {
         true
     }
 
-    /// Returns to sources that had one wrong group, if another source has given that group since;
-    /// `false` if there are none. So two damaged copies make one good one. The flight still ends,
-    /// because a source returns only when the flight is past the byte where it lied.
+    /// Returns to sources that had one wrong group, if another source has given that group since, and
+    /// to those that were put off; `false` if there are none. So two damaged copies make one good
+    /// one. The flight still ends, because a source returns only when the flight is past the byte
+    /// where it lied.
     pub(super) fn forgive(&mut self, offset: u64) -> bool {
-        let back: Vec<_> =
+        let mut back: Vec<_> =
             self.damaged.extract_if(.., |(_, at)| *at < offset).map(|(source, _)| source).collect();
         self.shunned.retain(|shunned| !back.iter().any(|source| source.is(shunned)));
+        if !self.put_off.is_empty() {
+            self.takes_damaged = true;
+            back.append(&mut self.put_off);
+            back.retain(|source| !self.is_shunned(source));
+        }
         self.turn_to(back);
         !self.sources.is_empty()
     }

@@ -125,6 +125,11 @@ impl Landing {
         Landing { ingest, size: None, allowed: watch::Sender::new(Ok(0)) }
     }
 
+    /// Whether others may follow.
+    pub(super) fn is_shown(&self) -> bool {
+        self.size.is_some()
+    }
+
     /// Lets others follow. Followers that were told another length, and have read no byte yet, end
     /// with an error.
     pub(super) fn show(

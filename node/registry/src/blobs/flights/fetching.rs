@@ -1,5 +1,8 @@
 //! Carries out one flight. `rules` (flight) decides each step.
 
+use std::collections::BTreeSet;
+use std::io;
+
 use ground::clock;
 use mesh::links::LinkError;
 use rules::blobs::flight::{Bound, Flight, GivenUp, Step};
@@ -37,11 +40,11 @@ impl Flights {
                     landing = self.ask(&mut fetching, request, landing, arriving).await?
                 }
                 Step::Look(hurry) => {
-                    let found = self.last_sources(digest, &sources, hurry).await;
+                    let found = self.last_sources(digest, &sources, hurry, &fetching.damaged).await;
                     fetching.flight.handle_found(found);
                 }
                 Step::Wait(pause) => tokio::time::sleep(pause).await,
-                Step::Check => match self.seal(&fetching, landing).await {
+                Step::Check => match self.seal(&fetching, landing, arriving).await {
                     Ok(held) => return Ok(held),
                     Err(error @ StoreError::Digest { .. }) => {
                         wrong = store_error(error);
@@ -78,11 +81,12 @@ impl Flights {
             via: sources.via().cloned(),
             flight: Flight::new(clock::now(), first, bound, self.terms.stall),
             shown: None,
+            damaged: BTreeSet::new(),
         }
     }
 
     /// The ledger's record of the blob, if a manifest refers to it.
-    fn record(&self, digest: &Digest) -> Option<BlobRecord> {
+    pub(super) fn record(&self, digest: &Digest) -> Option<BlobRecord> {
         let view = self.neighbours.records.view();
         view.and_then(|view| view.record::<BlobRecord>(&key::blob(digest))).ok().flatten()
     }
@@ -93,7 +97,16 @@ impl Flights {
     }
 
     /// All bytes are here. They become the blob if their digest is right.
-    async fn seal(&self, fetching: &Fetching, landing: Landing) -> Result<Held, StoreError> {
+    async fn seal(
+        &self,
+        fetching: &Fetching,
+        mut landing: Landing,
+        arriving: &Arriving,
+    ) -> Result<Held, StoreError> {
+        if !landing.is_shown() {
+            let size = fetching.flight.offset();
+            landing.show(arriving, size, fetching.flight.groups().cloned(), 0);
+        }
         let Landing { mut ingest, allowed, .. } = landing;
         if ingest.is_whole(&fetching.digest) {
             // followers need not wait for this disk: in a chain each would wait for the disks of
@@ -124,12 +137,18 @@ impl Flights {
 }
 
 /// What the ledger knows of the blob's bytes; `None` if they came from an upstream.
-fn bound(record: &BlobRecord) -> Option<Bound> {
+pub(super) fn bound(record: &BlobRecord) -> Option<Bound> {
     Some(Bound { content: record.content?, size: record.size })
 }
 
 pub(super) fn store_error(error: StoreError) -> FlightError {
-    FlightError::Broken(error.to_string().into())
+    let said = error.to_string().into();
+    match error {
+        StoreError::Disk(error) if error.kind() == io::ErrorKind::StorageFull => {
+            FlightError::NoRoom(said)
+        }
+        _ => FlightError::Broken(said),
+    }
 }
 
 /// A flight, with what this node needs to carry it out.
@@ -142,6 +161,8 @@ pub(super) struct Fetching {
     pub(super) flight: Flight<NodeId>,
     /// Shows the progress to people, once a source has begun.
     pub(super) shown: Option<Moving>,
+    /// The peers that turned out to have a damaged copy.
+    pub(super) damaged: BTreeSet<NodeId>,
 }
 
 impl Fetching {

@@ -12,16 +12,18 @@
 
 mod arriving;
 mod fetching;
+mod passing;
 mod refusals;
 mod source;
 mod taking;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use ground::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
@@ -41,7 +43,10 @@ use crate::blobs::liars::Liars;
 use crate::blobs::transfers::Transfers;
 use crate::upstreams::Upstreams;
 use crate::view::neighbours::Neighbours;
-use store::Store;
+use store::{Store, StoreError};
+
+/// The number of blobs about which replicas are asked one by one at a time.
+const ASKED_AT_A_TIME: usize = 8;
 
 /// Why a blob could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -68,6 +73,19 @@ pub enum FlightError {
     /// It began to arrive and broke off.
     #[error("{0}")]
     Broken(Arc<str>),
+    /// This node has no room for it.
+    #[error("{0}")]
+    NoRoom(Arc<str>),
+}
+
+/// What became of some blobs. Those that are in neither may be at a replica that was not heard, or are
+/// only cached.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Some replica keeps them.
+    pub kept: BTreeSet<Digest>,
+    /// Every replica was heard, and none has a sound copy.
+    pub lost: Vec<Digest>,
 }
 
 /// Where to look for a blob.
@@ -200,6 +218,28 @@ impl Flights {
         (has_none || self.store.is_damaged(&digest)) && self.neighbours.denied_by_all(digest).await
     }
 
+    /// Which of `digests` some replica keeps, and of which no replica has a sound copy. All replicas are
+    /// asked once about all of them, and again about each that none of them keeps.
+    pub async fn found(&self, digests: &[Digest]) -> Result<Found, StoreError> {
+        if digests.is_empty() {
+            return Ok(Found::default());
+        }
+        let mut stocks = self.neighbours.have(digests, None).await;
+        stocks.insert(self.neighbours.me, self.store.stocks(digests, None).await?);
+        let is_kept = |at: usize| stocks.values().any(|s| s[at].held.is_some() && !s[at].cached);
+        let (kept, doubtful): (BTreeSet<_>, Vec<_>) = {
+            let (kept, doubtful): (Vec<_>, Vec<_>) =
+                (0..digests.len()).partition(|at| is_kept(*at));
+            let named = |at: usize| digests[at];
+            (kept.into_iter().map(named).collect(), doubtful.into_iter().map(named).collect())
+        };
+        let asked =
+            doubtful.into_iter().map(|digest| async move { (digest, self.is_lost(digest).await) });
+        let asked = futures::stream::iter(asked).buffered(ASKED_AT_A_TIME);
+        let lost = asked.filter_map(|(digest, lost)| std::future::ready(lost.then_some(digest)));
+        Ok(Found { kept, lost: lost.collect().await })
+    }
+
     /// The error if nobody gives the blob.
     async fn nobody(&self, digest: Digest, sources: &Sources, given_up: GivenUp) -> FlightError {
         let missing = given_up == GivenUp::MissingUpstream;
@@ -260,15 +300,16 @@ impl Flights {
 
     /// The sources when no other node of the region fetches for this one: the nodes that hold the
     /// blob. If there are none, the nodes of the whole mesh that fetch from the upstream, and then
-    /// the upstream itself.
+    /// the upstream itself. The copies of the `damaged` ones are known to be.
     async fn last_sources(
         &self,
         digest: Digest,
         sources: &Sources,
         hurry: Hurry,
+        damaged: &BTreeSet<NodeId>,
     ) -> Vec<Source<NodeId>> {
-        let mut holders =
-            self.neighbours.holders(digest, hurry, |node| !self.liars.demoted(node)).await;
+        let trusted = |node| !self.liars.demoted(node);
+        let mut holders = self.neighbours.holders(digest, hurry, trusted, damaged).await;
         if holders.is_empty() && sources.via().is_none() {
             holders.extend(self.neighbours.late_holder(digest).await);
         }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use mesh::links::LinkError;
 use mesh::transfer;
 use rules::blobs::flight::Claim;
+use rules::wire::DAMAGED;
 
 use upstream::{BlobStream, UpstreamError};
 
@@ -39,6 +40,11 @@ impl Incoming {
             Incoming::Peer(fetch) => fetch.behind,
             Incoming::Upstream(_) => 0,
         }
+    }
+
+    /// Whether the source knows its copy to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        matches!(self, Incoming::Peer(fetch) if fetch.behind == DAMAGED)
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {

@@ -103,6 +103,11 @@ impl Flights {
                 return Ok(landing);
             }
         };
+        if incoming.is_damaged() && fetching.flight.handle_damaged() {
+            debug!(%digest, ?source, "a source says that its copy is damaged");
+            fetching.damaged.extend(source.peer());
+            return Ok(landing);
+        }
         let claim = incoming.claim();
         let size = claim.size;
         match fetching.flight.handle_claim(&claim) {
@@ -123,7 +128,11 @@ impl Flights {
             self.make_room(size);
         }
         landing.ingest = self.store.reserve(landing.ingest, size).await.map_err(store_error)?;
-        landing.show(arriving, size, fetching.flight.groups().cloned(), incoming.behind());
+        // a client is told how it ends, once its answer has begun, by breaking off; so what may well
+        // not come is announced when it is here
+        if !incoming.is_damaged() || landing.is_shown() {
+            landing.show(arriving, size, fetching.flight.groups().cloned(), incoming.behind());
+        }
         let peer = source.peer().unwrap_or(self.neighbours.me);
         let shown = fetching
             .shown
@@ -167,6 +176,7 @@ impl Flights {
                 Ok(()) => {}
                 Err(lie) => {
                     self.caught(&source, digest, landing.ingest.written(), lie);
+                    fetching.damaged.extend(source.peer());
                     fetching.flight.handle_lie(lie);
                     return Ok(landing);
                 }

@@ -13,6 +13,7 @@ use mesh::secrets::Secrets;
 use mesh::transfer::{Serve, TransferTerms};
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
+use rules::blobs::flight::Bound;
 use rules::blobs::groups::{GROUP, GroupHasher};
 use rules::blobs::pacing::Class;
 use rules::blobs::reputation::Lie;
@@ -409,4 +410,51 @@ async fn wrong_bytes_that_hash_to_their_own_list_are_disproved_at_the_end_and_th
         assert_eq!(rig.asked(1), [0]);
         rig.end().await;
     }
+}
+
+/// A replica with a full disk refused whatever it did not hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_room_passes_any_part_on_and_no_wrong_byte() {
+    let bytes = blob();
+    let (digest, bound) =
+        (Digest::sha256(&bytes), Bound { content: hashed(&bytes).0, size: bytes.len() as u64 });
+    let mut flipped = honest(&bytes);
+    flipped.bytes[5 * GROUP + 77] ^= 4;
+    let broken = Manner { then: Then::BreakOff(3 * GROUP + 9), ..honest(&bytes) };
+    let parts =
+        [0..bytes.len(), 70_000..70_001, 4 * GROUP - 5..7 * GROUP, 8 * GROUP..8 * GROUP + 123];
+    for (first, lies) in [(honest(&bytes), false), (flipped.clone(), true), (broken, false)] {
+        let rig = Rig::new([first, honest(&bytes)]).await;
+        for part in parts.clone() {
+            let passing = rig.flights.pass_from(digest, bound, PEERS.to_vec()).await.unwrap();
+            assert_eq!(passing.size(), bytes.len() as u64);
+            let range = part.start as u64..part.end as u64;
+            let mut body = store::BlobBody::whole(Arc::new(passing), range, rig.store.buffers());
+            let mut came = Vec::new();
+            while let Some(piece) = body.next().await {
+                came.extend_from_slice(&piece.unwrap());
+            }
+            assert!(came == bytes[part.clone()], "{part:?}");
+        }
+        assert_eq!(!rig.named().is_empty(), lies);
+        assert!(rig.store.held(&digest).unwrap().is_none(), "it keeps nothing");
+        rig.end().await;
+    }
+    // nobody has the group, or what the ledger means
+    let rig = Rig::new([flipped.clone(), flipped]).await;
+    let passing = rig.flights.pass_from(digest, bound, PEERS.to_vec()).await.unwrap();
+    let size = passing.size();
+    let mut body = store::BlobBody::whole(Arc::new(passing), 0..size, rig.store.buffers());
+    let mut came = 0;
+    let broke_off = loop {
+        match body.next().await {
+            Some(Ok(piece)) => came += piece.len(),
+            Some(Err(_)) => break true,
+            None => break false,
+        }
+    };
+    assert!(broke_off && came <= 5 * GROUP, "{came}");
+    let other = Bound { content: hashed(&bytes[1..]).0, ..bound };
+    assert!(rig.flights.pass_from(digest, other, PEERS.to_vec()).await.is_err());
+    rig.end().await;
 }

@@ -9,6 +9,7 @@
 //! the next one finds less to do.
 
 mod lag;
+mod losses;
 mod survey;
 pub mod tallies;
 
@@ -43,6 +44,7 @@ use store::Store;
 use tracing::{debug, warn};
 
 use self::lag::{Lag, Lags};
+use self::losses::{Losses, Lost};
 use self::survey::{Short, Situation, Survey, find_short};
 use self::tallies::{Compared, Tallies};
 use super::queue::Jobs;
@@ -80,8 +82,7 @@ pub struct Repairs {
     store: Arc<Store>,
     flights: Arc<Flights>,
     keeper: Mutex<Keeper>,
-    /// The number of blobs of each project of which the last repair here found no sound copy.
-    lost: Mutex<BTreeMap<ProjectName, u64>>,
+    losses: Losses,
     lags: Lags,
     tallies: Arc<Tallies>,
     terms: KeeperTerms,
@@ -97,13 +98,16 @@ struct Done {
     copied: u64,
     bytes: u64,
     failed: u64,
-    lost: u64,
+    lost: Lost,
     /// The copies that should be in lost regions.
     unreachable: u64,
     /// What is short and not copied yet.
     lag: Lag,
     /// The replicas that were away for a moment, or about to leave: what they keep is not known.
     unsettled: BTreeSet<NodeId>,
+    /// The replicas that drain and are away, and by what the ledger says are the only ones that have
+    /// some blobs.
+    only_at: BTreeSet<NodeId>,
     /// Errors for the log that were not written yet.
     said: Vec<String>,
 }
@@ -131,13 +135,13 @@ impl Done {
             "copied": self.copied,
             "bytes": self.bytes,
             "failed": self.failed,
-            "lost": self.lost,
+            "lost": self.lost.count(),
             "lacks": self.lag.show(),
         })
         .to_string()
     }
 
-    fn end(&self, name_of: impl Fn(NodeId) -> String) -> RunEnd {
+    fn end(&self, name_of: impl Fn(NodeId) -> String + Copy) -> RunEnd {
         let Done { checked, short, copied, failed, lost, unreachable, .. } = self;
         let mut looked = format!("{checked} blobs checked, {copied} copies made");
         if *unreachable > 0 {
@@ -151,13 +155,22 @@ impl Done {
             );
             return RunEnd::Failed(why);
         }
+        if !self.only_at.is_empty() {
+            let names: Vec<String> = self.only_at.iter().copied().map(name_of).collect();
+            let why = format!(
+                "{looked}; some blobs are only at {}, which drains and does not answer: start it, so that they can be copied",
+                names.join(", ")
+            );
+            return RunEnd::Failed(why);
+        }
         if *failed > 0 {
             let why = format!("{looked}, {failed} of {short} blobs are still in too few regions");
             return RunEnd::Failed(why);
         }
-        if *lost > 0 {
+        if lost.count() > 0 {
             let why = format!(
-                "{looked}; no replica that is up has a sound copy of {lost} blobs (see the log)"
+                "{looked}; no replica that is up has a sound copy of {} blobs (see the log)",
+                lost.count()
             );
             return RunEnd::Hopeless(why);
         }
@@ -179,7 +192,7 @@ impl Repairs {
             store,
             flights,
             keeper: Mutex::default(),
-            lost: Mutex::default(),
+            losses: Losses::default(),
             lags: Lags::default(),
             tallies,
             terms,
@@ -204,12 +217,21 @@ impl Repairs {
         if self.neighbours.is_edge() {
             return;
         }
-        let repairs = self.clone();
+        let (repairs, losing) = (self.clone(), jobs.clone());
         tasks.spawn("repairs", async move {
             loop {
                 tokio::time::sleep(LOOK).await;
                 if let Err(error) = repairs.ask_for_due(&jobs).await {
                     warn!(%error, "repairs that are due cannot be known");
+                }
+            }
+        });
+        let repairs = self.clone();
+        tasks.spawn("losses", async move {
+            loop {
+                tokio::time::sleep(losses::FOLLOW).await;
+                if let Err(error) = repairs.follow_losses(&losing).await {
+                    debug!(%error, "which blobs are lost cannot be known");
                 }
             }
         });
@@ -227,6 +249,7 @@ impl Repairs {
             replicas.map(|node| node.id).filter(|node| !draining.contains(node)).collect();
         let up: BTreeSet<NodeId> = self.neighbours.alive().into_iter().map(|c| c.id).collect();
         let down = replicas.difference(&up).copied().collect();
+        let drained = draining.difference(&up).copied().collect();
         let view = self.neighbours.records.view()?;
         let mine: Vec<(ProjectName, u32)> = view
             .projects()?
@@ -242,17 +265,14 @@ impl Repairs {
                 // what cannot be read is looked at
                 looked_since(&*view, name, *removed).unwrap_or(false)
             };
-            let (replicas, down, mine) = (&replicas, &down, &mine[..]);
-            let seen = View { replicas, down, drains, mine, looked: &looked };
+            let (replicas, down, drained, mine) = (&replicas, &down, &drained, &mine[..]);
+            let seen = View { replicas, down, drained, drains, mine, looked: &looked };
             self.keeper.lock().handle_view(now, self.terms, seen)
         };
-        {
-            // a project that is gone, or another node's now, is not this node's to complain about
-            let mut lost = self.lost.lock();
-            lost.retain(|name, _| mine.iter().any(|(project, _)| project == name));
-            metrics::gauge!("atoll_repair_blobs_lost").set(lost.values().sum::<u64>() as f64);
-        }
-        self.lags.tell(|name| mine.iter().any(|(project, _)| project == name));
+        // a project that is gone, or another node's now, is not this node's to complain about
+        let is_mine = |name: &ProjectName| mine.iter().any(|(project, _)| project == name);
+        metrics::gauge!("atoll_repair_blobs_lost").set(self.losses.retain(is_mine) as f64);
+        self.lags.tell(is_mine);
         if due.is_empty() {
             return Ok(());
         }
@@ -288,7 +308,7 @@ impl Repairs {
         done.said.drain(..).for_each(|line| run.log(line));
         run.progress(done.show());
         if ended.is_none() {
-            self.lost.lock().insert(run.job.task.project.clone(), done.lost);
+            self.losses.set(&run.job.task.project, done.lost.clone());
             self.lags.set(&run.job.task.project, &done.lag);
         }
         let end = ended.unwrap_or_else(|| done.end(|node| self.neighbours.name_of(node)));
@@ -432,6 +452,7 @@ impl Repairs {
         let leaving = leaving.map(|leaving| leaving.node);
         let mut alive = self.neighbours.alive();
         let draining = self.neighbours.draining();
+        let up: BTreeSet<NodeId> = alive.iter().map(|c| c.id).collect();
         alive.retain(|c| Some(c.id) != leaving && !draining.contains(&c.id));
         let replicas: Vec<Candidate> = self
             .neighbours
@@ -443,14 +464,20 @@ impl Repairs {
         let all = replicas.iter().map(|replica| replica.id).collect();
         let all_regions: BTreeSet<Region> =
             replicas.iter().map(|replica| replica.region.clone()).collect();
-        let present = self.keeper.lock().present(&all);
+        let (present, drained) = {
+            let (keeper, now) = (self.keeper.lock(), clock::now());
+            let mut drained = draining.clone();
+            drained.retain(|node| !up.contains(node) && keeper.may_return(now, self.terms, *node));
+            (keeper.present(&all), drained)
+        };
         let away = |replica: &Candidate| {
             present.contains(&replica.id) && !alive.iter().any(|c| c.id == replica.id)
         };
         let away: Vec<Candidate> = replicas.into_iter().filter(away).collect();
         let regions: BTreeSet<&Region> = alive.iter().chain(&away).map(|c| &c.region).collect();
         let lost = all_regions.into_iter().filter(|region| !regions.contains(region)).collect();
-        Ok(Situation { alive, away, leaving, lost })
+        let troubled = self.neighbours.conditions.all();
+        Ok(Situation { alive, troubled, away, drained, leaving, lost })
     }
 
     /// What is known of `digests` now.
@@ -551,11 +578,12 @@ impl Repairs {
             metrics::counter!("atoll_repair_bytes_total").increment(bytes);
             match error {
                 Some(_) if short.damaged && done.unsettled.is_empty() => {
-                    done.lost += 1;
-                    done.says(format!(
-                        "{}: every copy is damaged: push its image again",
-                        short.digest
-                    ));
+                    done.lost.add(short.digest);
+                    let why = match short.sources.is_empty() {
+                        true => "no replica that is up has it",
+                        false => "every copy is damaged",
+                    };
+                    done.says(format!("{}: {why}: push its image again", short.digest));
                 }
                 Some(error) => {
                     done.failed += 1;

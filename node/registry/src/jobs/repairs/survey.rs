@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rules::blobs::holding::Stock;
+use rules::blobs::holding::{Stock, Trouble};
 use rules::members::keeper::missing_copies;
 use rules::members::placement::Candidate;
 use rules::words::digest::Digest;
@@ -10,13 +10,21 @@ use rules::words::names::{NodeId, Region};
 
 use super::Done;
 
+/// The number of short blobs on a page above which blobs that no replica has are not sought elsewhere:
+/// where a disk was emptied that takes too long.
+const SOUGHT: usize = 100;
+
 /// The replicas, as far as copies are concerned.
 #[derive(Default)]
 pub(super) struct Situation {
     /// The replicas that are up and stay.
     pub(super) alive: Vec<Candidate>,
+    /// Those of them that should be given no blob if others can take it, and why.
+    pub(super) troubled: BTreeMap<NodeId, Trouble>,
     /// The replicas that are away, but not for so long that their copies count as gone.
     pub(super) away: Vec<Candidate>,
+    /// The replicas that drain and are away, but not for so long that what only they have is given up.
+    pub(super) drained: BTreeSet<NodeId>,
     /// The replica that is being removed, whose copies count for nothing.
     pub(super) leaving: Option<NodeId>,
     /// The regions whose replicas are all gone for so long that their copies count as gone.
@@ -147,8 +155,8 @@ pub(super) struct Short {
     pub(super) size: u64,
     pub(super) sources: Vec<NodeId>,
     pub(super) to: Vec<NodeId>,
-    /// All sources are damaged. If they are at different places, they make a whole copy together;
-    /// otherwise the blob is lost.
+    /// All sources are damaged, or there are none. If they are at different places, they make a whole
+    /// copy together, and an edge may have one; otherwise the blob is lost.
     pub(super) damaged: bool,
 }
 
@@ -162,7 +170,7 @@ pub(super) fn find_short(
     durability: u32,
     done: &mut Done,
 ) -> Vec<Short> {
-    let Situation { alive, away, .. } = &survey.situation;
+    let Situation { alive, away, troubled, .. } = &survey.situation;
     survey.situation.note(done);
     let wanted = survey.situation.wanted(durability);
     let mut all_short = Vec::new();
@@ -176,15 +184,27 @@ pub(super) fn find_short(
         let has = |node: &NodeId| survey.keeps(*node, at) || survey.caches(*node, at);
         let sources: Vec<NodeId> = survey.stock.keys().copied().filter(has).collect();
         if sources.is_empty() {
-            if done.unsettled.is_empty() {
-                done.lost += 1;
-                done.says(format!("{digest}: no replica that is up has it"));
+            let drained = &survey.situation.drained;
+            let waits_for =
+                survey.kept_by[at].iter().copied().filter(|node| drained.contains(node));
+            let waits_for: Vec<NodeId> = waits_for.collect();
+            if !waits_for.is_empty() {
+                done.only_at.extend(waits_for);
+            } else if done.unsettled.is_empty() {
+                let to = missing_copies(digest, have, &cached, alive, troubled, wanted);
+                // an edge may have it
+                if all_short.len() < SOUGHT && !to.is_empty() {
+                    all_short.push(Short { digest: *digest, size: 0, sources, to, damaged: true });
+                } else {
+                    done.lost.add(*digest);
+                    done.says(format!("{digest}: no replica that is up has it"));
+                }
             }
             continue;
         }
         let kept = have.len();
         let damaged = sources.iter().all(|node| survey.is_damaged(*node, digest));
-        let to = missing_copies(digest, have, &cached, alive, wanted);
+        let to = missing_copies(digest, have, &cached, alive, troubled, wanted);
         let held = sources.iter().find_map(|node| survey.stock_of(*node, at)?.held);
         let size = held.map_or(0, |held| held.size);
         done.lacks(survey.situation.lacking(kept + to.len(), durability), size);
@@ -218,7 +238,7 @@ mod tests {
     }
 
     fn situation(alive: Vec<Candidate>, away: Vec<Candidate>) -> Situation {
-        Situation { alive, away, leaving: None, lost: BTreeSet::new() }
+        Situation { alive, away, ..Situation::default() }
     }
 
     const NONE: Stock = Stock { held: None, cached: false, granted: false };
@@ -246,8 +266,11 @@ mod tests {
             ..Survey::default()
         };
         let mut done = Done::default();
-        let short = find_short(&digests, &survey, 2, &mut done);
-        assert_eq!((done.checked, done.short, done.lost), (4, 2, 1));
+        let mut short = find_short(&digests, &survey, 2, &mut done);
+        let sought = short.pop().expect("an edge may have what no replica has");
+        assert!(sought.sources.is_empty() && sought.damaged && sought.to.len() == 2);
+        done.lost.add(sought.digest);
+        assert_eq!((done.checked, done.short, sought.digest), (4, 2, digests[3]));
         let lacks: u64 =
             done.lag.show().as_object().unwrap().values().filter_map(|r| r["bytes"].as_u64()).sum();
         assert_eq!(lacks, 12, "three copies of four bytes: {:?}", done.lag);
@@ -255,7 +278,6 @@ mod tests {
         assert!(short[0].to.len() == 1 && short[0].to[0] != NodeId(1));
         let to: BTreeSet<NodeId> = short[1].to.iter().copied().collect();
         assert_eq!(to, [NodeId(1), NodeId(3)].into(), "no byte has to move");
-        assert!(done.said[0].contains(&digests[3].to_string()));
         assert!(matches!(done.end(name), RunEnd::Hopeless(why) if why.contains("1 blobs")));
         let mut more = Done::default();
         assert_eq!(find_short(&digests[..1], &survey, 5, &mut more)[0].to, [NodeId(3)]);
@@ -305,7 +327,7 @@ mod tests {
         };
         let mut done = Done::default();
         assert!(find_short(&digests, &survey, 2, &mut done).is_empty(), "it has the other copy");
-        assert_eq!(done.lost, 0);
+        assert_eq!(done.lost.count(), 0);
         let why = |done: &Done| match done.end(name) {
             RunEnd::Failed(why) => why,
             other => panic!("{other:?}"),
@@ -345,6 +367,50 @@ mod tests {
         assert!(!enough(&[1, 9], 2), "a node that is no member");
         assert!(!enough(&[4], 1), "nobody can be asked for it");
         assert!(enough(&[1, 3, 4], 5) && !enough(&[1, 3], 5), "as many regions as there are");
+    }
+
+    /// What only such a replica had was counted as lost while it was switched off.
+    #[test]
+    fn what_only_a_replica_has_that_drains_and_is_away_is_waited_for() {
+        let digests = [b"there", b"gone "].map(|text| Digest::sha256(text));
+        let mut survey = Survey {
+            situation: situation(vec![candidate(1, "a"), candidate(2, "b")], vec![]),
+            stock: [(NodeId(1), vec![NONE; 2]), (NodeId(2), vec![NONE; 2])].into(),
+            kept_by: vec![vec![NodeId(3)], vec![NodeId(1)]],
+            ..Survey::default()
+        };
+        survey.situation.drained = [NodeId(3)].into();
+        let sought = |survey: &Survey, done: &mut Done| {
+            let short = find_short(&digests, survey, 2, done).into_iter();
+            short.map(|short| short.digest).collect::<Vec<_>>()
+        };
+        let mut done = Done::default();
+        assert_eq!(sought(&survey, &mut done), [digests[1]], "nobody can have this one");
+        let end = done.end(name);
+        assert!(matches!(&end, RunEnd::Failed(why) if why.contains("only at node-3")), "{end:?}");
+        survey.situation.drained.clear();
+        assert_eq!(sought(&survey, &mut Done::default()), digests, "it is away for long");
+    }
+
+    /// Such a repair asked the same full replica each time, and was never done.
+    #[test]
+    fn a_replica_that_is_full_gets_no_copy_if_another_region_can_take_it() {
+        let digests: Vec<Digest> = (0..20_u8).map(|n| Digest::sha256(&[n])).collect();
+        let up = vec![candidate(1, "a"), candidate(2, "b"), candidate(3, "c")];
+        let stock = |node: u64| if node == 1 { kept() } else { NONE };
+        let mut survey = Survey {
+            situation: situation(up, vec![]),
+            stock: (1..4).map(|node| (NodeId(node), vec![stock(node); 20])).collect(),
+            kept_by: vec![vec![NodeId(1)]; 20],
+            ..Survey::default()
+        };
+        survey.situation.troubled = [(NodeId(2), Trouble::Full { free: 0 })].into();
+        let to = |durability| {
+            let short = find_short(&digests, &survey, durability, &mut Done::default());
+            short.into_iter().map(|short| short.to).collect::<Vec<_>>()
+        };
+        assert!(to(2).iter().all(|to| to == &[NodeId(3)]), "{:?}", to(2));
+        assert!(to(3).iter().all(|to| to == &[NodeId(3), NodeId(2)]), "{:?}", to(3));
     }
 
     /// Such a repair once said that all was done, and no metric said otherwise.

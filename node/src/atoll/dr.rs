@@ -312,7 +312,7 @@ fn advice(
     for fate in fates.iter().filter(|fate| fate.can_write() && !fate.refused.is_empty()) {
         let wanted = fate.refused.values().copied().max().unwrap_or_default();
         all.push(format!(
-            "without {} pushes to {} would be refused: they want copies in {wanted} regions, and replicas of {} would take them. Let replicas of another region join (`atoll invite`), or set these projects' durability to {}",
+            "without {} pushes to {} would be refused: they want copies in {wanted} regions, and replicas of {} regions would take them. Let replicas of another region join (`atoll invite`), or set these projects' durability to {}",
             fate.region,
             names(&mut fate.refused.keys()),
             fate.able,

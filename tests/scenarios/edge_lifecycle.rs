@@ -64,7 +64,7 @@ fn read_again(mesh: &Formed, edge: usize) -> u64 {
     let said = mesh.client(edge).get("/metrics").unwrap_or_else(|none| panic!("{none}"));
     let text = String::from_utf8_lossy(&said.body).into_owned();
     let number = text.lines().find_map(|line| {
-        line.strip_prefix("atoll_edge_verdicts_read_again_total")?.rsplit(' ').next()?.parse().ok()
+        line.strip_prefix("atoll_edge_read_again_total")?.rsplit(' ').next()?.parse().ok()
     });
     number.unwrap_or(0)
 }
@@ -172,7 +172,7 @@ fn what_was_deleted_is_gone_at_an_edge_and_comes_back_only_when_it_is_restored()
 }
 
 #[test]
-fn an_edge_that_is_cut_off_knows_what_was_revoked_before_though_nobody_asked_it_for_that() {
+fn an_edge_that_is_cut_off_knows_what_was_revoked_or_deleted_before_though_nobody_asked_it() {
     let mut mesh = Formed::of(&THREE[..2], "");
     let edge = mesh.add_edge("edge", "us-east-1", "");
     mesh.members()[edge].wait_ready();
@@ -182,6 +182,7 @@ fn an_edge_that_is_cut_off_knows_what_was_revoked_before_though_nobody_asked_it_
         must(&mesh.client(0), Method::PUT, &path, &json!({"metadata": metadata}), 200);
     };
     create_project(&mesh.client(0), "strict", true, 2);
+    create_project(&mesh.client(0), "open", true, 2);
     gated("demo", "1h");
     gated("strict", "0");
     let images: Vec<Image> = (0..3).map(|_| Image::random(&[64])).collect();
@@ -206,7 +207,10 @@ fn an_edge_that_is_cut_off_knows_what_was_revoked_before_though_nobody_asked_it_
             (status(&mesh, edge, &path) == 403).then_some(())
         });
     }
-    let all = [("demo/app", 0), ("demo/app", 1), ("demo/app", 2), ("strict/app", 0)];
+    let pushed = mesh.repository(0, "open/app").push(&images[0], "v0");
+    pushed.unwrap_or_else(|no| panic!("{no}"));
+    let all =
+        [("demo/app", 0), ("demo/app", 1), ("demo/app", 2), ("strict/app", 0), ("open/app", 0)];
     for (repository, at) in all {
         wait::until("it is exempt", || (said(repository, at) == 200).then_some(()));
     }
@@ -225,6 +229,12 @@ fn an_edge_that_is_cut_off_knows_what_was_revoked_before_though_nobody_asked_it_
     mesh.repository(0, "demo/app").push(&images[1], "again").unwrap_or_else(|no| panic!("{no}"));
     wait::until_ok("and this one", || grows(before));
 
+    // and what is deleted
+    let before = read_again(&mesh, edge);
+    let path = format!("/v2/open/app/manifests/{}", images[0].digest());
+    must(&mesh.client(0), Method::DELETE, &path, &Value::Null, 202);
+    wait::until_ok("the edge has read that it is gone", || grows(before));
+
     for at in 0..2 {
         mesh.members()[at].stop(Signal::KILL);
     }
@@ -239,10 +249,13 @@ fn an_edge_that_is_cut_off_knows_what_was_revoked_before_though_nobody_asked_it_
         settled("demo/app", 1, 403);
         settled("demo/app", 2, 200);
         settled("strict/app", 0, 503);
+        // it cannot know that nobody has pushed it again
+        settled("open/app", 0, 503);
     };
     judged();
     // nor after a restart
     mesh.members()[edge].stop(Signal::KILL);
     mesh.members()[edge].serve();
+    mesh.members()[edge].wait_ready();
     judged();
 }

@@ -5,7 +5,7 @@
 //! has kept for up to `alone_for`, and says how old that is. What it knows about people counts for
 //! `access_age` then, too: whoever was locked out of the mesh is locked out here after that time. What
 //! decides about vulnerable or unsigned images it reads again when a replica says that it has changed
-//! ([`verdict_changes`](crate::ledger::verdict_changes)). What has changed and could not be read again
+//! ([`told`](crate::ledger::told)). What has changed and could not be read again
 //! lets nothing pass.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use crate::ledger::cached::Owner;
 use crate::ledger::records::{EDGES, Look, Project, RecordError, key};
 use crate::ledger::{scanners, scanning, sign_log};
 use crate::proxies::proxy::patterns;
-use crate::wire::{ChangedVerdicts, Found, Query};
+use crate::wire::{Changed, Changes, Found, Query};
 use crate::words::names::ProjectName;
 
 /// How long an edge may use what it has kept.
@@ -191,27 +191,30 @@ pub fn withhold<R: Look + ?Sized>(
     Ok(())
 }
 
-/// What the edge with this name is told of the records that decide about pulls and have changed.
+/// What the edge with this name is told of changes: of what decides about pulls, and of what is gone.
 pub fn told<R: Look + ?Sized>(
     records: &R,
     edge: &str,
-    number: u64,
-    changed: Option<BTreeSet<Vec<u8>>>,
-) -> Result<ChangedVerdicts, RecordError> {
-    let Some(changed) = changed else { return Ok(ChangedVerdicts { number, keys: None }) };
-    let mut keys = Vec::with_capacity(changed.len());
-    for place in changed {
-        let may = match Owner::of(&place) {
-            Owner::Project(name) => {
-                records.project(&name)?.is_none_or(|project| may_serve(&project, edge))
+    verdicts: (u64, Option<BTreeSet<Vec<u8>>>),
+    gone: (u64, Option<BTreeSet<Vec<u8>>>),
+) -> Result<Changes, RecordError> {
+    let mut withheld = BTreeSet::new();
+    let mut told = |(number, changed): (u64, Option<BTreeSet<Vec<u8>>>)| {
+        let Some(changed) = changed else { return Ok(Changed { number, keys: None }) };
+        let mut keys = Vec::with_capacity(changed.len());
+        for place in changed {
+            if let Owner::Project(name) = Owner::of(&place)
+                && records.project(&name)?.is_some_and(|project| !may_serve(&project, edge))
+            {
+                withheld.insert(name);
+            } else if may_look(&Query::Key(place.clone())) {
+                keys.push(place.into());
             }
-            _ => true,
-        };
-        if may && may_look(&Query::Key(place.clone())) {
-            keys.push(place.into());
         }
-    }
-    Ok(ChangedVerdicts { number, keys: Some(keys) })
+        Ok::<_, RecordError>(Changed { number, keys: Some(keys) })
+    };
+    let (verdicts, gone) = (told(verdicts)?, told(gone)?);
+    Ok(Changes { verdicts, gone, withheld })
 }
 
 /// What is so as long as no replica has ever answered `query`; `None` if that must be asked. Replicas

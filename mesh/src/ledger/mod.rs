@@ -357,6 +357,12 @@ impl Ledger {
         self.machine.changed_verdicts(since)
     }
 
+    /// The revision that this node has applied, and which tags and manifests are gone since it was
+    /// `since`; `None` if that is not known any more, or this node has not applied as much.
+    pub fn gone(&self, since: Revision) -> (u64, Option<BTreeSet<Vec<u8>>>) {
+        self.machine.gone(since)
+    }
+
     /// The revision that this node has applied, as it grows.
     pub fn applied(&self) -> watch::Receiver<Revision> {
         self.applied.clone()

@@ -22,7 +22,7 @@ use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::Unreleased;
 use rules::ledger::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecords};
 use rules::ledger::scanning::LookForScans;
-use rules::ledger::verdict_changes::Recent;
+use rules::ledger::told::{Recent, decides, goes};
 use rules::words::names::{RepositoryName, Revision};
 use tokio::sync::watch;
 
@@ -45,7 +45,8 @@ pub(super) struct StateMachine {
     applied: watch::Sender<Revision>,
     fingerprints: Arc<Mutex<Fingerprints>>,
     changes: Arc<Mutex<Changes>>,
-    recent: Arc<Mutex<Recent>>,
+    verdicts: Arc<Mutex<Recent>>,
+    gone: Arc<Mutex<Recent>>,
 }
 
 /// The fingerprints of the records after each of the last entries, the newest last. Never empty.
@@ -202,7 +203,8 @@ impl StateMachine {
             unreleased: Arc::new(Mutex::new(Unreleased::after_restart(applied))),
             applied: watch::Sender::new(applied),
             changes: Arc::default(),
-            recent: Arc::new(Mutex::new(Recent::after(number))),
+            verdicts: Arc::new(Mutex::new(Recent::after(number))),
+            gone: Arc::new(Mutex::new(Recent::after(applied.0))),
         })
     }
 
@@ -231,14 +233,20 @@ impl StateMachine {
 
     /// Which records that decide about pulls have changed since their number was this.
     pub(super) fn changed_verdicts(&self, since: u64) -> (u64, Option<BTreeSet<Vec<u8>>>) {
-        self.recent.lock().since(since)
+        self.verdicts.lock().since(since)
     }
 
-    /// What decides about pulls is all new.
-    fn forget_changes(&self) -> io::Result<()> {
+    /// Which tags and manifests are gone since this revision.
+    pub(super) fn gone(&self, since: Revision) -> (u64, Option<BTreeSet<Vec<u8>>>) {
+        self.gone.lock().since(since.0)
+    }
+
+    /// All records may be others at this revision.
+    fn forget_changes(&self, at: Revision) -> io::Result<()> {
         self.changes.lock().count_all();
         let number = self.view().and_then(|view| view.verdicts_version()).map_err(other)?;
-        *self.recent.lock() = Recent::after(number);
+        *self.verdicts.lock() = Recent::after(number);
+        *self.gone.lock() = Recent::after(at.0);
         Ok(())
     }
 
@@ -256,6 +264,7 @@ impl StateMachine {
         let mut revision = None;
         let mut fingerprints = Vec::with_capacity(entries.len());
         let mut all_changed = BTreeSet::new();
+        let mut gone = Vec::new();
         let number;
         {
             let mut meta = write.open_table(META).map_err(other)?;
@@ -289,6 +298,11 @@ impl StateMachine {
                 fingerprints.push((at, records.fingerprint));
             }
             number = records.verdicts_version().map_err(other)?;
+            for key in all_changed.iter().filter(|key| goes(key)) {
+                if records.table.get(key.as_slice()).map_err(other)?.is_none() {
+                    gone.push(key);
+                }
+            }
             meta.insert("applied", encode(&applied)?.as_slice()).map_err(other)?;
             if let Some(newest) = fingerprints.last() {
                 meta.insert("fingerprint", encode(newest)?.as_slice()).map_err(other)?;
@@ -299,7 +313,11 @@ impl StateMachine {
             // readers see the changes, and none is released yet
             let mut changes = self.changes.lock();
             all_changed.iter().for_each(|key| changes.count(key));
-            self.recent.lock().note(all_changed.iter().map(Vec::as_slice), number);
+            let decides = all_changed.iter().map(Vec::as_slice).filter(|key| decides(key));
+            self.verdicts.lock().note(decides, number);
+            if let Some(revision) = revision {
+                self.gone.lock().note(gone.into_iter().map(Vec::as_slice), revision.0);
+            }
         }
         self.fingerprints.lock().extend(fingerprints);
         if let Some(revision) = revision {
@@ -397,7 +415,7 @@ impl StateMachine {
         }
         self.unreleased.lock().note_all(applied);
         write.commit().map_err(other)?;
-        self.forget_changes()?;
+        self.forget_changes(applied)?;
         *self.fingerprints.lock() = Fingerprints::begin(newest.0, newest.1);
         self.applied.send_replace(applied);
         Ok(Some(replaced))
@@ -424,7 +442,7 @@ impl StateMachine {
         }
         self.unreleased.lock().note_all(revision);
         write.commit().map_err(other)?;
-        self.forget_changes()?;
+        self.forget_changes(revision)?;
         *self.fingerprints.lock() = Fingerprints::begin(revision, fingerprint);
         self.applied.send_replace(revision);
         Ok(())

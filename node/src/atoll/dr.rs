@@ -310,12 +310,13 @@ fn advice(
         ));
     }
     for fate in fates.iter().filter(|fate| fate.can_write() && !fate.refused.is_empty()) {
-        let wanted = fate.refused.values().copied().max().unwrap_or_default();
+        let wanted = |(name, regions): (&ProjectName, &usize)| format!("{name} ({regions})");
+        let wanted: Vec<String> = fate.refused.iter().map(wanted).collect();
         all.push(format!(
-            "without {} pushes to {} would be refused: they want copies in {wanted} regions, and replicas of {} regions would take them. Let replicas of another region join (`atoll invite`), or set these projects' durability to {}",
+            "without {} pushes to these projects would be refused, because replicas of too few regions ({}) would take the copies that they want: {}. Let replicas of another region join (`atoll invite`), or set these projects' durability to {}",
             fate.region,
-            names(&mut fate.refused.keys()),
             fate.able,
+            wanted.join(", "),
             fate.able.max(1)
         ));
     }
@@ -387,7 +388,7 @@ mod tests {
         let none = BTreeMap::new();
         let said = advice(&[stops, goes], &none, &BTreeMap::new(), (&[], false), &drains);
         assert!(said[0].contains("three drains"), "{said:?}");
-        assert!(said[1].contains("without east pushes to shop"), "{said:?}");
+        assert!(said[1].contains("pushes to these projects would be refused"), "{said:?}");
         assert!(said[1].contains("durability to 1") && said.len() == 2, "{said:?}");
     }
 

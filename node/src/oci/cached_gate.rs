@@ -69,7 +69,7 @@ impl Registry {
             let end = clock::timestamp().after(ASKS_AGAIN);
             basis.rests_on(Freshness::Fresh, Some(end));
         }
-        basis.check_age(project)?;
+        self.check_age(&basis, project)?;
         if passes {
             self.remember(pull, project, stamp, basis);
         }

@@ -11,6 +11,7 @@ use rules::ledger::cached_scans::decide_cached;
 use rules::ledger::records::{ManifestRecord, Project, ReadRecords};
 use rules::ledger::scanning::{Facts, LookForScans};
 use rules::ledger::signatures::{Facts as SignatureFacts, LookForSignatures};
+use rules::ledger::told::HEARD_FOR;
 use rules::policies::alone::{ALONE, alone_for};
 use rules::policies::signatures::{self, Context, Mode, Policy, Refusal};
 use rules::policies::vulnerabilities::{Decision, Gate, Prevented, decide, is_on};
@@ -81,15 +82,15 @@ pub(super) struct Basis {
     until: Option<Timestamp>,
     /// What was lacking, if the project only warns.
     lacking: Option<Refusal>,
-    /// How old the oldest is that was read at an edge that hears no replica.
-    aged: Option<Duration>,
+    /// Whether what was read may refuse the image.
+    binds: bool,
     /// Whether some of it has changed since, as far as that edge had heard.
     superseded: bool,
 }
 
 impl Default for Basis {
     fn default() -> Self {
-        Basis { is_fresh: true, until: None, lacking: None, aged: None, superseded: false }
+        Basis { is_fresh: true, until: None, lacking: None, binds: false, superseded: false }
     }
 }
 
@@ -97,9 +98,7 @@ impl Basis {
     /// Something was read that holds until this moment.
     pub(super) fn rests_on(&mut self, freshness: Freshness, until: Option<Timestamp>) {
         self.is_fresh &= freshness == Freshness::Fresh;
-        if let Freshness::Aged(age) | Freshness::Superseded(age) = freshness {
-            self.aged = self.aged.max(Some(age));
-        }
+        self.binds = true;
         self.superseded |= matches!(freshness, Freshness::Superseded(_));
         self.until = self.until.into_iter().chain(until).min();
     }
@@ -108,34 +107,8 @@ impl Basis {
 impl Basis {
     /// What only warns was read: it refuses nothing, however old it is.
     pub(super) fn warns_by(&mut self, freshness: Freshness, until: Option<Timestamp>) {
-        let is_fresh = freshness == Freshness::Fresh;
-        self.rests_on(if is_fresh { freshness } else { Freshness::Stale }, until);
-    }
-
-    /// Refuses what an edge that hears no replica would let pass by records that have changed since, or
-    /// are older than the project allows.
-    pub(super) fn check_age(&self, project: &Project) -> Result<(), Failure> {
-        let (alone, name) = ("this edge can reach no replica of the mesh", &project.name);
-        if self.superseded {
-            return Err(Failure::new(
-                Code::Unavailable,
-                format!(
-                    "{alone}, and what decides about this image of project {name} has changed since it \
-                     asked; pull from another node"
-                ),
-            ));
-        }
-        match (self.aged, alone_for(&project.metadata)) {
-            (Some(age), Some(most)) if age > most => Err(Failure::new(
-                Code::Unavailable,
-                format!(
-                    "{alone}, and asked about this image of project {name} {} s ago, which is more than \
-                     its metadata allow ({ALONE}); pull from another node",
-                    age.as_secs()
-                ),
-            )),
-            _ => Ok(()),
-        }
+        self.is_fresh &= freshness == Freshness::Fresh;
+        self.until = self.until.into_iter().chain(until).min();
     }
 }
 
@@ -174,11 +147,42 @@ impl Registry {
             let served = Served::of(digest, manifest);
             self.check_scans(&gate, project, repository, &served, &mut basis).await?;
         }
-        basis.check_age(project)?;
+        self.check_age(&basis, project)?;
         if passes {
             self.remember(pull, project, stamp, basis);
         }
         Ok(())
+    }
+
+    /// Refuses what an edge would let pass by records that have changed since, or longer after it heard
+    /// of changes than the project allows: it hears no replica, or only some that hear no leader.
+    pub(super) fn check_age(&self, basis: &Basis, project: &Project) -> Result<(), Failure> {
+        if !basis.binds || !self.neighbours.is_edge() {
+            return Ok(());
+        }
+        let (alone, name) = ("this edge can reach no replica that is up to date", &project.name);
+        if basis.superseded {
+            return Err(Failure::new(
+                Code::Unavailable,
+                format!(
+                    "{alone}, and what decides about this image of project {name} has changed since it \
+                     asked; pull from another node"
+                ),
+            ));
+        }
+        let Some(most) = alone_for(&project.metadata) else { return Ok(()) };
+        // one that is not cut off is told every two seconds
+        match self.neighbours.records.told_ago() {
+            Some(age) if age <= most.max(HEARD_FOR) => Ok(()),
+            _ => Err(Failure::new(
+                Code::Unavailable,
+                format!(
+                    "{alone}, and has not heard of changes in project {name} for longer than its \
+                     metadata allow ({ALONE}={}); pull from another node",
+                    project.metadata.get(ALONE).map_or("", String::as_str)
+                ),
+            )),
+        }
     }
 
     /// Whether this pull was let pass, and nothing has changed since.

@@ -23,7 +23,7 @@ use registry::pushes::relaying::Uploads;
 use registry::scans::Scans;
 use registry::signatures::seeking::Seeking;
 use registry::view::neighbours::Neighbours;
-use registry::view::{changed_verdicts, look};
+use registry::view::{changes, look};
 use registry::writes::Writes;
 use rules::blobs::uploads::RelayedStep;
 use rules::edges;
@@ -33,7 +33,7 @@ use rules::ledger::records::Look;
 use rules::members::door::Standing;
 use rules::wire::{Answer, Ask, CacheAsk, JobAsk, MAX_HAVE, Resolution};
 use rules::words::digest::Digest;
-use rules::words::names::{NodeId, RepositoryName};
+use rules::words::names::{NodeId, RepositoryName, Revision};
 use store::Store;
 
 /// The rooms that answer peers.
@@ -92,7 +92,7 @@ impl Rooms for Peers {
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()).await,
             Ask::Recheck(digest) => self.recheck(digest),
             Ask::Condition(digests) => self.condition(&digests),
-            Ask::Changed(since) => self.changed(from.node, since),
+            Ask::Changed { verdicts, gone } => self.changed(from.node, verdicts, gone),
             Ask::Spare { upstream, everything, millis } => {
                 self.proxies.upstreams().spare(upstream, everything, Duration::from_millis(millis));
                 Answer::Spared
@@ -271,10 +271,10 @@ impl Peers {
         }
     }
 
-    fn changed(&self, edge: NodeId, since: u64) -> Answer {
+    fn changed(&self, edge: NodeId, verdicts: u64, gone: Revision) -> Answer {
         let records = &self.neighbours.records;
-        match changed_verdicts(records, &self.neighbours.name_of(edge), since) {
-            Ok(changed) => Answer::Changed(changed),
+        match changes(records, &self.neighbours.name_of(edge), verdicts, gone) {
+            Ok(changes) => Answer::Changed(changes),
             Err(reason) => Answer::Refused(reason),
         }
     }

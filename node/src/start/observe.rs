@@ -330,8 +330,8 @@ fn describe() {
         "reads of an edge for which no replica could be asked"
     );
     describe_counter!(
-        "atoll_edge_verdicts_read_again_total",
-        "records that decide about images and had changed, which this edge has read again"
+        "atoll_edge_read_again_total",
+        "kept records that had changed or were gone, which this edge has read again"
     );
     describe_gauge!("atoll_edge_heard_seconds_ago", "how long ago a replica answered this edge");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");

@@ -5,7 +5,7 @@
 //! An admission ends with the first of these: a record changes that it may depend on
 //! ([`Changes`]), the project decides otherwise, or a moment comes at which time alone may change
 //! the decision. Refusals are not remembered. An edge, which has no ledger, knows of changes by their
-//! number ([`Heard`](super::verdict_changes::Heard)), and remembers for a moment only ([`AT_AN_EDGE`]).
+//! number ([`Heard`](super::told::Heard)), and remembers for a moment only ([`AT_AN_EDGE`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -21,9 +21,9 @@
 //! | [`scanning`] | which images are scanned, and what was found in them |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`stored`] | what a repository stores, read without the bytes |
+//! | [`told`] | what replicas tell edges of changes: of what decides about pulls, of what is gone |
 //! | [`trash`] | what was deleted, for the time that it can be restored |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
-//! | [`verdict_changes`] | which records that decide about pulls changed lately, and what edges heard of it |
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
 //! | [`drills`] | a region that refuses its clients for a time, to see what happens |
 //! | [`draining`] | replicas that give away what others need them for |
@@ -73,8 +73,8 @@ pub mod sign_due;
 pub mod sign_log;
 pub mod signatures;
 pub mod stored;
+pub mod told;
 pub mod trash;
 pub mod trimming;
 pub mod trust;
 pub mod upkeep;
-pub mod verdict_changes;

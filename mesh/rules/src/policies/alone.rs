@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::trash::time;
 
 /// The key of a project's metadata that says for how long an edge that is cut off goes by what it knew
-/// of signatures and scans: `10m`, `12h`; `0` for not at all. Without it, for `edge.alone_for`. Not
+/// of signatures and scans: `10m`, `12h`; `0` for the few seconds until it notices. Without it, for `edge.alone_for`. Not
 /// in Harbor.
 pub const ALONE: &str = "gate_alone_for";
 

@@ -16,7 +16,7 @@ use super::frames::{LARGEST, SMALL};
 use super::jobs::{JobAsk, JobReport};
 use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
-use super::looking::{ChangedVerdicts, Found, Lookup};
+use super::looking::{Changes, Found, Lookup};
 use super::people::{Credentials, Verdict};
 use super::proxies::{Listing, Referring, Resolution, Sought};
 use super::sealing::{SealingAnswer, SealingAsk};
@@ -29,8 +29,8 @@ use crate::ledger::level::Build;
 use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
 use crate::ledger::returning::{ReturnStep, Shown};
+use crate::ledger::told::MOST_RECENT;
 use crate::ledger::upkeep::RunningUpkeep;
-use crate::ledger::verdict_changes::MOST_RECENT;
 use crate::members::tally::{Shards, Tally};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
@@ -200,8 +200,13 @@ pub enum Ask {
     },
     /// Do you take blobs, and which of these, at most [`MAX_HAVE`], are damaged at yours?
     Condition(Vec<Digest>),
-    /// Which of the records that decide about pulls have changed since their number was this?
-    Changed(u64),
+    /// What has changed of what an edge may have kept?
+    Changed {
+        /// Of what decides about pulls since its number was this.
+        verdicts: u64,
+        /// Which tags and manifests are gone since the ledger had this.
+        gone: Revision,
+    },
 }
 
 impl Ask {
@@ -213,7 +218,7 @@ impl Ask {
             }
             Ask::Collection(ask) => SMALL + ask.len().min(MAX_HAVE) * 64,
             Ask::Look(_) | Ask::Cached(_) => LARGEST,
-            Ask::Changed(_) => SMALL + MOST_RECENT * 512,
+            Ask::Changed { .. } => SMALL + 2 * MOST_RECENT * 512,
             Ask::Join(_) | Ask::Present => 8 << 20,
             Ask::Referrers { .. } | Ask::Tags { .. } => 16 << 20,
             _ => 1 << 20,
@@ -304,5 +309,5 @@ pub enum Answer {
     /// See [`Ask::Condition`].
     Condition(Condition),
     /// See [`Ask::Changed`].
-    Changed(ChangedVerdicts),
+    Changed(Changes),
 }

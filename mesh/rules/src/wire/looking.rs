@@ -1,8 +1,11 @@
 //! What an edge reads of the ledger's records.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::encode;
+use crate::words::names::ProjectName;
 
 /// What an edge wants to read of the ledger's records.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,13 +45,24 @@ pub struct Lookup {
 /// The maximum number of questions in one [`Ask::Look`](super::Ask::Look).
 pub const MAX_QUESTIONS: usize = 64;
 
-/// Which records that decide about pulls have changed lately.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChangedVerdicts {
-    /// Their number now.
+/// What has changed of what an edge may have kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Of the records that decide about pulls.
+    pub verdicts: Changed,
+    /// Tags and manifests that are gone; their number is the ledger's revision.
+    pub gone: Changed,
+    /// Projects that the asker may not serve now. What changed of theirs is left out: it must not count
+    /// on anything that it has kept of them.
+    pub withheld: BTreeSet<ProjectName>,
+}
+
+/// Records that have changed since a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The number now, as far as the node that answers has come. It may be behind another.
     pub number: u64,
-    /// The keys of those that have changed, as far as the asker may serve their projects; `None` if
-    /// that is not known any more.
+    /// Their keys, as far as the asker may serve their projects; `None` if they are not known.
     pub keys: Option<Vec<serde_bytes::ByteBuf>>,
 }
 

@@ -33,7 +33,7 @@ pub use ledger::{
     AuditedWrite, FromGranter, FromHolder, NoLedger, PlainWrite, Proposed, Pushed, Write,
     WriteError, WriteKind,
 };
-pub use looking::{ChangedVerdicts, Found, Lookup, MAX_QUESTIONS, Query};
+pub use looking::{Changed, Changes, Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
 pub use proxies::{Listing, ReferrersPage, Referring, Resolution, Sought, TagsPage};
 pub use sealing::{SealingAnswer, SealingAsk};

@@ -4,9 +4,9 @@ use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Ask, CacheAnswer, CacheAsk, ChangedVerdicts, CollectionAnswer, CollectionAsk,
-    Credentials, Found, JobAsk, JobReport, Listing, Lookup, NoLedger, Proposed, Referring,
-    Resolution, SealingAnswer, SealingAsk, Sought, UpkeepAsk, Verdict, WriteError,
+    Answer, Ask, CacheAnswer, CacheAsk, Changes, CollectionAnswer, CollectionAsk, Credentials,
+    Found, JobAsk, JobReport, Listing, Lookup, NoLedger, Proposed, Referring, Resolution,
+    SealingAnswer, SealingAsk, Sought, UpkeepAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{self, Held, Stock};
 use crate::blobs::scrubbing::Progress;
@@ -114,6 +114,7 @@ question!(Seek { repository: RepositoryName, digest: Digest, client: IpAddr } ->
     Ask::Seek { repository, digest, client }, Answer::Sought(sought) => sought);
 question!(Condition { digests: Vec<Digest> } -> holding::Condition,
     Ask::Condition(digests), Answer::Condition(condition) => condition);
-question!(Changed { since: u64 } -> ChangedVerdicts, Ask::Changed(since), Answer::Changed(changed) => changed);
+question!(Changed { verdicts: u64, gone: Revision } -> Changes,
+    Ask::Changed { verdicts, gone }, Answer::Changed(changes) => changes);
 question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

@@ -33,9 +33,9 @@ use rules::words::names::{NodeId, Region};
 use rules::words::secret::Secret;
 use tracing::{debug, info, warn};
 
-mod verdicts;
+mod changes;
 
-use self::verdicts::Verdicts;
+use self::changes::Changes;
 use super::found::{MOST, pairs_of, value_of};
 use super::kept::KeptAnswers;
 use super::{Freshness, ReadError};
@@ -72,8 +72,8 @@ pub struct EdgeRecords {
     unreachable_until: Mutex<Moment>,
     verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
     people: Mutex<People>,
-    /// What decides about images, as far as this edge has heard of changes.
-    verdicts_heard: Verdicts,
+    /// What this edge has heard of changes in what it keeps.
+    changes: Changes,
     /// Replicas that did not answer lately, and when.
     silent: Mutex<HashMap<NodeId, Moment>>,
 }
@@ -115,7 +115,7 @@ impl EdgeRecords {
     ) -> std::io::Result<Arc<Self>> {
         opening.begin("what this edge has kept (kept.redb)");
         let kept = KeptAnswers::open(&data_dir.join("kept.redb"), opening)?;
-        let verdicts_heard = Verdicts::open(&kept, told_of_changes(&kept));
+        let changes = Changes::open(&kept, told_of_changes(&kept));
         let edge = Arc::new(EdgeRecords {
             me: links.me(),
             region,
@@ -134,7 +134,7 @@ impl EdgeRecords {
                 since: (Timestamp(0), Moment::from_micros(0)),
                 heard: None,
             }),
-            verdicts_heard,
+            changes,
         });
         for node in edge.view().nodes().unwrap_or_default() {
             edge.links.know(node.id, node.address);
@@ -244,20 +244,26 @@ impl EdgeRecords {
     async fn ask_quietly(&self, queries: Vec<Query>) -> Option<(Vec<(Query, Arc<Found>)>, bool)> {
         let mut all = Vec::new();
         let mut sure = true;
-        for queries in queries.chunks(MAX_QUESTIONS) {
+        for queries in queries.chunks(MAX_QUESTIONS - 1) {
             let kept: Vec<Option<Arc<Found>>> =
                 queries.iter().map(|q| self.kept.get(q).map(|k| k.found)).collect();
             let lookups = queries.iter().zip(&kept).map(|(query, kept)| Lookup {
                 query: query.clone(),
                 unless: kept.as_ref().map(|found| found.print()),
             });
+            // and how much the replica knows of changes, if it may be behind this edge
+            let counted = queries.iter().any(changes::is_of_verdicts);
+            let number = Lookup { query: whole(scanning::key::verdicts()), unless: None };
+            let lookups = lookups.chain(counted.then_some(number));
             let at = clock::timestamp();
-            let (answers, fresh) =
+            let (mut answers, fresh) =
                 self.first_answer(questions::Look { lookups: lookups.collect() }).await?;
+            let number = counted.then(|| answers.pop()).flatten();
             if answers.len() != queries.len() {
                 return None;
             }
             sure &= fresh;
+            let first = all.len();
             for ((query, answer), kept) in queries.iter().zip(answers).zip(kept) {
                 let news = answer != Found::Same;
                 let found = match (answer, kept) {
@@ -272,6 +278,10 @@ impl EdgeRecords {
                     }
                 }
                 all.push((query.clone(), found));
+            }
+            if let Some(number) = number.filter(|_| !fresh) {
+                let number = number_in(&pairs_of(&number));
+                self.changes.prefer_kept(&self.kept, number, &mut all[first..]);
             }
         }
         Some((all, sure))
@@ -460,22 +470,27 @@ impl EdgeRecords {
     }
 
     /// A replica that was asked at `asked` has said how often what decides about images was changed.
-    /// What has changed is read again.
-    async fn handle_decided(&self, asked: Moment) {
+    /// What has changed, and what is gone, is read again.
+    async fn handle_changes(&self, asked: Moment) {
         let number = told_of_changes(&self.kept);
-        let since = self.verdicts_heard.number();
-        let changed = match number == since {
-            true => None,
-            false => self.first_answer(questions::Changed { since }).await,
-        };
-        self.verdicts_heard.hear(&self.kept, number, changed, asked).await;
+        let (verdicts, gone) = self.changes.heard();
+        let changes = self.first_answer(questions::Changed { verdicts, gone }).await;
+        self.changes.hear(&self.kept, number, changes, asked).await;
         let ask = async |queries| matches!(self.ask_quietly(queries).await, Some((_, true)));
-        self.verdicts_heard.read_again(&self.kept, ask).await;
+        self.changes.read_again(&self.kept, ask).await;
+    }
+
+    /// How long ago a replica that was sure told this edge of changes, to ten seconds if that was before a
+    /// restart; `None` if none ever has, or nobody knows when.
+    pub fn told_ago(&self) -> Option<Duration> {
+        let told = self.kept.get(&whole(scanning::key::verdicts()));
+        let kept = told.and_then(|answer| clock::timestamp().since(answer.at));
+        self.changes.age().or(kept)
     }
 
     /// The state of what decides about pulls; `None` while this edge may not hear of changes.
     pub fn stamp(&self) -> Option<Stamp> {
-        self.verdicts_heard.stamp()
+        self.changes.stamp()
     }
 
     /// Whether an answer to `query` of this time may be about an earlier project of the same name:
@@ -560,10 +575,14 @@ fn tables_of_people() -> Vec<Query> {
 
 /// How often what decides about images was changed, as a replica told it last.
 fn told_of_changes(kept: &KeptAnswers) -> u64 {
+    let told = kept.get(&whole(scanning::key::verdicts()));
+    number_in(&told.map(|answer| pairs_of(&answer.found)).unwrap_or_default())
+}
+
+/// The number in the table of changes.
+fn number_in(table: &[Pair]) -> u64 {
     let place = scanning::key::verdicts();
-    let told = kept.get(&whole(place.clone()));
-    let pairs = told.map(|answer| pairs_of(&answer.found)).unwrap_or_default();
-    let number = pairs.iter().find(|(key, _)| *key == place);
+    let number = table.iter().find(|(key, _)| *key == place);
     number.and_then(|(_, value)| rules::ledger::records::decode(value).ok()).unwrap_or_default()
 }
 
@@ -595,7 +614,7 @@ impl Reading<'_> {
         }
         let known = kept.as_ref().map(|(at, found)| {
             let of_people = self.edge.known_of_people(&query, *at, self.now);
-            let of_verdicts = self.edge.verdicts_heard.known(&query, *at, self.now);
+            let of_verdicts = self.edge.changes.known(&query, *at, self.now);
             Remembered {
                 age: self.now.since(*at),
                 something: **found != Found::Value(None),
@@ -675,7 +694,7 @@ async fn follow(edge: Arc<EdgeRecords>) {
         }
         let asked = clock::now();
         if !alone && matches!(edge.ask_quietly(tables_of_scans()).await, Some((_, true))) {
-            edge.handle_decided(asked).await;
+            edge.handle_changes(asked).await;
         }
         let asked = (clock::timestamp(), clock::now());
         if !alone && matches!(edge.ask_quietly(tables_of_people()).await, Some((_, true))) {

@@ -17,12 +17,15 @@ use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use rules::wire::{Found, Query};
 use rules::words::moment::Timestamp;
+use rules::words::names::Revision;
 use tracing::warn;
 
 /// From an encoded query to its answer and the time of the answer.
 const KEPT: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("kept-1");
-/// Up to which number of changes all that decides about pulls was read again; the key is nothing.
-const READ_AGAIN: TableDefinition<'static, (), u64> = TableDefinition::new("read-again-1");
+/// Up to where all that has changed was read again: one number for each kind of changes.
+const READ_AGAIN: TableDefinition<'static, &str, u64> = TableDefinition::new("read-again-1");
+const VERDICTS: &str = "verdicts";
+const GONE: &str = "gone";
 /// The size of redb's cache in bytes.
 const CACHE: usize = 4 << 20;
 /// The approximate maximum size in bytes of the answers in memory. When it is exceeded, all of them
@@ -47,6 +50,15 @@ pub(super) struct KeptAnswer {
     /// The answer.
     pub found: Arc<Found>,
     written: Timestamp,
+}
+
+/// Up to where an edge has read again what has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ReadAgain {
+    /// The number of changes of what decides about images.
+    pub verdicts: u64,
+    /// The revision up to which it has followed what is gone.
+    pub gone: Revision,
 }
 
 #[derive(Default)]
@@ -212,18 +224,23 @@ impl KeptAnswers {
         }
     }
 
-    /// The number that was set last; zero if none was.
-    pub(super) fn read_again(&self) -> Result<u64, String> {
+    /// What was set last; zero if nothing was.
+    pub(super) fn read_again(&self) -> Result<ReadAgain, String> {
         let read = self.disk.database().begin_read().map_err(|e| e.to_string())?;
         let table = read.open_table(READ_AGAIN).map_err(|e| e.to_string())?;
-        Ok(table.get(()).map_err(|e| e.to_string())?.map_or(0, |number| number.value()))
+        let number = |kind| {
+            let number = table.get(kind).map_err(|e| e.to_string())?;
+            Ok::<_, String>(number.map_or(0, |number| number.value()))
+        };
+        Ok(ReadAgain { verdicts: number(VERDICTS)?, gone: Revision(number(GONE)?) })
     }
 
-    /// All that decides about pulls was read again since the number of changes is this. It is written
-    /// to disk soon, after what was read.
-    pub(super) fn set_read_again(&self, number: u64) {
+    /// What had changed until this was read again. It is written to disk soon, after what was read.
+    pub(super) fn set_read_again(&self, until: ReadAgain) {
         let write = move |write: &redb::WriteTransaction| {
-            write.open_table(READ_AGAIN)?.insert((), number)?;
+            let mut table = write.open_table(READ_AGAIN)?;
+            table.insert(VERDICTS, until.verdicts)?;
+            table.insert(GONE, until.gone.0)?;
             Ok(())
         };
         let written = |result: std::io::Result<()>| {
@@ -234,6 +251,33 @@ impl KeptAnswers {
         if let Err(error) = self.disk.queue(write, written) {
             warn!(%error, "what an edge keeps could not be written");
         }
+    }
+
+    /// Forgets the answers to all queries that `goes` chooses.
+    pub(super) async fn forget(
+        &self,
+        goes: impl Fn(&Query) -> bool + Clone + Send + 'static,
+    ) -> Result<(), String> {
+        let queries = self.listed(goes.clone()).await?;
+        for piece in queries.chunks(PIECE) {
+            let keys: Result<Vec<Vec<u8>>, _> = piece.iter().map(postcard::to_stdvec).collect();
+            let keys = keys.map_err(|e| e.to_string())?;
+            let removed = self.disk.write(move |write| {
+                let mut kept = write.open_table(KEPT)?;
+                for key in &keys {
+                    kept.remove(key.as_slice())?;
+                }
+                Ok(())
+            });
+            removed.await.map_err(|e| e.to_string())?;
+        }
+        self.on_disk.store(self.count(), Ordering::Relaxed);
+        self.memory.lock().answers.retain(|query, _| !goes(query));
+        let mut passing = self.passing.lock();
+        let gone: Vec<Query> =
+            passing.answers.keys().filter(|query| goes(query)).cloned().collect();
+        gone.iter().for_each(|query| passing.remove(query));
+        Ok(())
     }
 
     /// The queries with an answer on disk that `wanted` chooses.

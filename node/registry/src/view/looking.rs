@@ -4,8 +4,9 @@
 use rules::edges::{may_look, told, withhold};
 use rules::ledger::cached::{Origin, Owner};
 use rules::ledger::records::{ReadRecords, encode, key};
-use rules::wire::{ChangedVerdicts, Found, Lookup, MAX_QUESTIONS, Query};
+use rules::wire::{Changes, Found, Lookup, MAX_QUESTIONS, Query};
 use rules::words::digest::Digest;
+use rules::words::names::Revision;
 use serde_bytes::ByteBuf;
 
 use super::caches::Caches;
@@ -49,16 +50,17 @@ pub async fn look(
 }
 
 /// Tells the edge with this name which of the records that decide about pulls have changed since their
-/// number was `since`.
-pub fn changed_verdicts(
+/// number was `verdicts`, and which tags and manifests are gone since the revision `gone`.
+pub fn changes(
     records: &Records,
     edge: &str,
-    since: u64,
-) -> Result<ChangedVerdicts, String> {
+    verdicts: u64,
+    gone: Revision,
+) -> Result<Changes, String> {
     let ledger = records.ledger().ok_or("this node has no ledger")?;
-    let (number, changed) = ledger.changed_verdicts(since);
+    let (verdicts, gone) = (ledger.changed_verdicts(verdicts), ledger.gone(gone));
     let view = records.view().map_err(|e| e.to_string())?;
-    told(&*view, edge, number, changed).map_err(|e| e.to_string())
+    told(&*view, edge, verdicts, gone).map_err(|e| e.to_string())
 }
 
 /// Leaves out what the edge may not see. A page that is shorter for that is filled up: a short page

@@ -29,7 +29,7 @@ use store::CachedRecords;
 use tokio::sync::watch;
 
 pub use edge::{EdgeRecords, EdgeStanding};
-pub use looking::{changed_verdicts, look};
+pub use looking::{changes, look};
 
 /// Where a node's records come from.
 #[derive(Clone)]
@@ -137,6 +137,15 @@ impl Records {
         match self {
             Records::Ledger(ledger, _) => Some(ledger.stamp(repository)),
             Records::Edge(edge) => edge.stamp(),
+        }
+    }
+
+    /// At an edge, how long ago a replica that was sure told it of changes in what decides about pulls;
+    /// `None` if none ever has, and at a replica.
+    pub fn told_ago(&self) -> Option<Duration> {
+        match self {
+            Records::Ledger(..) => None,
+            Records::Edge(edge) => edge.told_ago(),
         }
     }
 

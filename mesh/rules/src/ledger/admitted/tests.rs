@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::ledger::verdict_changes::Heard;
+use crate::ledger::told::Heard;
 use crate::words::moment::Moment;
 
 fn pull(n: usize) -> Pull {

@@ -89,7 +89,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
             Ask::Seek { repository: repository.clone(), digest, client: [10, 0, 0, 1].into() },
         ),
         ("Condition", Ask::Condition(vec![digest])),
-        ("Changed", Ask::Changed(7)),
+        ("Changed", Ask::Changed { verdicts: 7, gone: Revision(9) }),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

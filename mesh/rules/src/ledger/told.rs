@@ -1,10 +1,12 @@
-//! Which of the records that decide about pulls have changed lately: a replica remembers them
-//! ([`Recent`]), and tells edges, which keep such records ([`Heard`]). So an edge reads again what
-//! changed, also if nobody asks it for that image, and knows of a revocation when it is cut off later.
+//! What replicas tell edges of changes ([`Recent`]), so that an edge reads again what it has kept, also
+//! if nobody asks it for that image: records that decide about pulls and have changed ([`Heard`]), and
+//! tags and manifests that are gone. So it knows of a revocation and of a deletion when it is cut off
+//! later.
 //!
 //! The ledger counts changes of what decides
-//! ([`verdicts_version`](super::scanning::LookForScans::verdicts_version)). An edge asks for that
-//! number every two seconds, and for the records behind it when it has grown.
+//! ([`verdicts_version`](super::scanning::LookForScans::verdicts_version)); of what is gone its
+//! revision is the number. An edge asks every two seconds what has changed since the number that it
+//! heard last.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -17,17 +19,25 @@ use crate::words::moment::{Moment, Timestamp};
 /// For so long after an edge was told the number of changes it takes itself for one that would hear of
 /// another.
 pub const HEARD_FOR: Duration = Duration::from_secs(5);
-/// The maximum number of records that a replica remembers, of about 150 bytes each.
+/// The maximum number of records of a kind that a replica remembers, of about 150 bytes each.
 pub const MOST_RECENT: usize = 4_096;
 /// The maximum number of records of which an edge remembers that they have changed.
 const MOST_HEARD: usize = 10_000;
+/// For longer than this no answer is on its way.
+const ON_THE_WAY: Duration = Duration::from_secs(60);
 
 /// Whether a record decides about pulls.
 pub fn decides(place: &[u8]) -> bool {
     scanning::key::is_of_verdicts(place) || signatures::key::is_of_verdicts(place)
 }
 
-/// The records that decide about pulls and were changed last, as this process has seen it.
+/// Whether edges are told that a record is gone: a tag, or a repository's manifest. What deletes them
+/// must be felt at an edge that is cut off later.
+pub fn goes(place: &[u8]) -> bool {
+    matches!(place.first(), Some(b't' | b'm'))
+}
+
+/// The records that were changed last, as this process has seen it.
 #[derive(Clone, Debug)]
 pub struct Recent {
     /// What changed when the number grew from this is remembered, and all that changed later.
@@ -42,15 +52,14 @@ impl Recent {
         Recent { after: number, newest: number, keys: VecDeque::new() }
     }
 
-    /// These records were changed or removed, and the number is this now. Changes that did not make the
-    /// number grow decide nothing.
+    /// These records have changed, and the number is this now. Changes that did not make the number
+    /// grow are none.
     pub fn note<'a>(&mut self, changed: impl IntoIterator<Item = &'a [u8]>, number: u64) {
         if number <= self.newest {
             return;
         }
         self.newest = number;
-        let changed = changed.into_iter().filter(|key| decides(key));
-        self.keys.extend(changed.map(|key| (number, key.to_vec())));
+        self.keys.extend(changed.into_iter().map(|key| (number, key.to_vec())));
         while self.keys.len() > MOST_RECENT
             && let Some((forgotten, _)) = self.keys.pop_front()
         {
@@ -59,12 +68,12 @@ impl Recent {
     }
 
     /// The number now, and the records that changed since it was `number`; `None` if that is not
-    /// known any more.
+    /// known, or not known any more.
     pub fn since(&self, number: u64) -> (u64, Option<BTreeSet<Vec<u8>>>) {
         if !(self.after..=self.newest).contains(&number) {
             return (self.newest, None);
         }
-        let later = self.keys.iter().filter(|(at, _)| *at > number);
+        let later = self.keys.iter().rev().take_while(|(at, _)| *at > number);
         (self.newest, Some(later.map(|(_, key)| key.clone()).collect()))
     }
 }
@@ -95,28 +104,35 @@ impl Heard {
     }
 
     /// A replica that was asked at `asked` has said this number, and which records have changed since
-    /// it was [`Heard::number`]; `None` if it does not know. `now` is after its answer.
+    /// it was [`Heard::number`]; `None` if it does not know. `now` is after its answer. Returns what may
+    /// be wrong of what was kept: the records under these keys, or, for `None`, all that decide.
     pub fn hear(
         &mut self,
         number: u64,
         changed: Option<BTreeSet<Vec<u8>>>,
         asked: Moment,
         now: Timestamp,
-    ) {
+    ) -> Option<BTreeSet<Vec<u8>>> {
         self.asked = Some(asked);
         if self.number == number {
-            return;
+            return Some(BTreeSet::new());
         }
         self.number = number;
-        match changed {
-            Some(keys) if self.changed.len() + keys.len() <= MOST_HEARD => {
-                self.changed.extend(keys.into_iter().map(|key| (key, now)));
-            }
-            _ => {
+        let known = changed.filter(|keys| self.changed.len() + keys.len() <= MOST_HEARD);
+        match &known {
+            Some(keys) => self.changed.extend(keys.iter().map(|key| (key.clone(), now))),
+            None => {
                 self.all = Some(now);
                 self.changed.clear();
             }
         }
+        known
+    }
+
+    /// All that may have been wrong was read again. What changed a while ago need not be remembered: no
+    /// answer of before is on its way any more.
+    pub fn read_again(&mut self, now: Timestamp) {
+        self.changed.retain(|_, at| now.since(*at).is_none_or(|age| age < ON_THE_WAY));
     }
 
     /// Whether an answer of this time is about records that have changed since: that under the key
@@ -175,7 +191,7 @@ mod tests {
         let mut recent = Recent::after(7);
         assert_eq!(recent.since(7), (7, set(&[])));
         assert_eq!(recent.since(6), (7, None), "before it started");
-        note(&mut recent, &[trusted(1), b"t-a-tag".to_vec()], 8);
+        note(&mut recent, &[trusted(1)], 8);
         note(&mut recent, &[trusted(2), trusted(3)], 10);
         assert_eq!(recent.since(7), (10, set(&[trusted(1), trusted(2), trusted(3)])));
         assert_eq!(recent.since(8), (10, set(&[trusted(2), trusted(3)])));
@@ -234,10 +250,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_again_is_forgotten_so_that_many_changes_are_not_too_many() {
+        let mut heard = Heard::after(0, true, Timestamp(0));
+        for number in 1..=3 * MOST_HEARD as u64 {
+            let at = Timestamp(number * 100);
+            let told = set(&[trusted(number)]);
+            assert!(heard.hear(number, told, Moment::from_micros(0), at).is_some());
+            assert!(heard.supersedes(&trusted(number), false, at));
+            heard.read_again(at);
+            assert!(heard.supersedes(&trusted(number), false, at), "an answer may be on its way");
+        }
+        assert!(heard.changed.len() <= 600 && !heard.supersedes(&trusted(1), false, Timestamp(99)));
+    }
+
+    #[test]
     fn an_edge_that_is_told_too_much_doubts_all() {
         let mut heard = Heard::after(0, true, Timestamp(0));
         for number in 1..=3 * MOST_HEARD as u64 {
-            heard.hear(number, set(&[trusted(number)]), Moment::from_micros(0), Timestamp(number));
+            let told = set(&[trusted(number)]);
+            let wrong = heard.hear(number, told.clone(), Moment::from_micros(0), Timestamp(number));
+            // all is read again then
+            let is_too_much = number % (MOST_HEARD as u64 + 1) == 0;
+            assert_eq!(wrong, told.filter(|_| !is_too_much), "{number}");
             assert!(heard.changed.len() <= MOST_HEARD);
             assert!(heard.supersedes(&trusted(1), false, Timestamp(1)), "after {number}");
         }

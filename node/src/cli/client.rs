@@ -26,8 +26,9 @@ use tokio::net::TcpStream;
 
 use super::shown::safe;
 
-/// The maximum time to an answer, and between two pieces of its body.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The maximum time to an answer, and between two pieces of its body. A node that can write nothing says
+/// so after `deadlines.commit`, which is 10 s if nobody has set it.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// The maximum size in bytes of an answer that is read as a whole.
 const WHOLE: usize = 32 << 20;
 

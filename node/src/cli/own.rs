@@ -56,7 +56,7 @@ pub(super) fn propose(
             )));
         }
         let proposed = through(&links, identity.node, command).await;
-        proposed.map_err(|reason| io::Error::other(format!("{failed}: {reason}; {running}")))?;
+        proposed.map_err(|reason| io::Error::other(format!("{failed}: {reason}")))?;
         Ok(level)
     })?;
     Ok(Reached { members, level })
@@ -80,6 +80,10 @@ async fn through(links: &Links, node: NodeId, command: Command) -> Result<(), St
             Ok(Err(NoLedger::NotLeader(Some(leader)))) if leader != ask => {
                 ask = leader;
                 continue;
+            }
+            // nobody is known to lead: a moment after a leader died, or for want of a majority
+            Ok(Err(NoLedger::NotLeader(None))) => {
+                "no node leads the ledger now; if that stays so, most of its voters are down: `atoll status`".to_owned()
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),

@@ -251,7 +251,7 @@ fn tell_of_lost(answer: &mut Value, lost: &[Digest]) {
     )
     .into();
     answer["blobs_lost"] = lost.iter().map(ToString::to_string).collect::<Vec<_>>().into();
-    let remedy = "push all layers of the image again; a client that asks first sends what is lost";
+    let remedy = "push all layers of the image again with docker, podman or skopeo; crane and oras send nothing while the manifest is there: delete it first (`atoll artifact delete`)";
     match answer["remedies"].as_array_mut() {
         Some(remedies) => remedies.push(remedy.into()),
         None => answer["remedies"] = json!([remedy]),

@@ -220,12 +220,15 @@ impl Harbor {
         let signers = self.read(|records| records.trusted(project.id)).await?.signers;
         let has_one = signers.iter().any(|one| one.logged && one.state == State::Active);
         if has_one && !rotate {
-            let message =
-                format!("project {} has a key; rotate says to make another", project.name);
+            let message = format!(
+                "project {} has a key; `--rotate` (in the API, \"rotate\": true) makes another",
+                project.name
+            );
             return Err(Failure::new(Code::Conflict, message));
         }
         let Some(ImportBody { key, passphrase }) = import else {
-            return self.carry_out(project, &Order::Key, by).await;
+            let order = if rotate { Order::Key } else { Order::FirstKey };
+            return self.carry_out(project, &order, by).await;
         };
         match self.signatures.import_key(&project.name, key, passphrase, by).await {
             Ok(said) => Ok(json_answer(StatusCode::OK, &json!({"result": said}))),

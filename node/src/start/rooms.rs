@@ -322,6 +322,7 @@ impl Rooms {
         checkups::start(on.neighbours.clone(), on.store.clone(), &on.tasks);
         on.tasks.spawn("scrub", self.blobs.rechecks.clone().scrub());
         on.tasks.spawn("lost", self.blobs.rechecks.clone().look_for_lost());
+        on.tasks.spawn("heal", self.blobs.rechecks.clone().heal());
         self.blobs.collecting.start(&on.tasks);
         self.scans.start();
         self.signatures.start();

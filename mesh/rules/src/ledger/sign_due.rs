@@ -92,6 +92,11 @@ pub enum Parts {
     All(Vec<Part>),
 }
 
+/// The signers of whom one of each list is required, for people.
+fn said(lists: &[Vec<String>]) -> String {
+    lists.iter().map(|list| list.join(" or ")).collect::<Vec<_>>().join(" and ")
+}
+
 /// What is known of one image of a repository.
 #[derive(Default)]
 struct Summary {
@@ -129,7 +134,14 @@ pub trait LookForDue: Look {
         let tags = facts.tags();
         let context = Context { repository, cached: false, tag: None, tags, pushed, now };
         Ok(match decide(&policy, &facts.signers, &facts.own, &facts.parents, &context) {
-            Decision::Refuse(why) => Some(why.to_string()),
+            Decision::Refuse(why) => Some(match policy.require.is_empty() {
+                true => why.to_string(),
+                // whoever reads "it is not signed" of what he wants to have signed must know by whom
+                false => format!(
+                    "{why}; {} must have signed it first (signature_require)",
+                    said(&policy.require)
+                ),
+            }),
             _ => None,
         })
     }

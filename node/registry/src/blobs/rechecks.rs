@@ -16,6 +16,7 @@ use rules::blobs::scrubbing::{self, Position, Progress};
 use rules::ledger::records::{BlobRecord, Look, key};
 use rules::words::digest::Digest;
 use rules::words::moment::Moment;
+use rules::words::names::NodeId;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
@@ -26,6 +27,8 @@ use store::{Store, StoreError};
 
 /// How long a copy is not checked again, whoever asks: each check reads the whole blob.
 const LATELY: Duration = Duration::from_secs(600);
+/// The time between two tries to replace what is damaged.
+const HEAL: Duration = Duration::from_secs(20);
 /// The number of blobs after which it is looked again how many there are.
 const TOGETHER: usize = 1000;
 /// The time between two looks whether it is time to read all blobs again.
@@ -176,6 +179,25 @@ impl Rechecks {
         Ok(())
     }
 
+    /// Tries again and again to replace copies that are damaged and could not be replaced: a push, or a
+    /// node that came back, may have brought their bytes. Runs as long as the node.
+    pub async fn heal(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(HEAL).await;
+            for digest in self.store.condition(&[]).damaged {
+                let others = self.holders(digest).await;
+                if !others.is_empty() && self.store.is_damaged(&digest) {
+                    let _turn = self.turn.acquire().await;
+                    self.replace_from(digest, others).await;
+                }
+            }
+        }
+    }
+
+    async fn holders(&self, digest: Digest) -> Vec<NodeId> {
+        self.neighbours.holders(digest, Hurry::All, |_| true, &BTreeSet::new()).await
+    }
+
     async fn is_unreadable(&self, digest: Digest, error: StoreError) {
         error!(%digest, %error, "a blob in data_dir cannot be read: look at this node's disk; the blob is replaced by another node's copy");
         self.replace(digest).await;
@@ -299,15 +321,19 @@ impl Rechecks {
 
     async fn replace(&self, digest: Digest) {
         metrics::counter!("atoll_blobs_damaged_total").increment(1);
-        let cached = self.store.stock(&digest, None).await.is_ok_and(|stock| stock.cached);
-        let others = self.neighbours.holders(digest, Hurry::All, |_| true, &BTreeSet::new()).await;
+        let others = self.holders(digest).await;
         if others.is_empty() {
             error!(%digest, "no other node that is up holds the damaged blob; its image has to be pushed again");
             return;
         }
         // until it is replaced, clients get it from that node
         self.store.note_damaged(&digest);
+        self.replace_from(digest, others).await;
+    }
+
+    async fn replace_from(&self, digest: Digest, others: Vec<NodeId>) {
         // fetched as cached or kept, whichever it was
+        let cached = self.store.stock(&digest, None).await.is_ok_and(|stock| stock.cached);
         let (sources, class) = if cached {
             (Sources::Holders { via: None }, Class::Preheat)
         } else {

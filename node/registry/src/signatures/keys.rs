@@ -118,6 +118,19 @@ impl Signatures {
         self.set_key(name, key, by).await
     }
 
+    pub(super) async fn make_first_key(
+        &self,
+        name: &ProjectName,
+        by: &Actor,
+    ) -> Result<String, NotSigned> {
+        let project = self.project(name)?;
+        let signers = self.neighbours.records.view()?.trusted(project.id)?.signers;
+        match signers.iter().find(|one| one.logged && one.state == State::Active) {
+            Some(key) => Ok(format!("{name} has the key {} by now", key.name)),
+            None => self.make_key(name, by).await,
+        }
+    }
+
     /// Makes the project's key the one of a file of cosign's. The file is opened, and its key sealed,
     /// at this node, which needs a key-encryption key: no other node sees it unsealed.
     ///

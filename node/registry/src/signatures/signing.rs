@@ -45,6 +45,8 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub enum Order {
     /// Make a key: the first one, or another one instead of the last.
     Key,
+    /// Make a key if there is none when the job runs: it may have waited, and have been asked for again.
+    FirstKey,
     /// Sign an image, and what it lists if it is an index.
     Image {
         /// The repository.
@@ -86,7 +88,7 @@ impl Signing {
     /// What is done, for people; and by which the queue knows an order, which it has not read.
     pub(super) fn subject(project: &ProjectName, order: &Order) -> String {
         match order {
-            Order::Key => format!("a signing key for {project}"),
+            Order::Key | Order::FirstKey => format!("a signing key for {project}"),
             Order::Image { repository, digest, .. } => {
                 format!("signatures of {repository}@{digest}")
             }
@@ -103,6 +105,7 @@ impl Signing {
         let by = Actor { name: run.job.task.asked_by.clone(), ..Actor::mesh() };
         let signed = match &order {
             Order::Key => self.0.make_key(&run.job.task.project, &by).await,
+            Order::FirstKey => self.0.make_first_key(&run.job.task.project, &by).await,
             Order::Image { repository, digest, tag } => {
                 self.0.sign_asked(repository, *digest, tag.as_ref(), &by, run).await
             }

@@ -34,8 +34,10 @@ use rules::words::secret::Secret;
 use tracing::{debug, info, warn};
 
 mod changes;
+mod tables;
 
 use self::changes::Changes;
+use self::tables::{groups, mesh, people, scans, small, trust, whole};
 use super::found::{MOST, pairs_of, value_of};
 use super::kept::KeptAnswers;
 use super::{Freshness, ReadError};
@@ -219,8 +221,7 @@ impl EdgeRecords {
         let Query::Key(key) = query else { return own };
         let in_table =
             |t: &Query| matches!(t, Query::Scan { prefix, .. } if key.starts_with(prefix));
-        let table =
-            small_tables().into_iter().find(in_table).and_then(|table| self.kept.get(&table));
+        let table = small().into_iter().find(in_table).and_then(|table| self.kept.get(&table));
         let of_table = table.and_then(|answer| {
             let Found::Pairs(pairs) = &*answer.found else { return None };
             let value = pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
@@ -541,38 +542,6 @@ impl Scanned for Query {
     }
 }
 
-fn whole(prefix: Vec<u8>) -> Query {
-    Query::Scan { prefix, after: None, limit: u64::MAX }
-}
-
-/// The tables that an edge always has: nodes, projects, upstreams; of people the keys that tokens are
-/// signed with, how often their records were changed, and whether there are groups; whom nodes
-/// believe; whether images are scanned, and how often what decides about them was changed.
-fn small_tables() -> Vec<Query> {
-    let people = [tables_of_people(), tables_of_groups()].concat();
-    [tables_of_mesh(), people, tables_of_trust(), tables_of_scans()].concat()
-}
-
-fn tables_of_mesh() -> Vec<Query> {
-    [key::nodes(), key::projects(), key::upstreams()].map(whole).into()
-}
-
-fn tables_of_trust() -> Vec<Query> {
-    [key::pins(), key::authorities()].map(whole).into()
-}
-
-fn tables_of_groups() -> Vec<Query> {
-    vec![whole(key::groups_used())]
-}
-
-fn tables_of_scans() -> Vec<Query> {
-    scanning::key::followed().map(whole).into()
-}
-
-fn tables_of_people() -> Vec<Query> {
-    [key::token_keys(), key::people_version()].map(whole).into()
-}
-
 /// How often what decides about images was changed, as a replica told it last.
 fn told_of_changes(kept: &KeptAnswers) -> u64 {
     let told = kept.get(&whole(scanning::key::verdicts()));
@@ -684,20 +653,20 @@ async fn follow(edge: Arc<EdgeRecords>) {
     let mut alone = false;
     loop {
         let was_alone = alone;
-        alone = edge.ask(tables_of_mesh()).await.is_none();
+        alone = edge.ask(mesh()).await.is_none();
         // these on their own, because a replica of an earlier build refuses them
         if !alone {
-            edge.ask_quietly(tables_of_trust()).await;
+            edge.ask_quietly(trust()).await;
         }
         if !alone {
-            edge.ask_quietly(tables_of_groups()).await;
+            edge.ask_quietly(groups()).await;
         }
         let asked = clock::now();
-        if !alone && matches!(edge.ask_quietly(tables_of_scans()).await, Some((_, true))) {
+        if !alone && matches!(edge.ask_quietly(scans()).await, Some((_, true))) {
             edge.handle_changes(asked).await;
         }
         let asked = (clock::timestamp(), clock::now());
-        if !alone && matches!(edge.ask_quietly(tables_of_people()).await, Some((_, true))) {
+        if !alone && matches!(edge.ask_quietly(people()).await, Some((_, true))) {
             edge.handle_people(asked);
         }
         if alone != was_alone {

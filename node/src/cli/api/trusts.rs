@@ -1,5 +1,6 @@
 //! `atoll trust`: whose tokens mean a robot, and what others need to trust what the mesh signs.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -138,7 +139,33 @@ fn write(answer: &Value, to: &Path) -> io::Result<String> {
         let policy = &clients["notation"]["trustpolicy.json"];
         put("notation/trustpolicy.json", &pretty(policy))?;
     }
-    Ok(format!("{} has {}", to.display(), written.join(", ")))
+    let mut said = format!("{} has {}", to.display(), written.join(", "));
+    let others = others(&to, &written)?;
+    if !others.is_empty() {
+        said.push_str(&format!(
+            "\nIt also has {}, which this project does not trust (any more): remove what is of it, and take it out of where it was copied to",
+            others.join(", ")
+        ));
+    }
+    Ok(said)
+}
+
+/// The keys and certificates beside what was written now, and not written: verifiers may read them all.
+fn others(folder: &Path, written: &[String]) -> io::Result<Vec<String>> {
+    let of = |name: &String| Path::new(name).parent().map(Path::to_path_buf);
+    let inner: BTreeSet<PathBuf> = written.iter().filter_map(of).collect();
+    let mut others = Vec::new();
+    for inner in inner {
+        for entry in std::fs::read_dir(folder.join(&inner))? {
+            let name = inner.join(entry?.file_name());
+            let is_key = name.extension().is_some_and(|end| end == "pub" || end == "pem");
+            let name = name.display().to_string();
+            if is_key && !written.contains(&name) {
+                others.push(name);
+            }
+        }
+    }
+    Ok(others)
 }
 
 async fn rules(api: &Api, robot: &Named) -> io::Result<String> {
@@ -207,4 +234,23 @@ pub(in crate::cli) fn run(command: &TrustCommand) -> io::Result<()> {
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_was_written_earlier_and_does_not_count_any_more_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path();
+        for inner in ["notation/x509", "elsewhere"] {
+            std::fs::create_dir_all(place.join(inner)).unwrap();
+        }
+        for name in ["a.pub", "old.pub", "note.txt", "notation/x509/old.pem", "elsewhere/b.pub"] {
+            std::fs::write(place.join(name), "x").unwrap();
+        }
+        let written = ["a.pub", "notation/x509/new.pem"].map(str::to_owned);
+        assert_eq!(others(place, &written).unwrap(), ["old.pub", "notation/x509/old.pem"]);
+    }
 }

@@ -91,12 +91,18 @@ impl Losses {
         next
     }
 
-    /// These are kept by some replica again.
-    pub(super) fn found(&self, kept: &BTreeSet<Digest>) {
+    /// These are kept by some replica again. Returns the projects that had lost some of them.
+    pub(super) fn found(&self, kept: &BTreeSet<Digest>) -> BTreeSet<ProjectName> {
         let mut followed = self.0.lock();
-        for lost in followed.of.values_mut() {
+        let mut found = BTreeSet::new();
+        for (project, lost) in &mut followed.of {
+            let before = lost.named.len();
             lost.named.retain(|digest| !kept.contains(digest));
+            if lost.named.len() < before {
+                found.insert(project.clone());
+            }
         }
+        found
     }
 
     /// Whether a blob is known to be lost.
@@ -129,7 +135,8 @@ impl Losses {
 
 impl Repairs {
     /// Looks which lost blobs are kept again, and whether what replicas know to be damaged is lost.
-    /// What is lost anew is sought by a repair: an edge may have it.
+    /// What is lost anew is sought by a repair: an edge may have it. So is what is there again: a push
+    /// brings back as many copies as it waits for, and not more.
     pub(super) async fn follow_losses(&self, jobs: &Jobs) -> Result<(), RecordError> {
         if !self.neighbours.records.connected() || !jobs.are_used()? {
             return Ok(());
@@ -138,10 +145,10 @@ impl Repairs {
         let damaged = self.losses.unknown(self.neighbours.conditions.all_damaged());
         let asked: Vec<Digest> = known.into_iter().chain(damaged).collect();
         let found = self.flights.found(&asked).await.map_err(|e| RecordError(e.to_string()))?;
-        self.losses.found(&found.kept);
+        let back = self.losses.found(&found.kept);
         let new: BTreeSet<Digest> =
             found.lost.into_iter().filter(|digest| !self.losses.knows(digest)).collect();
-        if new.is_empty() {
+        if new.is_empty() && back.is_empty() {
             return Ok(());
         }
         let losing = at_length(|| {
@@ -149,8 +156,9 @@ impl Repairs {
             let mine = |project: &Project| {
                 project.primary == self.neighbours.me && project.upstream.is_none()
             };
-            let mut losing = BTreeSet::new();
-            for project in view.projects()?.into_iter().filter(mine) {
+            let mut losing = back;
+            let mine = view.projects()?.into_iter().filter(mine);
+            for project in mine.filter(|_| !new.is_empty()) {
                 let links = view.scan(&key::links_of(&project.name), None, usize::MAX)?;
                 let digests = links.iter().filter_map(|(link, _)| key::digest_of(link));
                 for digest in digests.filter(|digest| new.contains(digest)) {
@@ -192,7 +200,8 @@ mod tests {
         losses.add(&team, blob(1));
         losses.add(&team, blob(2));
         assert_eq!(losses.retain(|_| true), 3);
-        losses.found(&[blob(1)].into());
+        assert_eq!(losses.found(&[blob(1)].into()), [shop.clone(), team.clone()].into());
+        assert!(losses.found(&[blob(1)].into()).is_empty());
         assert_eq!((losses.retain(|_| true), losses.knows(&blob(1))), (1, false));
         let mut lost = Lost::default();
         lost.add(blob(7));

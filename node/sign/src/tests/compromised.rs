@@ -97,7 +97,7 @@ fn certificates_of_what_is_compromised_count_for_nothing() {
     };
     let verify = |signers: &[Signer]| case.verify(&Anchors::of_signers(signers));
     let trusted = signer(authority(&root.pem(), &[]), false);
-    assert!(counts(&verify(&[trusted.clone()])));
+    assert!(counts(&verify(std::slice::from_ref(&trusted))));
     let stolen = |anchor| [trusted.clone(), signer(anchor, true)];
     let told = verify(&stolen(anchor_of(&key)));
     assert!(matches!(fault(&told), Some(Fault::Chain(why)) if why.contains("compromised")));

@@ -378,9 +378,9 @@ mod tests {
             Query::Key(key::tag(&repository, &name.parse().unwrap()))
         };
         for name in ["1", "2"] {
-            kept.put(tag(name), Timestamp(10), found("a tag"));
+            kept.put(tag(name), Timestamp(50_000), found("a tag"));
         }
-        kept.put(tag("3"), Timestamp(10), Some(Arc::new(Found::Value(None))));
+        kept.put(tag("3"), Timestamp(50_000), Some(Arc::new(Found::Value(None))));
         let changes = Changes::open(&kept, 0);
         changes.hear_gone(&kept, changed(70, &[tag("1"), tag("3"), tag("9")])).await;
         assert_eq!(
@@ -394,6 +394,8 @@ mod tests {
         // one that has just started does not know what is gone
         changes.hear_gone(&kept, Changed { number: 71, keys: None }).await;
         assert_eq!(asked(&changes, &kept, true).await, [tag("1"), tag("2")]);
+        // what is queued is on disk after this
+        kept.listed(|_| false).await.unwrap();
         assert_eq!(kept.read_again().unwrap().gone, Revision(71));
     }
 
@@ -426,7 +428,7 @@ mod tests {
         };
         let withheld = || BTreeSet::from(["closed".parse().unwrap()]);
         for project in ["closed", "open"] {
-            kept.put(tag(project), Timestamp(10), found("a tag"));
+            kept.put(tag(project), Timestamp(50_000), found("a tag"));
         }
         changes.forget(&kept, withheld()).await;
         assert!(kept.get(&tag("closed")).is_none() && kept.get(&tag("open")).is_some());

@@ -27,7 +27,7 @@ use rules::ledger::records::{
 use rules::ledger::scanning;
 use rules::people::access::Scope;
 use rules::wire::questions::{self, Question};
-use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
+use rules::wire::{self, Credentials, Found, Lookup, Query, Verdict};
 use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{NodeId, Region};
 use rules::words::secret::Secret;
@@ -36,7 +36,7 @@ use tracing::{debug, info, warn};
 mod changes;
 mod tables;
 
-use self::changes::Changes;
+use self::changes::{Changes, TOGETHER};
 use self::tables::{groups, mesh, people, scans, small, trust, whole};
 use super::found::{MOST, pairs_of, value_of};
 use super::kept::KeptAnswers;
@@ -245,7 +245,7 @@ impl EdgeRecords {
     async fn ask_quietly(&self, queries: Vec<Query>) -> Option<(Vec<(Query, Arc<Found>)>, bool)> {
         let mut all = Vec::new();
         let mut sure = true;
-        for queries in queries.chunks(MAX_QUESTIONS - 1) {
+        for queries in queries.chunks(TOGETHER) {
             let kept: Vec<Option<Arc<Found>>> =
                 queries.iter().map(|q| self.kept.get(q).map(|k| k.found)).collect();
             let lookups = queries.iter().zip(&kept).map(|(query, kept)| Lookup {

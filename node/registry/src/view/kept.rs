@@ -214,14 +214,7 @@ impl KeptAnswers {
             write.open_table(KEPT)?.insert(key.as_slice(), value.as_slice())?;
             Ok(())
         };
-        let written = |result: std::io::Result<()>| {
-            if let Err(error) = result {
-                warn!(%error, "what an edge keeps could not be written");
-            }
-        };
-        if let Err(error) = self.disk.queue(write, written) {
-            warn!(%error, "what an edge keeps could not be written");
-        }
+        self.write_soon(write);
     }
 
     /// What was set last; zero if nothing was.
@@ -243,14 +236,18 @@ impl KeptAnswers {
             table.insert(GONE, until.gone.0)?;
             Ok(())
         };
-        let written = |result: std::io::Result<()>| {
-            if let Err(error) = result {
-                warn!(%error, "what an edge keeps could not be written");
-            }
+        self.write_soon(write);
+    }
+
+    fn write_soon(
+        &self,
+        write: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
+    ) {
+        let warn_of = |error| warn!(%error, "what an edge keeps could not be written");
+        let written = move |result: std::io::Result<()>| {
+            result.unwrap_or_else(warn_of);
         };
-        if let Err(error) = self.disk.queue(write, written) {
-            warn!(%error, "what an edge keeps could not be written");
-        }
+        self.disk.queue(write, written).unwrap_or_else(warn_of);
     }
 
     /// Forgets the answers to all queries that `goes` chooses.

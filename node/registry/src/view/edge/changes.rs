@@ -3,7 +3,8 @@
 //! it for those images. So it knows of a revocation and of a deletion when it is cut off later.
 //! `rules::ledger::told` decides.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use tracing::{debug, warn};
 
 use super::super::kept::{KeptAnswers, ReadAgain};
 
+/// The number of queries in one question: how much the replica knows of changes is asked with them.
+pub(super) const TOGETHER: usize = MAX_QUESTIONS - 1;
 /// The maximum number of rounds of questions that one look at the changes asks. What is left comes with
 /// the next: the small tables must not grow old meanwhile.
 const ROUNDS: usize = 20;
@@ -32,13 +35,36 @@ pub(super) struct Changes {
     heard: Mutex<Heard>,
     /// Up to which revision it has heard what is gone.
     gone: Mutex<Revision>,
-    /// What is to be read again.
-    waiting: Mutex<VecDeque<Query>>,
+    waiting: Mutex<Waiting>,
     /// Up to where all was read again, as it is kept on disk.
     read_again: Mutex<ReadAgain>,
     /// Projects of which nothing is kept, because this edge may not serve them, and which edges may, as
     /// far as it knew.
     forgotten: Mutex<HashMap<ProjectName, Option<String>>>,
+}
+
+/// What is to be read again: each query once, however often it was told of, so that there are no more
+/// than are kept.
+#[derive(Default)]
+struct Waiting {
+    queries: BTreeSet<Query>,
+    /// The last that was taken, so that all have their turn while more come.
+    last: Option<Query>,
+}
+
+impl Waiting {
+    /// Takes at most `most` of them.
+    fn take(&mut self, most: usize) -> Vec<Query> {
+        let after =
+            (self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let mut some: Vec<Query> = self.queries.range(after).take(most).cloned().collect();
+        if some.is_empty() {
+            some = self.queries.iter().take(most).cloned().collect();
+        }
+        some.iter().for_each(|query| drop(self.queries.take(query)));
+        self.last = some.last().cloned();
+        some
+    }
 }
 
 impl Changes {
@@ -153,7 +179,7 @@ impl Changes {
             }
         };
         let queries = queries.into_iter().filter(|query| self.may_be_wrong(kept, query));
-        self.waiting.lock().extend(queries);
+        self.waiting.lock().queries.extend(queries);
     }
 
     /// Whether what is kept may not be so any more, as far as replicas have told.
@@ -171,17 +197,13 @@ impl Changes {
         F: Future<Output = bool>,
     {
         let (verdicts, gone) = self.heard();
-        let has_some = !self.waiting.lock().is_empty();
+        let has_some = !self.waiting.lock().queries.is_empty();
         if has_some {
             // an answer of the very millisecond in which the change was heard of would not be newer
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         for _ in 0..ROUNDS {
-            let some: Vec<Query> = {
-                let mut waiting = self.waiting.lock();
-                let some = MAX_QUESTIONS.min(waiting.len());
-                waiting.drain(..some).collect()
-            };
+            let some = self.waiting.lock().take(TOGETHER);
             if some.is_empty() {
                 break;
             }
@@ -189,8 +211,7 @@ impl Changes {
                 some.iter().filter(|query| self.may_be_wrong(kept, query)).cloned().collect();
             let number = still.len() as u64;
             if number > 0 && !ask(still).await {
-                let mut waiting = self.waiting.lock();
-                some.into_iter().rev().for_each(|query| waiting.push_front(query));
+                self.waiting.lock().queries.extend(some);
                 return;
             }
             metrics::counter!("atoll_edge_read_again_total").increment(number);
@@ -200,7 +221,7 @@ impl Changes {
         let is_news = has_some
             || now.verdicts != before.verdicts
             || now.gone.0 > before.gone.0.saturating_add(REVISIONS);
-        if !self.waiting.lock().is_empty() {
+        if !self.waiting.lock().queries.is_empty() {
             return;
         }
         self.heard.lock().read_again(clock::timestamp());
@@ -286,6 +307,16 @@ mod tests {
     use rules::wire::Found;
     use rules::words::names::ProjectId;
 
+    fn opened(folder: &tempfile::TempDir) -> KeptAnswers {
+        KeptAnswers::open(&folder.path().join("kept.redb"), &Opening::default()).unwrap()
+    }
+
+    fn fresh() -> (tempfile::TempDir, KeptAnswers) {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = opened(&folder);
+        (folder, kept)
+    }
+
     fn trusted(project: u64) -> Query {
         Query::Key(rules::ledger::signatures::key::trusted(ProjectId(project)))
     }
@@ -321,9 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_changed_is_read_again_though_nobody_asks_for_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
+        let (folder, kept) = fresh();
         let changes = Changes::open(&kept, 0);
         let at = clock::timestamp();
         for project in 1..4 {
@@ -341,7 +370,7 @@ mod tests {
         assert!(asked(&changes, &kept, true).await.is_empty());
         drop(kept);
 
-        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
+        let kept = opened(&folder);
         let after = Changes::open(&kept, 7);
         assert_eq!((after.heard().0, after.supersedes(&trusted(2), at)), (7, false));
         let fell = Changes::open(&kept, 8);
@@ -350,12 +379,10 @@ mod tests {
 
     #[tokio::test]
     async fn all_is_read_again_if_no_replica_knows_what_has_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
+        let (_folder, kept) = fresh();
         let changes = Changes::open(&kept, 0);
         let at = clock::timestamp();
-        let most = (ROUNDS * MAX_QUESTIONS) as u64;
+        let most = (ROUNDS * TOGETHER) as u64;
         for project in 0..most + 5 {
             kept.put(trusted(project), at, found("trust"));
         }
@@ -370,9 +397,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_gone_is_read_again_and_a_replica_that_lags_behind_tells_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
+        let (_folder, kept) = fresh();
         let tag = |name: &str| {
             let repository = "demo/a".parse().unwrap();
             Query::Key(key::tag(&repository, &name.parse().unwrap()))
@@ -401,9 +426,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_replica_that_is_behind_does_not_take_back_what_this_edge_knows() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
+        let (_folder, kept) = fresh();
         let changes = Changes::open(&kept, 0);
         changes.hear(&kept, 7, verdicts(7, &[]), clock::now()).await;
         kept.put(trusted(1), clock::timestamp(), found("revoked"));
@@ -419,9 +442,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_projects_that_it_may_not_serve_an_edge_keeps_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
+        let (folder, kept) = fresh();
         let changes = Changes::open(&kept, 0);
         let tag = |project: &str| {
             Query::Key(key::tag(&format!("{project}/a").parse().unwrap(), &"1".parse().unwrap()))
@@ -434,7 +455,20 @@ mod tests {
         assert!(kept.get(&tag("closed")).is_none() && kept.get(&tag("open")).is_some());
         // also when it is read from disk
         drop(kept);
-        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
+        let kept = opened(&folder);
         assert!(kept.get(&tag("closed")).is_none() && kept.get(&tag("open")).is_some());
+    }
+
+    #[test]
+    fn each_waits_once_and_all_have_their_turn_while_more_come() {
+        let mut waiting = Waiting::default();
+        waiting.queries.extend((0..5).chain(0..5).map(trusted));
+        assert_eq!(waiting.take(2), [trusted(0), trusted(1)]);
+        waiting.queries.extend([trusted(0), trusted(4)]);
+        assert_eq!(waiting.take(2), [trusted(2), trusted(3)]);
+        waiting.queries.insert(trusted(1));
+        assert_eq!(waiting.take(2), [trusted(4)]);
+        assert_eq!(waiting.take(9), [trusted(0), trusted(1)]);
+        assert!(waiting.take(9).is_empty() && waiting.queries.is_empty());
     }
 }
